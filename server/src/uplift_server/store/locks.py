@@ -33,14 +33,16 @@ OPERATOR_KEYS: Final = "operator keys"
 PARTITIONS: Final = "partitions"
 ACCOUNT_UIDS: Final = "uids of accounts"
 _CLASS: Final = 0x75706C66
-"""The first of the two numbers that identify a named advisory lock ("uplf")."""
+"""The first number of every named advisory lock ("uplf"). The second number is a checksum of the name."""
 ORDER_CLASS: Final = 0x6F726465
-"""The first of the two numbers that identify an advisory lock for the delivery order ("orde")."""
+"""The first number of the advisory locks for the delivery order ("orde"). `order_slots` returns the second numbers."""
 ORDER_SLOTS: Final = 1024
-"""The number of advisory locks for the delivery order. Endpoints share these locks. Without a limit, a large batch
-could use up PostgreSQL's memory for locks."""
+"""The number of advisory locks for the delivery order, which all endpoints share.
+
+Without this limit, a large batch could use up PostgreSQL's memory for locks.
+"""
 TAKE_ORDER: Final = f"SELECT pg_advisory_xact_lock({ORDER_CLASS}, slot) FROM unnest($1::int[]) slot"  # noqa: S608 - contains only constants
-"""The statement that takes the locks that `order_slots` returns."""
+"""The statement that takes the locks for the delivery order. Its parameter is the result of `order_slots`."""
 
 
 def statement(name: str) -> str:
@@ -55,7 +57,7 @@ def take(connection: Connection, name: str) -> None:
 
 
 def order_slots(endpoint_seqs: Iterable[int]) -> list[int]:
-    """Return the second numbers of the locks for the delivery order of endpoints, in the order to take the locks."""
+    """Return the second numbers of the locks for the delivery order of endpoints. Take the locks in this order."""
     return sorted({endpoint_seq % ORDER_SLOTS for endpoint_seq in endpoint_seqs})
 
 

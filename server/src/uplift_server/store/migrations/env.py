@@ -1,4 +1,4 @@
-"""Alembic environment: runs the migrations on the given connection, within its transaction."""
+"""Alembic environment: runs the migrations in the transaction of the given connection."""
 
 from alembic import context
 

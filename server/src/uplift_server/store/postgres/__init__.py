@@ -1,4 +1,4 @@
-"""The engine for several processes, on PostgreSQL 15 or newer."""
+"""The engine for PostgreSQL 15 or newer. Several processes can share a database."""
 
 from uplift_server.store.postgres.database import PostgresDatabase
 

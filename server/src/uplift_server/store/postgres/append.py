@@ -1,4 +1,4 @@
-"""Store events with their deliveries on PostgreSQL: one statement stores a batch."""
+"""Storage of events with their deliveries on PostgreSQL. One statement stores a batch of events."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -25,10 +25,13 @@ from uplift_server.store.repeated_events import KnownEvents, StoredEvent
 
 Results = list[list[Appended] | IdempotencyConflict]
 _Placed = tuple[int, NewEvent, NewDelivery]
-"""A delivery with its event and the position of the event in the batch, from 1."""
+"""A delivery with its event, and the position of the event in the batch, counted from 1."""
 
 RETRIES_MAX: Final = 8
-"""Maximum number of retries of a batch after another transaction has stored one of its keys or IDs."""
+"""Maximum number of retries of a batch.
+
+The server retries if another transaction has stored a key or ID of the batch.
+"""
 
 
 async def append_events(
@@ -38,7 +41,7 @@ async def append_events(
 ) -> Results:
     """Store events with their deliveries.
 
-    `statement_scope` opens a transaction if the connection needs one around each statement.
+    If a statement on this connection needs a transaction, `statement_scope` opens one.
     """
     for _ in range(RETRIES_MAX):
         try:
@@ -114,16 +117,16 @@ def _stored_event(row: asyncpg.Record) -> StoredEvent:
 
 
 class _Batch:
-    """Events to insert in one transaction."""
+    """The events of one statement, with provisional numbers until the database assigns the event numbers."""
 
     def __init__(self) -> None:
         self.events: list[NewEvent] = []
         self.known = KnownEvents()
         self.blocked: dict[int, list[int]] = {}
-        """The endpoints of blocked deliveries by provisional number."""
+        """The numbers of endpoints whose delivery was stored as blocked, by provisional number of the event."""
 
     def next_numbers(self, count: int) -> Sequence[int]:
-        """Return provisional numbers for the next events."""
+        """Return the provisional numbers that the next `count` events will get."""
         first = ~len(self.events)
         return range(first, first - count, -1)
 
@@ -136,7 +139,7 @@ class _Batch:
         return number
 
     async def insert(self, raw: Raw) -> Sequence[int]:
-        """Insert all events. Return the numbers in the order of the events."""
+        """Insert all events of the batch. Return the event numbers in the same order."""
         placed = list(enumerate(self.events, 1))
         deliveries = [(place, event, delivery) for place, event in placed for delivery in event.deliveries]
         if any(delivery.order_group is not None for _, _, delivery in deliveries):

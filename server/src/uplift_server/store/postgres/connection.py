@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL, with pooling, timeouts and errors."""
+"""Connections to PostgreSQL: pools, timeouts, and the conversion of errors."""
 
 import asyncio
 import contextlib
@@ -26,23 +26,27 @@ CONNECT_SECONDS_MAX: Final = 5.0
 OPERATION_SECONDS_MAX: Final = 9.0
 """The time limit of an operation on a connection, in seconds.
 
-After this time, the server closes the connection, because the connection can be dead.
+When an operation exceeds this limit, the server closes the connection, because the connection may be dead.
 """
 STATEMENT_SECONDS_MAX: Final = 10.0
 """The driver's timeout of a statement, for connections without a pool, in seconds."""
 STATEMENT_MS_MAX: Final = 8000
 IDLE_IN_TRANSACTION_MS_MAX: Final = 3000
-"""How long a transaction of an unreachable process keeps its locks, in ms. The time is shorter than the time after
-which a heartbeat expires."""
+"""The time after which PostgreSQL ends an idle transaction and releases its locks, in ms.
+
+A heartbeat expires later than that.
+"""
 ACQUIRE_SECONDS_MAX: Final = 4.0
 
 POOLER: Final = "pooler"
-"""The URL parameter that declares a pooler, with the value `transaction`. Each transaction can run on a different
-connection of the pooler."""
+"""The URL parameter that declares a pooler.
+
+Its value is `transaction`: the pooler can run each transaction on a different connection.
+"""
 
 APPLICATION_NAME: Final = "uplift-webhooks"
 POOLED_NAME: Final = f"{APPLICATION_NAME}-pooled"
-"""The application name of connections through a pooler. The pooler keeps them open after the server has stopped."""
+"""The application name of connections through a pooler, which stay open after the server has stopped."""
 _SETTINGS: Final = {
     "statement_timeout": str(STATEMENT_MS_MAX),
     "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS_MAX),
@@ -92,10 +96,12 @@ _TROUBLES: Final = (
     ("XX002", _DAMAGED),
     (_READ_ONLY, Trouble("the database is read-only", "Check that UPLIFT_DATABASE_URL points to the primary.")),
 )
-"""The problems of the database, each with a prefix of its SQLSTATEs. The first match applies. All other errors are
-errors of a statement."""
+"""The problems of the database by the start of the SQLSTATE.
+
+The first match applies. Without a match, the statement is wrong.
+"""
 Raw = asyncpg.Connection
-"""A connection of the driver. Outside a transaction, each statement is its own transaction."""
+"""A connection of the driver (asyncpg). Outside a transaction, each statement is its own transaction."""
 
 
 # PostgreSQL cannot store NUL or lone surrogates, but search queries may contain them.
@@ -106,7 +112,7 @@ REPLACEMENT: Final = "\ufffd"
 class RolledBack(asyncpg.InterfaceError):
     """PostgreSQL closed the connection between two statements of a transaction, and rolled back the transaction.
 
-    PostgreSQL does so if this process pauses for longer than IDLE_IN_TRANSACTION_MS_MAX.
+    This happens if the process pauses for more than IDLE_IN_TRANSACTION_MS_MAX.
     """
 
 
@@ -114,7 +120,7 @@ class RolledBack(asyncpg.InterfaceError):
 async def transaction(raw: Raw, settings: str = "") -> AsyncIterator[None]:
     """Run the block in a transaction, or in a savepoint of the current transaction.
 
-    `settings` are statements that apply settings. Raises RolledBack, after which the transaction can be repeated.
+    `settings` contains SET statements to run first. After RolledBack, the caller can repeat the transaction.
     """
     current = raw.transaction(isolation="read_committed")
     await current.start()
@@ -138,7 +144,7 @@ async def transaction(raw: Raw, settings: str = "") -> AsyncIterator[None]:
 
 
 class Pair:
-    """One connection, for the driver (`raw`) and for SQLAlchemy (`sql`), which only runs statements."""
+    """A connection in two forms: `raw` is the driver's connection, and `sql` runs SQLAlchemy statements on it."""
 
     __slots__ = ("raw", "settings", "sql")
 
@@ -146,20 +152,22 @@ class Pair:
         self.raw = raw
         self.sql = sql
         self.settings = settings
-        """Statements that apply the settings at the start of every transaction. Empty if the connection already has the
-        settings."""
+        """SET statements to run at the start of each transaction.
+
+        Empty if the settings already apply to the connection.
+        """
 
     def transaction(self) -> AbstractAsyncContextManager[None]:
         """Return a transaction with the settings, or a savepoint of the current transaction."""
         return transaction(self.raw, self.settings)
 
     def statement_scope(self) -> AbstractAsyncContextManager[None]:
-        """Return the scope of a single statement. Through a pooler, the scope is a transaction with the settings."""
+        """Return the scope for a single statement: a transaction if there are settings, otherwise an empty scope."""
         return self.transaction() if self.settings else contextlib.nullcontext()
 
     @property
     def is_clean(self) -> bool:
-        """Whether the connection can be used again."""
+        """Whether the connection is open and has no unfinished transaction."""
         return not self.raw.is_closed() and not self.raw.is_in_transaction()
 
     async def close(self) -> None:
@@ -174,7 +182,7 @@ class Opener:
     """Factory of connections to one database."""
 
     def __init__(self, url: str, *, no_timeouts: bool = False, settings: Mapping[str, str] | None = None) -> None:
-        """`settings` are PostgreSQL settings in addition to the common settings. `no_timeouts` is for migrations."""
+        """`settings` are added to the common PostgreSQL settings. Migrations use `no_timeouts`."""
         self._url, self.is_pooled = _split_pooler(url)
         self._hosts = Hosts(self._url)
         self._settings = _SETTINGS | (_NO_TIMEOUTS if no_timeouts else _BY_INDEX) | dict(settings or {})
@@ -185,11 +193,11 @@ class Opener:
         sa.event.listen(self._engine.sync_engine, "before_cursor_execute", _with_storable_texts, retval=True)
 
     async def raw(self) -> Raw:
-        """Open a connection without SQLAlchemy. Raises DRIVER_ERRORS."""
+        """Open a connection of the driver. Raises DRIVER_ERRORS."""
         return await self._connect()
 
     async def pair(self) -> Pair:
-        """Open a SQLAlchemy connection. Raises DRIVER_ERRORS."""
+        """Open a connection for the driver and for SQLAlchemy. Raises DRIVER_ERRORS."""
         sql = await self._engine.connect()
         raw = (await sql.get_raw_connection()).driver_connection
         assert isinstance(raw, asyncpg.Connection)
@@ -226,7 +234,7 @@ class Opener:
 
 
 def _split_pooler(url: str) -> tuple[str, bool]:
-    """Return the URL without the parameter POOLER, and whether the URL has this parameter."""
+    """Return the URL without the parameter POOLER, and whether the URL had this parameter."""
     parts = split_postgres_url(url)
     parameters = dict(parse_qsl(parts.query, keep_blank_values=True))
     pooler = parameters.pop(POOLER, None)
@@ -234,7 +242,10 @@ def _split_pooler(url: str) -> tuple[str, bool]:
 
 
 class ConnectionTimeout:
-    """Timeout that closes a connection. It sends no cancel request, which could hang on the same network."""
+    """A timeout that closes a connection.
+
+    The timeout does not send a cancel request, because this request could hang on the same network.
+    """
 
     def __init__(self, pair: Pair, seconds: float) -> None:
         self._pair = pair
@@ -251,9 +262,9 @@ class ConnectionTimeout:
 
 
 class ConnectionPool:
-    """A pool of up to `limit` connections.
+    """A pool of up to `limit` connections, each opened on demand.
 
-    The pool opens connections when they are needed. Up to `waiting_max` operations wait for a connection.
+    Up to `waiting_max` operations wait for a connection.
     """
 
     def __init__(self, open_pair: Callable[[], Coroutine[Any, Any, Pair]], *, limit: int, waiting_max: int) -> None:
@@ -265,7 +276,11 @@ class ConnectionPool:
 
     @contextlib.asynccontextmanager
     async def acquire(self) -> AsyncIterator[Pair]:
-        """Use a connection. Raises Unavailable if too many operations wait, or if the wait takes too long."""
+        """Acquire a connection for one operation.
+
+        Raises Unavailable if too many operations are waiting, if the wait takes too long, or if the operation exceeds
+        OPERATION_SECONDS_MAX.
+        """
         if self._waiting >= self._waiting_max:
             raise Unavailable("too many operations are waiting for the database")
         self._waiting += 1
@@ -328,15 +343,12 @@ class ConnectionPool:
 def _with_storable_texts(
     _connection: object, _cursor: object, statement: str, parameters: Any, _context: object, many: bool
 ) -> tuple[str, Any]:
-    """Return a SQLAlchemy statement and its parameters.
-
-    In the parameters, characters that PostgreSQL cannot store are replaced.
-    """
+    """Return the statement, and its parameters with REPLACEMENT for each character that PostgreSQL cannot store."""
     return statement, [_storable(row) for row in parameters] if many else _storable(parameters)
 
 
 def storable_texts(column: Sequence[str | None]) -> Sequence[str | None]:
-    """Return a column of strings. Characters that PostgreSQL cannot store are replaced."""
+    """Replace the characters of a column that PostgreSQL cannot store."""
     if not _UNSTORABLE.search("".join(filter(None, column))):
         return column
     return [text and _UNSTORABLE.sub(REPLACEMENT, text) for text in column]
@@ -349,7 +361,7 @@ def _storable(row: Sequence[Any]) -> Sequence[Any]:
 
 
 def driver_error(error: BaseException) -> BaseException:
-    """Return the driver's error, which SQLAlchemy wraps twice."""
+    """Return the driver's error. SQLAlchemy wraps this error twice."""
     while isinstance(error, sa.exc.DBAPIError | AsyncAdapt_asyncpg_dbapi.Error):
         below = error.orig if isinstance(error, sa.exc.DBAPIError) else error.__cause__
         if below is None:
@@ -359,9 +371,9 @@ def driver_error(error: BaseException) -> BaseException:
 
 
 def _closed_while_idle(raw: Raw, error: BaseException) -> bool:
-    """Whether a statement failed because PostgreSQL had already closed its connection.
+    """Whether a statement failed because PostgreSQL had closed the connection before.
 
-    If the connection closes while PostgreSQL executes a statement, the statement can be the reason.
+    If PostgreSQL closes the connection during the statement, the statement itself can be the cause.
     """
     cause = driver_error(error)
     if isinstance(cause, asyncpg.InternalClientError):
@@ -374,7 +386,7 @@ def _closed_while_idle(raw: Raw, error: BaseException) -> bool:
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Whether a concurrent transaction caused the error, so that a retry can succeed."""
+    """Whether a conflict with a concurrent transaction caused the error. A retry can succeed."""
     return _state(driver_error(error)).startswith(_RETRYABLE)
 
 
@@ -396,7 +408,7 @@ def trouble_of(error: BaseException) -> Trouble | None:
 
 
 def store_error(error: BaseException) -> Unavailable | Rejected:
-    """Convert a driver's error to the store's error."""
+    """Convert an error of the driver to an error of the store."""
     cause = driver_error(error)
     if isinstance(cause, TimeoutError):
         return Unavailable(NO_ANSWER)

@@ -34,7 +34,10 @@ _REJECTED: Final = (
     ("28000", "", "allow the connection in pg_hba.conf, or correct UPLIFT_DATABASE_URL"),
 )
 _SERVICES: Final = ("LDAP", "PAM", "RADIUS", "GSSAPI", "SSPI")
-"""Authentication services. PostgreSQL reports the same SQLSTATE for an outage of a service as for a rejection."""
+"""SQLSTATEs of authentication services.
+
+PostgreSQL reports the same code for an outage of the service and for a rejection.
+"""
 # Temporary errors. Each row has a SQLSTATE, the start of the message, and a fix.
 _TEMPORARILY_REJECTED: Final = (
     (
@@ -71,7 +74,10 @@ _NO_ROOT: Final = (
 
 
 def configuration_error(error: BaseException) -> Unavailable | None:
-    """Return an error with a fix if the cause is known: Misaddressed if the configuration must change."""
+    """Convert an error with a known cause to an error that says how to fix it.
+
+    Return Misaddressed if the user must change the configuration.
+    """
     text, state = str(error), getattr(error, "sqlstate", None) or ""
     if state in _STRANGE_STATEMENT or _STRANGE_SETTING in text:
         return Misaddressed(UNDECLARED_POOLER)
@@ -90,7 +96,7 @@ def configuration_error(error: BaseException) -> Unavailable | None:
 
 
 def unusable_file(path: str, error: OSError) -> Misaddressed:
-    """Return the error for a certificate or key file that TLS rejects."""
+    """Return the error for a certificate file or key file that the TLS library rejects."""
     return Misaddressed(_message(f"{path}: {error.strerror or error}", _FILES))
 
 

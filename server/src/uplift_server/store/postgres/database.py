@@ -63,10 +63,12 @@ UNKNOWN: Final = "the stream position is not known yet, because a write transact
 HOT_CONNECTIONS: Final = 4
 READERS: Final = 3
 WRITERS: Final = 3
-"""Number of connections for ordinary writes. While two writes wait for the lock of one account, other writes use the
-third connection."""
+"""Number of connections for ordinary writes.
+
+If two writes wait for the lock of the same account, one connection is still free.
+"""
 CONNECTIONS_MAX: Final = HOT_CONNECTIONS + READERS + WRITERS + 2
-"""Number of connections of a process, including one for reads that must not wait and one for notifications."""
+"""Number of connections of a process. It includes one connection for priority reads and one for notifications."""
 READS_WAITING_MAX: Final = 256
 HOT_WAITING_MAX: Final = 256
 READ_MS_MAX: Final = 4000
@@ -79,8 +81,11 @@ RETRIES_MAX: Final = 8
 """Maximum number of retries of an operation after a deadlock or serialization failure."""
 RETRY_WAIT_MS_MAX: Final = 20
 WRITE_LOCK: Final = 0x75706C696674
-"""The advisory lock that ordinary writes share. Releases up to 0.1.2, which can run alongside this release, take the
-lock exclusively and take no other locks."""
+"""The advisory lock that all ordinary writes share.
+
+During an upgrade, releases up to 0.1.2 can run at the same time. They lock this lock exclusively and use no other
+locks.
+"""
 
 
 _WITH_CONTENT: Final = (
@@ -91,7 +96,7 @@ VACUUM: Final = (
     # Also clean the index, because it contains the keys.
     "VACUUM (INDEX_CLEANUP ON) idempotency_keys",
 )
-"""The statements of `scrub`. They do not block reads and writes."""
+"""The VACUUM statements of `scrub`. They block neither reads nor writes."""
 
 
 class PostgresDatabase:
@@ -109,11 +114,11 @@ class PostgresDatabase:
         self._position_finder = StreamPositionFinder()
         self._position_lock = asyncio.Lock()
         self._position_read_at = 0.0
-        """The time when the latest reading of the stream position began, in seconds of the monotonic clock."""
+        """The start time of the latest reading of the stream position, in seconds of the monotonic clock."""
         self._unknown_logged_at = -UNKNOWN_LOGGED_EVERY_S
         self._running: set[asyncio.Task[Any]] = set()
         self._settling: asyncio.Task[frozenset[tuple[int, int]]] | None = None
-        """The latest settlement, which `release_replay` waits for."""
+        """The latest settlement. `release_replay` waits until it has ended."""
         self.measures = StoreCounters()
         self.health = StoreHealth()
         self.partitions: Partitions | None = PostgresPartitions(
@@ -122,15 +127,15 @@ class PostgresDatabase:
 
     @property
     def writes_waiting(self) -> int:
-        """The number of operations of this process that are waiting for their transaction to begin."""
+        """The number of operations of this process whose transaction has not begun yet."""
         return self._group_commit.waiting + self._hot_connections.waiting + self._writers.waiting
 
     async def open(self) -> None:
-        """Connect. The schema must exist. Raises Unavailable."""
+        """Connect to the database, whose schema must exist. Raises Unavailable."""
         await self.read(lambda c: c.exec_driver_sql("SELECT 1").scalar())
 
     async def close(self) -> None:
-        """Finish pending operations and disconnect."""
+        """Wait for running operations and disconnect."""
         await self._group_commit.finish()
         while self._running:
             await asyncio.wait(self._running)
@@ -178,7 +183,10 @@ class PostgresDatabase:
     def release_replay(
         self, replay_seq: int, choice: ReplaySelection, ahead: ReplayBatch, lease: ReplayLease
     ) -> Awaitable[ReplayRelease]:
-        """Lease deliveries of a replay after earlier settlements have freed capacity."""
+        """Lease deliveries of a replay.
+
+        Wait for the latest settlement first, because it can free capacity of the replay.
+        """
         release = self._measured(_as_statement(lambda pair: release_replay(pair.raw, replay_seq, choice, ahead, lease)))
         settling = self._settling
 
@@ -212,7 +220,7 @@ class PostgresDatabase:
         return self._hot(lambda pair: next_due(pair.raw, endpoint_seqs), is_read=True)
 
     async def scrub(self) -> bool:
-        """Remove the dead rows of all tables that contain the content of events. Raises Unavailable."""
+        """Remove the dead rows of all tables that contain the content of events, with VACUUM. Raises Unavailable."""
         try:
             raw = await self._maintenance_opener.raw()
             try:
@@ -225,7 +233,10 @@ class PostgresDatabase:
         return True
 
     async def stream_position(self) -> StreamPosition:
-        """Return the stream position. Wait briefly for running transactions, or longer if no position is known yet."""
+        """Return the stream position. Wait a few milliseconds for running transactions.
+
+        If no position is known yet, wait for up to FIRST_POSITION_MS_MAX, then raise Unavailable.
+        """
         began = time.monotonic()
         target = await self._read_position()
         reads = 0
@@ -246,7 +257,7 @@ class PostgresDatabase:
             _log.warning("stream position unknown", cause=UNKNOWN)
 
     async def _read_position(self) -> StreamPosition:
-        """Read the sequences and lock holders once. Return the sequences."""
+        """Read the sequences and the lock holders once. Return the last numbers of the sequences."""
 
         async def read(pair: Pair) -> None:
             async with pair.statement_scope():
@@ -266,11 +277,11 @@ class PostgresDatabase:
             return self._position_finder.given
 
     async def read(self, body: Callable[[Connection], R]) -> R:
-        """Run a function that only reads, on one consistent snapshot."""
+        """Run a function that only reads. All its reads use one consistent snapshot."""
         return await self._read(self._readers, body)
 
     async def read_with_priority(self, body: Callable[[Connection], R]) -> R:
-        """Run a read that does not wait for the reads of API callers."""
+        """Run a read like `read`, but on a connection that API callers do not use."""
         return await self._read(self._priority_readers, body)
 
     async def _read(self, pool: ConnectionPool, body: Callable[[Connection], R]) -> R:
@@ -318,7 +329,7 @@ class PostgresDatabase:
         return await self._run_write(write)
 
     async def append_then(self, event: NewEvent, body: Callable[[Connection, int], R]) -> R:
-        """Store an event without an idempotency key, and run a function with its number, in one transaction."""
+        """Store an event without an idempotency key, and run a function with the event number, in one transaction."""
 
         async def append(pair: Pair) -> R:
             ((appended,),) = await append_events(pair.raw, [[event]])  # type: ignore[misc]
@@ -331,7 +342,7 @@ class PostgresDatabase:
         return await self._with_retries(self._hot_connections, append)
 
     def _hot(self, body: Callable[[Pair], Awaitable[R]], *, is_read: bool = False) -> "asyncio.Task[R]":
-        """Start a hot operation, which continues if its caller is cancelled."""
+        """Start an operation of the hot path. The operation continues if its caller is cancelled."""
         operation = _as_statement(body)
         return self._start(
             self._with_retries(
@@ -340,7 +351,7 @@ class PostgresDatabase:
         )
 
     async def _run_write(self, body: Callable[[Pair], Awaitable[R]]) -> R:
-        """Run an ordinary write in a transaction. `body` takes the locks that it needs (see `store.locks`)."""
+        """Run an ordinary write in a transaction. `body` must take the locks for its rows (see `store.locks`)."""
 
         async def write(pair: Pair) -> R:
             async with pair.transaction():
@@ -350,7 +361,7 @@ class PostgresDatabase:
         return await asyncio.shield(self._start(self._with_retries(self._writers, self._measured(write))))
 
     async def _run_beside_writes(self, body: Callable[[Pair], Awaitable[R]]) -> R:
-        """Run a long transaction on a connection for reads, so that ordinary writes do not wait for it."""
+        """Run a long transaction on a connection for reads, so that ordinary writes do not wait for the transaction."""
 
         async def write(pair: Pair) -> R:
             async with pair.transaction():
@@ -359,13 +370,16 @@ class PostgresDatabase:
         return await asyncio.shield(self._start(self._with_retries(self._readers, self._measured(write))))
 
     def _run_reads(self, body: Callable[[Pair], Awaitable[R]]) -> Awaitable[R]:
-        """Run statements that only read, each in its own transaction."""
+        """Run statements that only read. Each statement is its own transaction."""
         return self._with_retries(self._readers, _as_statement(body), retry_if_lost=True)
 
     def _measured(
         self, body: Callable[[Pair], Awaitable[R]], *, changes: bool = True
     ) -> Callable[[Pair], Awaitable[R]]:
-        """Measure a write. If `changes` is false, a success does not prove that the database accepts writes."""
+        """Wrap a write to measure its duration and record its success or failure.
+
+        With `changes=False`, a success does not count as proof that the database accepts writes.
+        """
 
         async def measured(pair: Pair) -> R:
             began = time.monotonic_ns()
@@ -401,10 +415,9 @@ class PostgresDatabase:
     async def _with_retries(
         self, pool: ConnectionPool, body: Callable[[Pair], Awaitable[R]], *, retry_if_lost: bool = False
     ) -> R:
-        """Run an operation on a connection of a pool. Repeat it after a deadlock or serialization failure.
+        """Run an operation on a connection of a pool, and repeat it after a deadlock or serialization failure.
 
-        Repeat it once after RolledBack. With `retry_if_lost`, also repeat it once after any other loss of the
-        connection.
+        Also repeat the operation once after RolledBack, or, with `retry_if_lost`, after any loss of the connection.
         """
         retries = 0
         while True:
@@ -422,7 +435,7 @@ class PostgresDatabase:
 
 
 def _as_statement(body: Callable[[Pair], Awaitable[R]]) -> Callable[[Pair], Awaitable[R]]:
-    """Wrap an operation of one statement in the statement scope of its connection."""
+    """Wrap an operation that runs one statement in the statement scope of its connection."""
 
     async def run(pair: Pair) -> R:
         async with pair.statement_scope():

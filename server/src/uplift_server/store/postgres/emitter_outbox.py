@@ -1,6 +1,6 @@
 """The emitter outbox: the table `uplift_outbox` in the PostgreSQL database of an emitter.
 
-The emitter's database is not the server's database, whose table `outbox` contains emails.
+The server's own database has an unrelated table `outbox`, which contains emails.
 """
 
 import contextlib
@@ -21,13 +21,13 @@ from uplift_server.store.postgres.connection import DRIVER_ERRORS, Opener, Pair,
 CHANNEL: Final = "uplift_outbox"
 _FIRST_ID: Final = "00000000-0000-0000-0000-000000000000"
 _KEY_LOCKS: Final = 1970302568
-"""The class of the advisory locks that the trigger takes for ordering keys."""
+"""The first number of the advisory locks that the trigger takes for ordering keys."""
 _READER_LOCK: Final = (1970302569, 0)
-"""The advisory lock of the only reader that sends events."""
+"""The advisory lock that ensures that only one reader at a time sends events."""
 IDLE_IN_TRANSACTION_MS_MAX: Final = 30_000
-"""How long PostgreSQL waits before it ends the transaction of an unreachable reader, in ms.
+"""The time after which PostgreSQL ends the transaction of an unreachable reader, in ms.
 
-The time is longer than a request to the server takes.
+A request to the server takes less time.
 """
 _SETTINGS: Final = {
     "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS_MAX),
@@ -171,15 +171,15 @@ _NO_PRIVILEGE: Final = "42501"
 
 
 class Page(NamedTuple):
-    """The oldest rows to send."""
+    """A batch of the oldest rows to send."""
 
     rows: Sequence[OutboxRow]
     has_more: bool
-    """Whether there can be further rows."""
+    """Whether the table may have more rows to send."""
 
 
 class OutboxStatus(NamedTuple):
-    """Counts of rows, each up to OUTBOX_COUNTED_MAX, and the age of the oldest waiting row."""
+    """The numbers of rows by state, each up to OUTBOX_COUNTED_MAX, and the age of the oldest waiting row."""
 
     waiting: int
     blocked: int
@@ -189,33 +189,36 @@ class OutboxStatus(NamedTuple):
 
 
 class Turn:
-    """The transaction of the only reader that sends events.
+    """The transaction of the reader. Only one reader at a time has a transaction.
 
-    The transaction keeps the lock of every row that the reader has taken.
+    Until the transaction ends, it locks all rows that `take` has returned.
     """
 
     def __init__(self, raw: Raw) -> None:
         self._raw = raw
 
     async def take(self, rows_max: int, bytes_max: int) -> Page:
-        """Lock the oldest waiting rows. The first row can exceed `bytes_max`."""
+        """Lock and return up to `rows_max` of the oldest waiting rows, with up to `bytes_max` of data.
+
+        The first row may exceed `bytes_max`.
+        """
         found = await self._raw.fetch(_TAKE, rows_max, bytes_max, EVENT_DATA_BYTES_MAX)
         count = found[0]["found"] if found else 0
         return Page([OutboxRow(*tuple(row)[:-1]) for row in found], count == rows_max or count > len(found))
 
     async def delete(self, ids: Sequence[str]) -> None:
-        """Delete rows whose events the server has accepted."""
+        """Delete rows. Call this method after the server has accepted the events of the rows."""
         await self._raw.execute(_DELETE, ids)
 
     async def block(self, rows: Sequence[OutboxRow]) -> None:
-        """Mark rows as waiting for rejected rows with the same key, so that later transactions do not take them."""
+        """Mark rows as blocked by a rejected row with the same ordering key. `take` does not return blocked rows."""
         await self._raw.execute(_BLOCK, [row.id for row in rows], [row.waits_for for row in rows])
 
     async def unblock(self, after: str | None) -> str | None:
-        """Unblock rows that wait for corrected, deleted or expired rows. Call this method regularly.
+        """Unblock the rows that are blocked by a corrected, deleted or expired row. Call this method regularly.
 
-        One call checks some of the rows that other rows wait for. Return the ID after which the next call continues, or
-        None at the end.
+        Each call checks only some of the blocking rows. Return the ID to pass to the next call, or None after the last
+        row.
         """
         start = _FIRST_ID if after is None else after
         [(count, last, free)] = await self._raw.fetch(_AWAITED, start, OUTBOX_AWAITED_MAX)
@@ -226,12 +229,12 @@ class Turn:
         return last if count == OUTBOX_AWAITED_MAX else None
 
     async def reject(self, problems: Mapping[str, str]) -> None:
-        """Mark rows as rejected, with their problems as JSON."""
+        """Mark rows as rejected. `problems` maps the ID of a row to its problem details (JSON)."""
         await self._raw.execute(_REJECT, list(problems), list(problems.values()))
 
 
 class EmitterOutbox:
-    """The outbox in one database. It connects on first use, and again after an error."""
+    """The emitter outbox in one database. It connects on first use, and again after an error."""
 
     def __init__(self, url: str) -> None:
         self._opener = Opener(url, settings=_SETTINGS)
@@ -241,18 +244,21 @@ class EmitterOutbox:
         self._receive: Callable[[], None] = lambda: None
 
     def listen(self, receive: Callable[[], None]) -> None:
-        """Call `receive` after inserts. Through a pooler, there are no notifications."""
+        """Call `receive` after each insert of rows.
+
+        Through a pooler, the outbox does not receive these notifications.
+        """
         self._receive = receive
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[Turn | None]:
-        """Open the transaction of the reader. Yield None while another reader has a transaction. Raises Unavailable."""
+        """Open the transaction of the reader. Yield None if another reader has a transaction. Raises Unavailable."""
         async with self._connection() as pair, pair.transaction():
             is_free = await pair.raw.fetchval("SELECT pg_try_advisory_xact_lock($1, $2)", *_READER_LOCK)
             yield Turn(pair.raw) if is_free else None
 
     async def status(self) -> OutboxStatus:
-        """Return the counts of rows. Raises Unavailable."""
+        """Count the rows of the outbox by state. Raises Unavailable."""
         async with self._connection() as pair, pair.statement_scope():
             [found] = await pair.raw.fetch(_STATUS, OUTBOX_COUNTED_MAX)
         return OutboxStatus(*found)
@@ -281,7 +287,7 @@ class EmitterOutbox:
 
 
 def _source_error(error: BaseException) -> Unavailable:
-    """Return the error for a failure of the emitter's database, and how to fix it."""
+    """Convert an error of the emitter's database to an error that says how to fix it."""
     state = getattr(driver_error(error), "sqlstate", None)
     if state in _NO_TABLE:
         remedy = "create or update it: uplift-server outbox --print-sql | psql DATABASE"

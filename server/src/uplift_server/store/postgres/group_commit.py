@@ -1,4 +1,4 @@
-"""Group commit: the next commit stores all events that arrive during a commit."""
+"""Group commit: all events that arrive during a commit are stored together by the next commit."""
 
 import asyncio
 from collections import deque
@@ -13,8 +13,11 @@ Groups = Sequence[Sequence[NewEvent]]
 Results = list[list[Appended] | IdempotencyConflict]
 
 COMMITS_AT_ONCE: Final = 2
-"""Maximum number of concurrent commits. One commit waits for PostgreSQL's disk while PostgreSQL runs the next one. With
-more concurrent commits, each commit would only store fewer events."""
+"""Maximum number of concurrent commits.
+
+While one commit waits for the disk, PostgreSQL executes the next one. A higher limit would only reduce the number of
+events per commit.
+"""
 
 
 class _Waiting(NamedTuple):
@@ -30,7 +33,7 @@ class GroupCommit:
     """
 
     def __init__(self, store: Callable[[Groups], Awaitable[Results]]) -> None:
-        """`store` is the function that stores groups in one transaction."""
+        """`store` stores groups of events in one transaction."""
         self._store = store
         self._waiting: deque[_Waiting] = deque()
         self._commits: set[asyncio.Task[None]] = set()
@@ -45,11 +48,11 @@ class GroupCommit:
 
     @property
     def waiting(self) -> int:
-        """The number of calls whose commit has not begun."""
+        """The number of `append` calls whose commit has not begun."""
         return len(self._waiting)
 
     async def finish(self) -> None:
-        """Wait until all gathered calls have ended."""
+        """Wait until all `append` calls have ended."""
         while self._commits:
             await asyncio.wait(self._commits)
 
@@ -69,9 +72,9 @@ class GroupCommit:
         self._begin()
 
     async def _commit(self, batch: Sequence[_Waiting]) -> None:
-        """Store a batch in one transaction. If the database rejects the batch, divide it.
+        """Store a batch of calls in one transaction.
 
-        Only the rejected calls fail.
+        If the database rejects the batch, store its two halves separately, until only the calls with an error fail.
         """
         try:
             results = await self._store([group for waiting in batch for group in waiting.groups])

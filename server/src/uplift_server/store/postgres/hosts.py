@@ -1,7 +1,8 @@
 """Connection to one of several hosts of a database URL.
 
-The driver tries the hosts one after the other within one timeout, so an unreachable primary would hide the standby that
-replaced it. This module starts the next attempt while the previous one is still waiting, similar to RFC 8305.
+The driver tries one host after the other within one timeout. An unreachable primary would therefore use the time that
+is needed for the standby that replaced it. This module does not wait for an attempt to end before it starts the next
+one, similar to RFC 8305.
 """
 
 import asyncio
@@ -34,10 +35,10 @@ _WRITES: Final = frozenset({"primary", "read-write"})
 """Values of target_session_attrs that select a writable server."""
 
 NEXT_HOST_AFTER_SECONDS: Final = 0.3
-"""The delay before the attempt to connect to the next host, in seconds. The caller limits the total time."""
+"""The delay between the starts of two connection attempts, in seconds. The caller limits the total time."""
 
 HostOptions = Mapping[str, Any]
-"""The driver's options for a host, in addition to the URL. Empty if the URL names one host."""
+"""The options of a host that the driver needs in addition to the URL. Empty if the URL names only one host."""
 
 
 class Hosts:
@@ -45,17 +46,23 @@ class Hosts:
 
     def __init__(self, url: str) -> None:
         self.known = _host_options(url)
-        """The hosts in the order of attempts. The host of the latest connection comes first."""
+        """The options of the hosts, in the order of connection attempts.
+
+        The last host that accepted a connection comes first.
+        """
         # The driver parses the URL with `urlsplit`, and ignores the hosts in it if the options contain a host.
         self.url = url if self.known == [{}] else str(split_postgres_url(url)._replace(hosts=""))
-        """The URL to pass to the driver, together with the options of a host."""
+        """The URL for the driver.
+
+        If the URL names several hosts, `url` contains none of them, because the options name the host.
+        """
 
     async def connect(
         self, open_connection: Callable[[HostOptions], Awaitable[asyncpg.Connection]]
     ) -> asyncpg.Connection:
-        """Return the first connection that succeeds.
+        """Return the first connection that succeeds. Raises an error of the driver if all hosts fail.
 
-        Raises an error of the driver. If all hosts fail, prefer an error that shows a wrong configuration.
+        An error that shows a wrong configuration takes precedence over other errors.
         """
         failures: list[BaseException] = []
         won: asyncpg.Connection | None = None

@@ -55,26 +55,28 @@ class Inspected:
     encoding: str
     is_standby: bool
     is_encrypted: bool | None
-    """Whether the connection is encrypted. None through a pooler, because PostgreSQL reports only the connection of the
-    pooler."""
+    """Whether the connection is encrypted.
+
+    None through a pooler, because PostgreSQL sees only the connection of the pooler.
+    """
     is_remote: bool
     """Whether the connection comes from another machine."""
     fsync: bool
     full_page_writes: bool
     may_make_tables: bool
-    """Whether the user can create tables."""
+    """Whether the database user may create tables."""
     connections_max: int
     connections_used: int
     bytes: int
     clock: ClockReading
-    """A reading of the database's clock, to compare it with the clock of this machine."""
+    """A reading of the database's clock and of this machine's clock."""
     dead_rows: int
-    """The number of dead rows of `deliveries` that vacuum has not removed yet."""
+    """The number of rows of `deliveries` that are deleted or replaced, but not yet removed by vacuum."""
     live_rows: int
 
 
 async def inspect(url: str) -> Inspected:
-    """Read the state of a database, even without the server's tables. Raises Unavailable."""
+    """Read the state of a database. The server's tables do not need to exist. Raises Unavailable."""
     async with _connected(url) as pair:
         raw = pair.raw
         readings = []
@@ -103,9 +105,9 @@ async def inspect(url: str) -> Inspected:
 
 
 async def servers(url: str) -> int:
-    """Count the servers on a database by connections and heartbeats. A server can be counted twice. Raises Unavailable.
+    """Count the servers on a database by their connections and heartbeats. Raises Unavailable.
 
-    Servers behind a pooler are known only by their heartbeats.
+    A server can count twice. A server behind a pooler counts only by its heartbeat.
     """
     connections = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1"
@@ -120,7 +122,7 @@ async def servers(url: str) -> int:
 
 
 async def database_id(url: str) -> str | None:
-    """Return the database's ID, if it has one. Raises Unavailable."""
+    """Return the ID of the database, or None. Raises Unavailable."""
     async with _connected(url) as pair:
         if await pair.raw.fetchval("SELECT to_regclass('marks')") is None:
             return None
@@ -129,16 +131,15 @@ async def database_id(url: str) -> str | None:
 
 
 class Living(NamedTuple):
-    """The number of running processes, the number of workers, and the number of API servers."""
+    """The numbers of running processes, of workers among them, and of processes that serve the API."""
 
     living: int
     delivering: int
     serving: int
-    """The number of processes that serve the API."""
 
 
 async def processes(url: str) -> Living:
-    """Count the running processes. Raises Unavailable and Rejected."""
+    """Count the running processes of a database. Raises Unavailable or Rejected."""
     query = (
         f"SELECT count(*), count(*) FILTER (WHERE delivers), count(*) FILTER (WHERE role <> '{ProcessRole.WORKER}')"  # noqa: S608 - contains only constants
         f" FROM processes WHERE seen_at > ({_CLOCK}) - $1"
@@ -149,19 +150,19 @@ async def processes(url: str) -> Living:
 
 
 async def encrypted_values(url: str) -> list[EncryptedValue]:
-    """Return every encrypted value. Raises Unavailable."""
+    """Return all encrypted values of a database. Raises Unavailable."""
     async with _connected(url) as pair:
         return list(values_of(tuple(row) for row in await pair.raw.fetch(SELECT_ENCRYPTED)))
 
 
 async def accepts_unbound(url: str) -> bool:
-    """Whether a database can have values that are not bound to their column. Raises Unavailable."""
+    """Whether a database may contain encrypted values that are not bound to their column. Raises Unavailable."""
     async with _connected(url) as pair:
         return bool(await pair.raw.fetchval(SELECT_ACCEPTS_UNBOUND))
 
 
 async def held(url: str, *, limit: int) -> Held:
-    """Count held deliveries and their endpoints, each up to a limit. Raises Unavailable."""
+    """Count held deliveries and their endpoints, each up to `limit`. Raises Unavailable."""
     async with _connected(url) as pair:
         raw = pair.raw
         count = await raw.fetchval(f"SELECT count(*) FROM (SELECT 1 {_HELD} LIMIT $1) held", limit)  # noqa: S608 - as above

@@ -23,14 +23,16 @@ R = TypeVar("R")
 _log = structlog.get_logger()
 
 OPERATION_SECONDS_MAX: Final = 2.0
-"""Timeout of an operation, and of opening the connection, in seconds. A slower heartbeat would be too late to be
-useful."""
+"""Timeout of an operation, and of opening the connection, in seconds.
+
+A heartbeat that takes longer would be too late.
+"""
 RETRIES_MAX: Final = 3
 REMEDY_NOTIFICATIONS: Final = "set UPLIFT_DATABASE_DIRECT_URL to the URL of the database without the pooler"
 
 
 def new_message_bus(url: str) -> "PostgresMessageBus":
-    """Return a message bus on a database. Through a pooler, the bus does not receive notifications."""
+    """Return a message bus on a database. Through a pooler, the bus sends but does not receive notifications."""
     return PostgresMessageBus(Opener(url))
 
 
@@ -41,17 +43,20 @@ class PostgresMessageBus:
         self._opener = opener
         self._pair: Pair | None = None
         self._listens = False
-        """Whether this connection receives notifications."""
+        """Whether the current connection receives notifications."""
         self._has_logged = False
         self._turn = asyncio.Lock()
         self._receive: Callable[[str], None] | None = None
 
     def listen(self, receive: Callable[[str], None]) -> None:
-        """Pass every message from now on to `receive`, including this process's own. Messages can be lost."""
+        """Pass all future messages to `receive`, including messages from this process. Messages can be lost."""
         self._receive = receive
 
     async def write(self, body: Callable[[Connection], R]) -> R:
-        """Run a function in a separate transaction, independent of other writes. Raises Unavailable."""
+        """Run a function in a transaction on the connection of the bus, so that it does not wait for other writes.
+
+        Raises Unavailable.
+        """
 
         async def write(pair: Pair) -> R:
             async with pair.transaction():
@@ -60,7 +65,7 @@ class PostgresMessageBus:
         return await self._run(write)
 
     async def publish(self, texts: Sequence[str]) -> None:
-        """Send messages to every process on this database. Raises Unavailable."""
+        """Send messages to all processes on this database. Raises Unavailable."""
 
         async def publish(pair: Pair) -> None:
             async with pair.statement_scope():
@@ -89,7 +94,10 @@ class PostgresMessageBus:
             raise Unavailable("other transactions blocked the operation")
 
     async def _run_in_time(self, work: Callable[[Pair], Awaitable[R]]) -> R:
-        """Run work on the connection. Raises TimeoutError if the database does not respond in time."""
+        """Run `work` on the connection.
+
+        Raises TimeoutError if the database does not respond within OPERATION_SECONDS_MAX.
+        """
         if self._pair is None or self._pair.raw.is_closed():
             await self._drop()
             async with asyncio.timeout(OPERATION_SECONDS_MAX):

@@ -1,4 +1,4 @@
-"""The order groups of deliveries on PostgreSQL. The caller has locked the delivery order (`store.locks`)."""
+"""The order groups of deliveries on PostgreSQL. The caller must lock the delivery order (`store.locks`)."""
 
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -37,11 +37,11 @@ async def lock_order(raw: Raw, endpoint_seqs: Iterable[int]) -> None:
 
 
 async def open_groups(raw: Raw, groups: Iterable[OrderGroup]) -> set[OrderGroup]:
-    """Return the groups that have an open delivery."""
+    """Return those of the groups that have an open delivery."""
     rows = await raw.fetch(_OPEN_GROUPS, *zip(*set(groups), strict=True))
     return {OrderGroup(*row) for row in rows}
 
 
 async def unblock_first(raw: Raw, endpoint_seq: int, event_seqs: Sequence[int], *, now: int) -> None:
-    """Make blocked deliveries of an endpoint due if no other delivery of their group blocks them."""
+    """Make the blocked deliveries of an endpoint due, unless another delivery of their group still blocks them."""
     await raw.execute(_UNBLOCK_FIRST, endpoint_seq, event_seqs, now)

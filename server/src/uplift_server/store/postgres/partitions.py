@@ -1,14 +1,14 @@
 """Partitions of events and attempts by time: creation of the next partition, and removal of old partitions.
 
-Event numbers grow with time. Each partition has a range of numbers that is never exhausted. When the next partition
-starts, the sequence jumps to its first number, so there is always a partition for a new row.
+Event numbers grow with time. Each partition has a range of event numbers that is too large to use up. When the next
+partition starts, the sequence of event numbers jumps to the start of its range.
 
-Switching and dropping lock the tables exclusively for a moment. All other statements queue behind that lock, so it has
-a short timeout, and the caller retries later.
+The start and the removal of a partition lock the tables exclusively for a moment. All other statements wait for this
+lock. Therefore, the lock has a short timeout, and the caller retries later.
 
-A partition can have a few events that must stay, such as those with held deliveries of a paused endpoint. The server
-copies these events and replaces the partition with the copy. Without the copy, one held delivery of a paused endpoint
-would keep the events of a day on disk, or the server would have to delete them row by row.
+A partition can have a few events that the server must keep, such as events with held deliveries of a paused endpoint.
+The server copies these events and replaces the partition with the copy. Without the copy, one held delivery would keep
+all events of a day on disk, or the server would have to delete them row by row.
 """
 
 import time
@@ -32,19 +32,27 @@ R = TypeVar("R")
 _log = structlog.get_logger()
 
 TABLE_LOCK_MS_MAX: Final = 50
-"""The lock timeout for each of the two tables, in ms. Other statements wait up to twice as long."""
+"""The lock timeout for each of the two tables, in ms. Other statements may wait for twice this time."""
 THIN_BATCH: Final = 20
-"""Maximum number of rows that a transaction deletes. The next commit of an event waits until the deletion is on
-disk."""
+"""Maximum number of rows that one transaction deletes.
+
+The next commit of an event waits until the deletion is on disk.
+"""
 SWEEP_BATCH: Final = 100
 KEPT_EVENTS_MAX: Final = 1000
 KEPT_ATTEMPTS_MAX: Final = 10_000
 KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
-"""Limits of the events that are copied before a partition is dropped. A copy of this size takes 1 second."""
+"""Limits of the events, attempts and bytes that the server copies before it drops a partition.
+
+A copy of this size takes 1 second.
+"""
 _TABLES: Final = {"attempts": "event_seq", "events": "seq"}
-"""The partitioned tables in lock order. Most statements use `events`, so that table is locked last."""
+"""The partitioned tables in the order of locking, each with its column of event numbers.
+
+Most statements use `events`, so it is locked last.
+"""
 ASIDE_LOCK: Final = 0x6173696465
-"""The advisory lock of the tables `events_aside` and `attempts_aside` ("aside")."""
+"""The advisory lock ("aside") of the tables `events_aside` and `attempts_aside`: the copies of kept events."""
 _NEWEST: Final = (
     "SELECT first_seq, end_seq, begun_at, (SELECT count(*) FROM event_partitions) AS partitions,"
     " EXISTS (SELECT FROM events e WHERE e.seq >= first_seq) AS is_used"
@@ -147,7 +155,7 @@ class PostgresPartitions:
     """Implementation of `store.partitions.Partitions` on PostgreSQL."""
 
     def __init__(self, write: _Run, transact: _Run, read: _Run) -> None:
-        """`write` runs ordinary writes, `transact` runs long transactions, and `read` runs reads."""
+        """`write` runs an ordinary write, `transact` a long transaction, and `read` a read."""
         self._run_write = write
         self._transact = transact
         self._read = read
@@ -160,26 +168,26 @@ class PostgresPartitions:
         return True
 
     async def list_droppable(self, *, before: int) -> list[Partition]:
-        """List partitions whose events are all counted and older than `before` (Unix ms), oldest first."""
+        """List the partitions whose events are all counted and older than `before` (Unix ms), oldest first."""
         return [Partition(*row) for row in await self._read(lambda pair: pair.raw.fetch(_ENDED, before - DISORDER_MS))]
 
     async def mark_for_row_cleanup(self, *, before: int, lasts_ms: int) -> None:
-        """Mark partitions for row-by-row deletion if they are too old but have events after `before` (Unix ms).
+        """Mark old partitions that still have events after `before` (Unix ms) for row-by-row deletion.
 
-        A partition is too old if it began more than twice `lasts_ms` before `before`.
+        A partition is old if it began more than twice `lasts_ms` before `before`.
         """
         await self._write(lambda pair: pair.raw.execute(_MARK_FOR_ROW_CLEANUP, before, lasts_ms))
 
     async def first_droppable_seq(self) -> int:
-        """Return the lowest event number of the partitions that are dropped as a whole."""
+        """Return the lowest event number of the partitions that are not marked for row-by-row deletion."""
         return int(await self._read(lambda pair: pair.raw.fetchval(_FIRST_WHOLE)))
 
     async def count_seqs(self, partition: Partition) -> int:
-        """Return how many event numbers a partition has used, up to its last event."""
+        """Return how many event numbers a partition has used, counted up to its last event."""
         return int(await self._read(lambda pair: pair.raw.fetchval(_NUMBERS, *partition)))
 
     async def delete_ended_deliveries(self, partition: Partition, *, after: Key | None) -> Batch:
-        """Delete a batch of deliveries of events that have no open deliveries."""
+        """Delete a batch of the partition's deliveries. Keep the deliveries of events that have open deliveries."""
         # Start before the first endpoint, which has the number 1.
         start = after or (partition.first_seq, 0)
         return _batch(await self._write(lambda pair: _thin(pair.raw, *start, *partition)), THIN_BATCH)
@@ -205,12 +213,12 @@ class PostgresPartitions:
         return count
 
     async def drop_empty(self) -> None:
-        """Drop empty partitions."""
+        """Drop partitions that have no events."""
         if await self._read(lambda pair: pair.raw.fetch(_EMPTY)):
             await self._write(lambda pair: _drop_empty(pair.raw))
 
     async def delete_leftovers(self, before_seq: int, *, after: Key | None) -> Batch:
-        """Delete a batch of rows in other tables that belong to dropped events before `before_seq`."""
+        """Delete a batch of rows of other tables whose events were dropped."""
         batches = []
         for table in _SWEPT:
             orphans = _ORPHANS.format(table=table)
@@ -226,7 +234,7 @@ class PostgresPartitions:
         return Batch(sum(batch.removed for batch in batches), min(positions, default=None))
 
     async def _delete_objects(self, before_seq: int, after: Key | None) -> Batch:
-        """Delete a batch of rows of dropped events from the index of object IDs.
+        """Delete a batch of the rows of dropped events in the index of object IDs.
 
         The position in the returned batch is the number of a bucket, not of an event.
         """
@@ -237,7 +245,7 @@ class PostgresPartitions:
         return Batch(len(found), (found[0]["first_seq"],) if len(found) == SWEEP_BATCH else None)
 
     async def _write(self, body: Callable[[Pair], Awaitable[R]]) -> R:
-        """Run a write that changes partitions. Only one process at a time runs such a write."""
+        """Run a write that changes partitions, under a lock that allows one such write at a time."""
 
         async def locked(pair: Pair) -> R:
             await pair.raw.execute(locks.statement(locks.PARTITIONS))
@@ -246,9 +254,9 @@ class PostgresPartitions:
         return await self._run_write(locked)
 
     async def _rest(self, partition: Partition, needed: list[int]) -> Partition | None:
-        """Return the partition that has the remaining events of earlier partitions.
+        """Return the partition with the kept events of earlier partitions.
 
-        Return None if there is no such partition, or if it is too large to copy with the needed events.
+        Return None if it does not exist, or if it is too large to copy together with the needed events.
         """
         found = await self._read(lambda pair: pair.raw.fetchrow(_REST, partition.first_seq))
         if found is None:
@@ -273,7 +281,10 @@ async def _thin(raw: Raw, *place: int) -> list[asyncpg.Record]:
 
 
 async def _create_next(raw: Raw, *, now: int, lasts_ms: int) -> bool:
-    """Create the next partition if it is due. Return whether an unused partition exists."""
+    """Create the next partition if the current one is old enough and has events.
+
+    Return whether an unused partition exists.
+    """
     newest = await raw.fetchrow(_NEWEST)
     assert newest is not None, "the schema contains the first partition"
     if newest["begun_at"] is None:
@@ -293,7 +304,7 @@ async def _create_next(raw: Raw, *, now: int, lasts_ms: int) -> bool:
 
 
 async def _switch_to_next(raw: Raw, *, now: int) -> None:
-    """Move the sequence of event numbers to the start of the unused partition, if there is one."""
+    """Move the sequence of event numbers to the start of the unused partition, if one exists."""
     first = await raw.fetchval("SELECT first_seq FROM event_partitions WHERE begun_at IS NULL")
     if first is None:
         return
@@ -309,10 +320,10 @@ async def _switch_to_next(raw: Raw, *, now: int) -> None:
 
 
 async def _copy_aside(raw: Raw, partition: Partition, rest: Partition | None, needed: list[int]) -> int | None:
-    """Copy the needed events of a partition, and the events of the partition `rest`, while other statements run.
+    """Copy the needed events of a partition, and all events of the partition `rest`, while other statements run.
 
-    The copied events no longer change, except for new attempts, which `_drop` copies. Return the copy's ID, or None if
-    another process has dropped the partitions.
+    Later, the copied events can only get new attempts, and `_drop` copies these. Return the ID of the copy. Return None
+    if another process is creating a copy, or has dropped a partition.
     """
     if not await _lock_aside(raw):
         return None  # the process that had the singleton job before is still creating the copy
@@ -334,9 +345,9 @@ async def _copy_aside(raw: Raw, partition: Partition, rest: Partition | None, ne
 async def _drop(
     raw: Raw, partition: Partition, rest: Partition | None, needed: list[int], aside: int | None
 ) -> int | None:
-    """Drop a partition and attach the copy in its place. Return the number of deleted events.
+    """Replace a partition, and the partition `rest`, with the copy. Return the number of deleted events.
 
-    Do nothing and return None if another process has changed the partition or the copy.
+    Change nothing and return None if another process has changed the partitions or the copy.
     """
     # Check the copy: after a delay, another process may have replaced it with fewer rows.
     if aside is not None and not (await _lock_aside(raw) and await raw.fetchval(_ASIDE) == aside):
@@ -374,7 +385,7 @@ async def _lock_aside(raw: Raw) -> bool:
 
 
 async def _all_exist(raw: Raw, partitions: list[Partition]) -> bool:
-    """Prevent other transactions from dropping partitions. Return whether all partitions still exist."""
+    """Lock partitions against removal until the transaction ends. Return whether all of them still exist."""
     return len(await raw.fetch(_LOCK_PARTITIONS, *zip(*partitions, strict=True))) == len(partitions)
 
 
@@ -392,9 +403,10 @@ async def _drop_tables(raw: Raw, partitions: list[Partition]) -> None:
 
 
 async def _lock(raw: Raw, dropped: list[Partition]) -> None:
-    """Lock both tables and these partitions exclusively. A vacuum of other partitions does not interfere.
+    """Lock these partitions and then both tables exclusively.
 
-    Lock these partitions first, so that other statements do not queue while a long statement uses a partition.
+    The lock of the partitions can wait for a long statement that uses one of them. Meanwhile, other statements do not
+    wait, because the tables are not locked yet. A vacuum of other partitions does not block the locks.
     """
     await _limit_lock_wait(raw)
     dropped_tables = [table_name(table, *each) for each in dropped for table in _TABLES]

@@ -1,4 +1,4 @@
-"""Erase the secrets of deleted endpoints, and index deleted objects for retention."""
+"""Erase the secrets of deleted endpoints, and add indexes of deleted objects for retention."""
 
 from collections.abc import Sequence
 from typing import Final

@@ -1,4 +1,4 @@
-"""Add hourly statistics. The statistics start with the events and attempts after this migration."""
+"""Add hourly statistics, which count only events and attempts after this migration."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -35,7 +35,10 @@ _NOTE_CHANGES_ON_POSTGRESQL: Final = (
 
 
 def upgrade() -> None:
-    """Add the tables of statistics and a trigger. Start counting after the newest event and attempt."""
+    """Add the tables of statistics and a trigger.
+
+    Set the start of the statistics after the newest event and attempt.
+    """
     op.create_table(
         "rollups",
         sa.Column("endpoint_seq", sa.BigInteger(), nullable=False, comment="0 for all endpoints of the account"),

@@ -1,4 +1,4 @@
-"""Add notifications between processes through a pooler."""
+"""Add a table of notifications between processes, because a pooler does not pass on PostgreSQL notifications."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Mark encrypted values as not bound to their column, until the server has re-encrypted them."""
+"""Mark the encrypted values as not bound to their column. The server re-encrypts them later."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,9 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Mark the values as not bound. The server, which has the key, re-encrypts them later.
+    """Mark the values as not bound.
 
-    See `store.encryption_upgrade`.
+    Only the server has the key, so `store.encryption_upgrade` re-encrypts the values.
     """
     marks = sa.table("marks", sa.column("name", sa.Text), sa.column("value", sa.BigInteger))
     op.bulk_insert(marks, [{"name": "encryption.unbound", "value": 1}])

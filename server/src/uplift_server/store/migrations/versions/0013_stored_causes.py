@@ -1,4 +1,4 @@
-"""Store the cause of failures and the circuit breaker with the health of endpoints."""
+"""Add the cause of failures and the state of the circuit breaker to the health of endpoints."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Add read-only sessions and links of operators."""
+"""Add read-only sessions and read-only links for operators."""
 
 from collections.abc import Sequence
 

@@ -17,7 +17,7 @@ _REVOKED = sa.text("revoked_at IS NOT NULL")
 
 
 def upgrade() -> None:
-    """Create the table of service keys, and add the expiry of API keys. Earlier keys do not expire."""
+    """Create the table of service keys, and add the expiry of API keys. Existing keys do not expire."""
     seq = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
     op.create_table(
         "service_keys",
@@ -44,7 +44,7 @@ def upgrade() -> None:
 
 
 def _add_triggers() -> None:
-    """Record changes in the change log, so that every process updates its cache."""
+    """Create the triggers that record changes of keys in the change log. Every process then updates its cache."""
     function = "EXECUTE FUNCTION note_directory_change()"
     op.execute(
         f"CREATE TRIGGER service_keys_note_creation AFTER INSERT ON service_keys FOR EACH ROW {function}"

@@ -1,4 +1,4 @@
-"""Add the operator's own IDs and metadata to accounts and endpoints."""
+"""Add the operator's own ID (`uid`) and metadata to accounts and endpoints."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ _LIVE = sa.text("uid IS NOT NULL AND deleted_at IS NULL")
 
 
 def upgrade() -> None:
-    """Add the columns, and indexes that keep each uid unique. Earlier objects have no uid and no metadata."""
+    """Add the columns, and unique indexes of the uids. Existing accounts and endpoints get no uid and no metadata."""
     for table, comment in (
         ("accounts", "the operator's own ID"),
         ("endpoints", "the operator's own ID, unique in the account"),

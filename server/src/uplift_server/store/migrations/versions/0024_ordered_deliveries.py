@@ -1,4 +1,4 @@
-"""Add ordered delivery."""
+"""Add ordered deliveries: order groups, and a trigger that unblocks the next delivery of a group."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -39,7 +39,7 @@ _ON_POSTGRESQL: Final = (
 
 
 def upgrade() -> None:
-    """Add three columns, an index and a trigger. Earlier deliveries are not ordered."""
+    """Add three columns, an index and a trigger. Existing deliveries are not ordered."""
     op.add_column("endpoints", sa.Column("ordering", sa.SmallInteger()))
     op.add_column(
         "events", sa.Column("ordering_key", sa.Text(), comment="events with the same key can be delivered in order")

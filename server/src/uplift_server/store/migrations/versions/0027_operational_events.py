@@ -1,4 +1,4 @@
-"""Add operational events, and a trigger that counts failed deliveries from now on."""
+"""Add operational events, and a trigger that counts the deliveries that fail after this migration."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -40,7 +40,7 @@ _ON_POSTGRESQL: Final = (
 
 
 def upgrade() -> None:
-    """Create the tables of operational events and of failed deliveries, and the trigger."""
+    """Create the trigger, and the tables of operational events and of the counts of failed deliveries."""
     op.create_table(
         "operational_events",
         sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
