@@ -1,11 +1,11 @@
 """Erase the content of events, and all copies of the content in other rows.
 
-An erased event keeps its ID, type and timestamps. It also expires, so that no process sends, replays or streams it, not
-even a process of an earlier release. Its deliveries get a new fence, which invalidates the outcomes of attempts in
-flight and bodies that were read before.
+An erased event keeps its ID, type and timestamps. The erasure also sets the expiry of the event to the past, so that no
+process sends, replays or streams the event, not even a process of an earlier release. The deliveries of the event get a
+new fence. The new fence invalidates attempts in flight, and bodies that a process read before the erasure.
 
 On SQLite, a smaller row would move other rows within its page, and leave their old bytes there. Therefore, padding
-keeps the size of erased rows, and SQLite overwrites them in place.
+keeps the size of erased rows, and SQLite overwrites the rows in place.
 """
 
 import json
@@ -38,19 +38,22 @@ from uplift_server.store.schema_erasures import erasures
 from uplift_server.store.schema_traces import trace_parents
 
 ERASED_OBJECT_ID: Final = ""
-"""The object ID that replaces an erased object ID in the filters of replays. No event has this object ID."""
+"""The text that replaces an erased object ID in the filters of replays. No event has this object ID."""
 _RESENT: Final = "deliveries.resent"
 _BLOB, _TEXT = 12, 13
-"""The serial types of an empty BLOB and an empty string in SQLite's record format. For a value of n bytes, add 2n."""
+"""The serial types of an empty BLOB and an empty string in SQLite's record format.
+
+The serial type of a longer value is higher by twice its length in bytes.
+"""
 
 
 class Erased(NamedTuple):
-    """The events and endpoints whose erased content processes can still have in memory."""
+    """The events and endpoints whose erased content may still be in the memory of processes."""
 
     leased: Sequence[int]
-    """The events with leased deliveries."""
+    """The numbers of the erased events that have leased deliveries."""
     endpoints: Sequence[int]
-    """The endpoints whose last error was erased."""
+    """The numbers of the endpoints whose last error was erased."""
 
 
 def erase(
@@ -62,7 +65,10 @@ def erase(
     scanned_through: int,
     now: int,
 ) -> Erased:
-    """Erase events of the erasure's account, and store the progress. Skip events that are already erased."""
+    """Erase events of the erasure's account, and store the progress of the erasure.
+
+    Skip events that are already erased.
+    """
     query = sa.select(events).where(
         events.c.seq.in_(event_seqs), events.c.account_seq == erasure.account_seq, events.c.erased_at.is_(None)
     )
@@ -103,9 +109,10 @@ def erase(
 
 
 def tidy(connection: Connection, erasure: Erasure, *, now: int) -> list[int]:
-    """Erase the object ID and the responses in rows that do not belong to a single event.
+    """Finish an erasure: erase the copies of content in rows that do not belong to a single event.
 
-    Erase the object ID in the erasure last. Return the endpoints whose last error was erased.
+    These rows are replays, rejected events, audit log entries, emails, endpoints, and the erasure itself. Return the
+    numbers of the endpoints whose last error was erased.
     """
     if erasure.object_id is not None:
         _erase_object_id(connection, erasure.account_seq, erasure.object_id)
@@ -124,9 +131,9 @@ def tidy(connection: Connection, erasure: Erasure, *, now: int) -> list[int]:
 
 
 def _end_deliveries(connection: Connection, event_seqs: Sequence[int], now: int) -> dict[int, int]:
-    """Cancel the open deliveries of events, and invalidate earlier reads of all their deliveries.
+    """Cancel the open deliveries of events, and give all deliveries of the events a new fence.
 
-    Return the end of the last lease for each event with leased deliveries.
+    Return the end of the last lease (Unix ms) of each event that has leased deliveries, by event number.
     """
     of_events = deliveries.c.event_seq.in_(event_seqs)
     ordered = sa.select(deliveries.c.endpoint_seq).where(of_events, deliveries.c.order_group.is_not(None)).distinct()
@@ -163,9 +170,9 @@ def _erase_event(connection: Connection, row: sa.Row[Any], now: int) -> None:
 
 
 def _erase_attempts(connection: Connection, event_seqs: Sequence[int]) -> list[int]:
-    """Erase the requests and responses of attempts.
+    """Erase the requests and responses in the attempts of events.
 
-    Return the endpoints whose last error came from one of these attempts.
+    Return the numbers of the endpoints whose last error came from one of these attempts.
     """
     columns = (attempts.c.error, attempts.c.location, attempts.c.request_head, attempts.c.response_head)
     query = sa.select(attempts.c.seq, attempts.c.event_seq, attempts.c.endpoint_seq, *columns, attempts.c.response_body)
@@ -193,7 +200,7 @@ def _erase_attempts(connection: Connection, event_seqs: Sequence[int]) -> list[i
 
 
 def _erase_keys(connection: Connection, account_seq: int, found: Sequence[sa.Row[Any]]) -> None:
-    """Delete the idempotency keys of events, because a key can contain the object ID."""
+    """Delete the idempotency keys of events, because a key can contain an object ID."""
     deleted = connection.scalars(
         sa.delete(idempotency_keys)
         .where(
@@ -229,7 +236,7 @@ def _erase_object_id(connection: Connection, account_seq: int, object_id: str) -
 
 
 def _erase_in_emails(connection: Connection, account_seq: int, since: int) -> None:
-    """Erase the causes in the account's emails, because they can contain responses to the events."""
+    """Erase the causes of failures in the account's emails, because a cause can contain a receiver's response."""
     query = sa.select(notices.c.seq, notices.c.facts).where(
         notices.c.account_seq == account_seq, notices.c.created_at >= since
     )
@@ -250,7 +257,7 @@ def _without_content(facts: Mapping[str, Any]) -> dict[str, Any]:
 def _padded_size(before: Sequence[Any], after: Sequence[Any]) -> int:
     """Return the size, in bytes, of the padding that keeps the size of a SQLite record unchanged.
 
-    `after` contains the new values without the padding.
+    `before` contains the old values of the record, and `after` the new values without the padding.
     """
     room = sum(map(_record_bytes, before)) - sum(map(_record_bytes, after))
     # At some sizes, the record gets one byte smaller, because the length of the BLOB takes fewer bytes.
@@ -258,7 +265,7 @@ def _padded_size(before: Sequence[Any], after: Sequence[Any]) -> int:
 
 
 def _record_bytes(value: Any) -> int:
-    """Return the size of a value in a SQLite record in bytes, including its serial type."""
+    """Return the size in bytes that a value and its serial type take in a SQLite record."""
     if value is None:
         return 1
     if isinstance(value, int):

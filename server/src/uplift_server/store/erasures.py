@@ -1,8 +1,8 @@
 """Erasures: jobs that erase the events about an object, or events by ID.
 
-A completed job remains as the receipt. A job first finds events through the index of object IDs. Then it reads the
-events that have no object ID, because releases before the index did not store object IDs. `store.erased_content` erases
-the events.
+A completed job remains as the receipt. A job about an object first searches the index of object IDs. Then it reads the
+bodies of the account's events without a stored object ID, because early releases did not store object IDs.
+`store.erased_content` erases the events.
 """
 
 import json
@@ -24,24 +24,27 @@ from uplift_server.store.schema import accounts, deliveries, events
 from uplift_server.store.schema_erasures import erasures
 
 EVENTS_PER_STEP: Final = 40
-"""Maximum number of events that one transaction erases. Retention deletes events in batches of the same size."""
+"""Maximum number of events that one step erases. A step is one transaction."""
 DELIVERIES_PER_STEP: Final = 200
-"""The total number of deliveries after which a step ends. The last event of the step can exceed this number."""
+"""Number of deliveries after which a step ends. The deliveries of the last event may exceed this number."""
 BODIES_PER_STEP: Final = 50
 WINDOW_EVENTS: Final = 5_000
-"""Maximum number of events that one read scans for events without an object ID."""
+"""Maximum number of events that one step scans for events without an object ID."""
 
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """An erasure. Timestamps are Unix ms."""
+    """An erasure with its selection of events and its progress. Timestamps are Unix ms."""
 
     seq: int
     id: bytes
     account_seq: int
     account_id: bytes
     object_id: str | None = field(repr=False)
-    """The object ID. None for an erasure of single events, and after the last trace of the object ID is erased."""
+    """The object whose events are erased.
+
+    None for an erasure of events by ID, and after the object ID itself is erased.
+    """
     object_digest: str | None
     event_seqs: tuple[int, ...] | None
     missing: int
@@ -56,13 +59,16 @@ class Erasure:
 
     @property
     def has_events_left(self) -> bool:
-        """Whether the job may find more events."""
+        """Whether the job still has events to search."""
         return self.tidied_at is None and min(self.position, self.scanned_through) < self.last_event_seq
 
 
 @dataclass(frozen=True, slots=True)
 class NewErasure:
-    """An erasure to store. It erases events about an object up to the event `last_event_seq`, or single events."""
+    """An erasure to store.
+
+    It erases the events in `event_seqs`, or all events about an object up to `last_event_seq`.
+    """
 
     id: bytes
     account_seq: int
@@ -75,31 +81,34 @@ class NewErasure:
 
 
 class Found(NamedTuple):
-    """The number of events that an erasure would erase, and their oldest and newest timestamps."""
+    """The number of events that an erasure would erase, and the oldest and newest timestamp (Unix ms)."""
 
     events: int = 0
     oldest_at: int | None = None
     newest_at: int | None = None
 
     def plus(self, more: "Found") -> "Found":
-        """Return the combined result: the sum of the events, and the oldest and newest timestamps."""
+        """Return the result for the events of both results, which must not overlap."""
         oldest = [at for at in (self.oldest_at, more.oldest_at) if at is not None]
         newest = [at for at in (self.newest_at, more.newest_at) if at is not None]
         return Found(self.events + more.events, min(oldest, default=None), max(newest, default=None))
 
 
 class Step(NamedTuple):
-    """The next events of an erasure, and the progress after them."""
+    """The next events of an erasure, and the progress of the erasure after these events."""
 
     event_seqs: Sequence[int]
     unchecked: Sequence[tuple[int, bytes]]
-    """Events without an object ID, with their bodies. The caller checks the object ID in the body."""
+    """Numbers and bodies of events without a stored object ID. The caller must look for the object ID in the body."""
     position: int
     scanned_through: int
 
 
 def create(connection: Connection, new: NewErasure) -> Erasure:
-    """Store an erasure. Raises Conflict if the account, which may be deleted, has too many unfinished erasures."""
+    """Store an erasure, even for a deleted account.
+
+    Raises Conflict if the account has too many unfinished erasures.
+    """
     # Lock the account, so that the count below stays valid.
     connection.execute(sa.select(accounts.c.seq).where(accounts.c.seq == new.account_seq).with_for_update())
     own = (erasures.c.account_seq == new.account_seq, sa.text(_UNFINISHED))
@@ -131,7 +140,7 @@ def get(connection: Connection, account_seq: int, erasure_id: bytes) -> Erasure 
 
 
 def page(connection: Connection, account_seq: int, request: PageRequest) -> Page[Erasure]:
-    """List the account's erasures."""
+    """List a page of the account's erasures."""
     query = request.of(_details().where(erasures.c.account_seq == account_seq), erasures.c.seq)
     return request.page([_erasure(row) for row in connection.execute(query)], lambda erasure: (erasure.seq,))
 
@@ -143,25 +152,25 @@ def unfinished(connection: Connection, *, limit: int) -> list[Erasure]:
 
 
 def find_seqs(connection: Connection, account_seq: int, event_ids: Sequence[bytes]) -> dict[bytes, int]:
-    """Return the numbers of the account's events with these IDs."""
+    """Return the event numbers of the account's events with these IDs, by ID."""
     query = sa.select(events.c.id, events.c.seq).where(events.c.id.in_(event_ids), events.c.account_seq == account_seq)
     return {row.id: row.seq for row in connection.execute(query)}
 
 
 def newest_seq(connection: Connection) -> int:
-    """Return the number of the newest event."""
+    """Return the highest event number, or 0 if there are no events."""
     return connection.scalar(sa.select(sa.func.max(events.c.seq))) or 0
 
 
 def count(connection: Connection, account_seq: int, event_seqs: Sequence[int]) -> Found:
-    """Count the events with these numbers that are not erased."""
+    """Count the account's events with these numbers, without erased events."""
     return _count(connection, [events.c.account_seq == account_seq, events.c.seq.in_(event_seqs)])
 
 
 def count_about(connection: Connection, account_seq: int, object_id: str, *, last: int) -> tuple[Found, int]:
-    """Count a page of the events about an object, from the event number `last` down.
+    """Count up to CANDIDATES_MAX events about an object, from the event number `last` downward.
 
-    Return the count, and the number from which the next call continues; 0 at the end.
+    Return the count, and the value of `last` for the next call. The value is 0 after the last event.
     """
     found = event_objects.candidates(connection, account_seq, object_id, 0, last)
     conditions = [*event_objects.matching(object_id, found), events.c.account_seq == account_seq]
@@ -170,7 +179,7 @@ def count_about(connection: Connection, account_seq: int, object_id: str, *, las
 
 
 def next_step(connection: Connection, erasure: Erasure) -> Step:
-    """Find the next events of an erasure."""
+    """Find the events that the next step of an erasure erases or checks."""
     if erasure.event_seqs is not None:
         left = [seq for seq in erasure.event_seqs if seq > erasure.position]
         return _cut(connection, erasure, left, erasure.last_event_seq)
@@ -188,7 +197,7 @@ def next_step(connection: Connection, erasure: Erasure) -> Step:
 
 
 def complete(connection: Connection, erasure: Erasure, *, now: int) -> Erasure:
-    """Complete an erasure, unless it is already completed. Return the erasure."""
+    """Mark an erasure as completed and write the audit log entry, unless the erasure was already completed."""
     change = sa.update(erasures).where(erasures.c.seq == erasure.seq, erasures.c.completed_at.is_(None))
     completed = connection.execute(change.values(completed_at=now)).rowcount
     found = _one(connection, erasures.c.seq == erasure.seq)
@@ -200,7 +209,7 @@ def complete(connection: Connection, erasure: Erasure, *, now: int) -> Erasure:
 
 
 def _cut(connection: Connection, erasure: Erasure, seqs: Sequence[int], through: int) -> Step:
-    """Return the first events within the limits of a step."""
+    """Return a step with the first of these events, up to the limits of a step."""
     chosen = seqs[:EVENTS_PER_STEP]
     query = sa.select(deliveries.c.event_seq, sa.func.count()).where(deliveries.c.event_seq.in_(chosen))
     counts = {row[0]: row[1] for row in connection.execute(query.group_by(deliveries.c.event_seq))}

@@ -8,11 +8,14 @@ class StoreError(Exception):
 
 
 class Conflict(StoreError):
-    """The write conflicts with stored data, such as a name that is taken or the status of a delivery."""
+    """The write conflicts with stored data, such as a name that is already used or the status of a delivery."""
 
 
 class InFlight(Conflict):
-    """A process has leased the delivery: an attempt is in flight, or the delivery waits in that process's memory."""
+    """A process has leased the delivery.
+
+    An attempt is in flight, or the delivery waits in the memory of the process.
+    """
 
 
 class Missing(StoreError):
@@ -30,7 +33,7 @@ class Unavailable(StoreError):
 
 
 class InUse(Unavailable):
-    """Another process has locked the database."""
+    """Another process holds the lock of the database."""
 
 
 class Misaddressed(Unavailable):
@@ -38,4 +41,7 @@ class Misaddressed(Unavailable):
 
 
 class Rejected(Exception):
-    """The database rejects the operation permanently: a bug, or data that it cannot store. Do not retry."""
+    """The database always rejects the operation, because of a bug or a value that the database cannot store.
+
+    Do not retry.
+    """

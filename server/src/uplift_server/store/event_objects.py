@@ -1,9 +1,9 @@
 """Search for events by object ID.
 
-The index groups events into buckets of consecutive numbers. An insert therefore changes only a few pages, because all
-new rows are in the newest bucket. A search reads one bucket after the other, newest or oldest first. The key of a row
-is a checksum of the object ID, followed by the account. A search returns candidates: compare the object ID and the
-account of each event.
+The index groups events into buckets of consecutive event numbers. All new rows belong to the newest bucket, so an
+insert changes only a few pages. A search reads one bucket after the other, newest or oldest first. The key of a row
+combines a checksum of the object ID with the account number. Different objects can have the same key, so a search
+returns candidates. Compare the object ID and the account of each candidate.
 """
 
 from collections.abc import Collection, Sequence
@@ -18,12 +18,15 @@ from uplift_server.store.schema_objects import event_objects
 
 SQLITE_BUCKET: Final = 256
 POSTGRES_BUCKET: Final = 65_536
-"""Size of a bucket in event numbers. With each commit, SQLite writes whole pages of the bucket, and PostgreSQL writes
-only the rows. With a size of 2,048 on SQLite, an event took 15% more CPU time."""
+"""Size of a bucket in event numbers.
+
+On each commit, SQLite writes whole pages of the bucket, but PostgreSQL writes only the rows. With a size of 2,048 on
+SQLite, each event took 15% more CPU time.
+"""
 ACCOUNT_KEYS: Final = 2**24
-"""Number of keys for each checksum. The account number modulo ACCOUNT_KEYS selects the key."""
+"""Number of index keys for each checksum of an object ID. The key of an account is its number modulo ACCOUNT_KEYS."""
 CANDIDATES_MAX: Final = 1000
-"""Maximum number of events that one page checks. If few of them match, the page ends early."""
+"""Maximum number of candidates of one search. If few candidates match, a page ends early."""
 
 # Count the rows of each bucket, and stop after the bucket that reaches the limit.
 _SEARCH: Final = """\
@@ -51,11 +54,11 @@ _NEWEST_FIRST, _OLDEST_FIRST = (
     }
     for outermost, beyond, order in (("max", "<", "DESC"), ("min", ">", "ASC"))
 )
-"""The search statements: for one account (False), and across all accounts (True)."""
+"""The search statements: for one account (False), and for all accounts (True)."""
 
 
 def object_key(account_seq: int, object_id: str) -> int:
-    """Return the key of an object ID in an account."""
+    """Return the index key of an object ID in an account."""
     return crc32(object_id.encode()) * ACCOUNT_KEYS + account_seq % ACCOUNT_KEYS
 
 
@@ -68,9 +71,9 @@ def candidates(
     *,
     newest_first: bool = True,
 ) -> list[int]:
-    """Return up to CANDIDATES_MAX events that can have the object ID, newest or oldest first.
+    """Return the numbers of up to CANDIDATES_MAX events that may have the object ID, newest or oldest first.
 
-    Search only the events from number `low` to `high`. Without an account, the events can belong to any account.
+    Search from event number `low` to `high` (inclusive), in all accounts if `account_seq` is None.
     """
     values = {
         "object_key": object_key(account_seq or 0, object_id),
@@ -84,7 +87,7 @@ def candidates(
 
 
 def matching(object_id: str, found: Sequence[int]) -> list[sa.ColumnElement[bool]]:
-    """Return the conditions that select the events with the object ID among candidates."""
+    """Return the conditions that select the events with this object ID from the candidates `found`."""
     return [events.c.seq.in_(found), events.c.object_id == object_id]
 
 

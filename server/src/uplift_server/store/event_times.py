@@ -1,4 +1,4 @@
-"""The event numbers of a time range. Numbers grow with time."""
+"""The range of event numbers for a time range. Later events have higher numbers, with small exceptions."""
 
 from typing import Final, NamedTuple
 
@@ -9,8 +9,11 @@ from uplift_server.store import server_values
 from uplift_server.store.schema import events
 
 DISORDER_MS: Final = 60_000
-"""Maximum delay in ms between the timestamp of an event, set on arrival, and its number, assigned when it is stored.
-The order of timestamps and the order of numbers can differ by this much."""
+"""Maximum delay in ms between the arrival of an event, which sets its timestamp, and its storage, which sets its
+number.
+
+If one event has an earlier timestamp but a higher number than another, their timestamps differ by at most this time.
+"""
 _LATE: Final = "events.late."
 
 
@@ -25,20 +28,20 @@ class LateEvents(NamedTuple):
     """The longest time in ms between the timestamp of a late event and its storage."""
 
     def covers(self, other: "LateEvents") -> bool:
-        """Whether the limits of these late events include the limits of `other`."""
+        """Whether all limits of `other` are within the limits of these late events."""
         return self.since <= other.since and self.until >= other.until and self.delay_ms >= other.delay_ms
 
 
 def late_events(connection: Connection) -> LateEvents | None:
-    """Return the recorded late events, if any."""
+    """Return the limits of all recorded late events, or None if no event was late."""
     found = server_values.get(connection, [_LATE + name for name in LateEvents._fields])
     return LateEvents(*(found[_LATE + name] for name in LateEvents._fields)) if found else None
 
 
 def note_late(connection: Connection, late: LateEvents) -> LateEvents:
-    """Record late events before they are stored, so that searches by time find them.
+    """Extend the recorded limits by late events. Call this function before the events are stored.
 
-    Return all recorded late events.
+    Otherwise, searches by time could miss the events. Return the new limits.
     """
     server_values.lock(connection, _LATE)
     noted = late_events(connection)
@@ -51,9 +54,9 @@ def note_late(connection: Connection, late: LateEvents) -> LateEvents:
 
 
 def bounds(connection: Connection, *, after: int | None, before: int | None) -> tuple[int, int]:
-    """Return the lowest and highest number that an event between two timestamps (exclusive, Unix ms) can have.
+    """Return the lowest and highest number of the events between two timestamps (exclusive, Unix ms).
 
-    The range can contain other events, so also compare the timestamps.
+    Events outside the time range can have a number between these two. Therefore, also compare the timestamps.
     """
     late = None if after is None and before is None else late_events(connection)
     low = 1 if after is None else _first_seq(connection, after - _disorder_ms(late, after))
@@ -64,27 +67,27 @@ def bounds(connection: Connection, *, after: int | None, before: int | None) -> 
 
 
 def _disorder_ms(late: LateEvents | None, at: int) -> int:
-    """Return the maximum delay in ms between timestamp and storage for events around a time (Unix ms)."""
+    """Return how long after its timestamp an event around the time `at` (Unix ms) was stored at most, in ms."""
     is_near = late is not None and late.since - DISORDER_MS <= at <= late.until + DISORDER_MS
     return DISORDER_MS + late.delay_ms if late is not None and is_near else DISORDER_MS
 
 
 def newest(connection: Connection) -> int | None:
-    """Return the timestamp of the event with the highest number."""
+    """Return the timestamp (Unix ms) of the event with the highest number."""
     query = sa.select(events.c.created_at).order_by(events.c.seq.desc()).limit(1)
     found: int | None = connection.scalars(query).first()
     return found
 
 
 def created_from(connection: Connection, seq: int) -> int | None:
-    """Return the timestamp of the first event with this number or a higher one."""
+    """Return the timestamp (Unix ms) of the first event with this number or a higher one."""
     query = sa.select(events.c.created_at).where(events.c.seq >= seq).order_by(events.c.seq).limit(1)
     found: int | None = connection.scalars(query).first()
     return found
 
 
 def _first_seq(connection: Connection, created_at: int) -> int:
-    """Return the number of the first event with this timestamp or a later one."""
+    """Return the number of the first event with this timestamp (Unix ms) or a later one."""
     # Use two queries, because SQLite scans the index for a query of both values.
     low = connection.scalar(sa.select(sa.func.min(events.c.seq)))
     if low is None:

@@ -1,4 +1,4 @@
-"""The event catalog. A deleted event type keeps its row, because its events refer to it."""
+"""The event catalog. A deleted event type keeps its row, because stored events refer to it."""
 
 from collections.abc import Collection
 from typing import Any
@@ -27,10 +27,10 @@ def put(
     now: int,
     documented: bool = False,
 ) -> tuple[EventType, bool]:
-    """Create or replace an event type. Return the type, and whether it is new.
+    """Create an event type, or replace the type with this name. Return the type, and whether it is new.
 
-    An archived type keeps its `archived_at`, a documented type stays documented, and a deleted type becomes new.
-    `updated_at` always increases.
+    If the type was archived and stays archived, `archived_at` does not change. A documented type stays documented. A
+    deleted type counts as new. `updated_at` always increases.
     """
     locks.take(connection, locks.CATALOG)
     stored = connection.execute(sa.select(event_types).where(event_types.c.name == name)).first()
@@ -79,13 +79,13 @@ def list_live(connection: Connection) -> list[EventType]:
 
 
 def list_deleted(connection: Connection) -> list[EventType]:
-    """List deleted types that can still have events."""
+    """List the deleted types whose rows still exist, oldest first."""
     query = sa.select(event_types).where(event_types.c.deleted_at.is_not(None)).order_by(event_types.c.seq)
     return [_event_type(row) for row in connection.execute(query)]
 
 
 def find(connection: Connection, seqs: Collection[int]) -> tuple[list[EventType], list[EventType]]:
-    """Return the existing and the deleted event types with these numbers, in any order."""
+    """Return the event types with these numbers, in any order: first the existing types, then the deleted types."""
     rows = connection.execute(sa.select(event_types).where(event_types.c.seq.in_(seqs))).all()
     return (
         [_event_type(row) for row in rows if row.deleted_at is None],
@@ -94,7 +94,7 @@ def find(connection: Connection, seqs: Collection[int]) -> tuple[list[EventType]
 
 
 def delete(connection: Connection, name: str, *, now: int) -> bool:
-    """Delete a type. Return whether it existed."""
+    """Mark an event type as deleted. Return whether the type existed."""
     locks.take(connection, locks.CATALOG)
     query = sa.update(event_types).where(event_types.c.name == name, _LIVE).values(deleted_at=now)
     return connection.execute(query).rowcount == 1

@@ -1,4 +1,4 @@
-"""Lists of accepted events. The engines store events with `append`."""
+"""Searches for accepted events. The engines store events with `append`."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +17,7 @@ from uplift_server.store.schema import accounts, deliveries, event_types, events
 from uplift_server.store.stream_position import StreamPosition
 
 WINDOW_EVENTS: Final = 20_000
-"""Number of events that one page scans if no index supports its filter. If few of them match, the page ends early."""
+"""Number of events that one page scans if no index supports its filter. If few events match, the page ends early."""
 _ENVELOPE_START_BYTES: Final = 1024
 # Because of the OFFSET clause, PostgreSQL searches an index for each event instead of reading the whole table once.
 _IS_TEST: Final = (
@@ -31,9 +31,9 @@ _IS_TEST: Final = (
 
 
 def find(connection: Connection, account_seq: int | None, event_id: bytes) -> list[Event]:
-    """Find the event with this ID, with its body.
+    """Return the event with this ID, including its body.
 
-    Without an account, return up to two events, because chosen IDs are unique only within an account.
+    If `account_seq` is None, return up to two events, because chosen IDs are unique only within an account.
     """
     query = _select(events.c.body.label("head")).where(events.c.id == event_id).limit(2)
     if account_seq is not None:
@@ -44,14 +44,14 @@ def find(connection: Connection, account_seq: int | None, event_id: bytes) -> li
 
 
 def find_in_all_accounts(connection: Connection, event_id: bytes, *, limit: int) -> list[Event]:
-    """Find the events with this ID in all accounts, newest first, without bodies."""
+    """Return the events with this ID in all accounts, newest first, without bodies."""
     return _found(connection, sa.select(events.c.seq).where(events.c.id == event_id).limit(limit))
 
 
 def find_by_idempotency_key(connection: Connection, key: str, *, limit: int) -> list[Event]:
-    """Find the events with this idempotency key in all accounts, newest first, without bodies.
+    """Return the events with this idempotency key in all accounts, newest account first, without bodies.
 
-    Search each account once, because the index of keys begins with the account.
+    The query searches the index once for each account, because the index begins with the account.
     """
     keys = accounts.join(
         idempotency_keys,
@@ -64,9 +64,10 @@ def find_by_idempotency_key(connection: Connection, key: str, *, limit: int) -> 
 def find_in_id_range(
     connection: Connection, account_seq: int | None, lowest: bytes, highest: bytes, *, limit: int
 ) -> list[Event]:
-    """Return up to `limit` events of one or all accounts with IDs in a range, newest first, without bodies.
+    """Return up to `limit` events with IDs from `lowest` to `highest`, in order of descending ID, without bodies.
 
-    Scan at most WINDOW_EVENTS IDs, because one index has the IDs of all accounts.
+    If `account_seq` is None, search all accounts. The index contains the IDs of all accounts, so the function scans at
+    most WINDOW_EVENTS IDs.
     """
     window = (
         sa.select(events.c.seq, events.c.id, events.c.account_seq)
@@ -89,7 +90,7 @@ def page(
     *,
     with_bodies: bool = False,
 ) -> Page[Event]:
-    """List the events of an account, or of all accounts."""
+    """List a page of the matching events of an account, or of all accounts."""
     bounds = event_times.bounds(connection, after=wanted.created_after, before=wanted.created_before)
     return _page(connection, account_seq, wanted, request, bounds, with_bodies=with_bodies)
 
@@ -103,9 +104,9 @@ def page_forward(
     *,
     with_bodies: bool = False,
 ) -> StreamPage[Event]:
-    """List events oldest first, as an endless stream.
+    """List a page of events oldest first, as an endless stream.
 
-    Stop at the stream position, so that no event that is committed later is skipped.
+    The page ends at the stream position, so that a reader does not miss events that are committed later.
     """
     low, high = event_times.bounds(connection, after=wanted.created_after, before=wanted.created_before)
     high = min(high, stream_position.events)
@@ -142,7 +143,7 @@ def _page(
 
 
 def _count_within(connection: Connection, rows: Sequence[sa.Row[Any]]) -> int:
-    """Return the number of rows for a page: at least one, with bodies of up to PAGE_BODY_BYTES_MAX in total."""
+    """Return how many of these rows fit on a page: at least one, with up to PAGE_BODY_BYTES_MAX of bodies in total."""
     query = sa.select(events.c.seq, sa.func.length(events.c.body).label("bytes")).where(
         events.c.seq.in_([row.seq for row in rows])
     )
@@ -158,7 +159,10 @@ def _count_within(connection: Connection, rows: Sequence[sa.Row[Any]]) -> int:
 def _window(
     connection: Connection, account_seq: int | None, wanted: EventFilter, low: int, high: int, *, up: bool
 ) -> tuple[int | None, sa.Select[tuple[int]]]:
-    """Return the last event number that one page scans (None for all), and the query for the matching numbers."""
+    """Return the last event number that one page scans, and the query for the numbers of the matching events.
+
+    The first is None if the page scans all events up to the end of the range.
+    """
     candidates = None
     if wanted.ids:
         candidates = _seqs_of_ids(connection, account_seq, wanted.ids, low, high, up=up)
@@ -180,10 +184,10 @@ def _window(
 def _seqs_of_ids(
     connection: Connection, account_seq: int | None, event_ids: Sequence[bytes], low: int, high: int, *, up: bool
 ) -> list[int]:
-    """Return the numbers, from `low` to `high`, of the events with these IDs.
+    """Return the event numbers, from `low` to `high`, of the events with these IDs.
 
-    The order is ascending if `up` is true, otherwise descending. Several accounts can have an event with the
-    same chosen ID.
+    The order is ascending if `up` is true, otherwise descending. Several accounts can have an event with the same
+    chosen ID.
     """
     query = sa.select(events.c.seq).where(events.c.id.in_(event_ids))
     if account_seq is not None:

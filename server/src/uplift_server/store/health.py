@@ -1,4 +1,4 @@
-"""The health of endpoints: reads, and writes outside of settlements."""
+"""The health of endpoints: reads, and writes that do not belong to a settlement."""
 
 from collections.abc import Collection, Iterator, Sequence
 from typing import Final
@@ -14,7 +14,7 @@ from uplift_server.store.records import DisabledReason, Endpoint, EndpointState
 from uplift_server.store.schema import endpoints
 
 _BATCH_ENDPOINTS: Final = 1_000
-"""Number of endpoints per statement. It must stay below the database's maximum number of parameters."""
+"""Number of endpoints per statement. It must be lower than the database's maximum number of parameters."""
 
 
 def save(connection: Connection, rows: Sequence[HealthRow]) -> None:
@@ -34,7 +34,7 @@ def save(connection: Connection, rows: Sequence[HealthRow]) -> None:
 
 
 def get(connection: Connection, endpoint_seqs: Collection[int]) -> dict[int, Health]:
-    """Return the health of the endpoints that exist."""
+    """Return the health of these endpoints by endpoint number. Deleted endpoints are absent."""
     found: dict[int, Health] = {}
     for some in _batches(endpoint_seqs):
         found |= _read(connection, endpoints.c.seq.in_(some))
@@ -42,12 +42,12 @@ def get(connection: Connection, endpoint_seqs: Collection[int]) -> dict[int, Hea
 
 
 def attempted_since(connection: Connection, at: int) -> dict[int, Health]:
-    """Return the health of endpoints with an attempt at `at` (Unix ms) or later."""
+    """Return the health of the endpoints whose last success or failure was at `at` (Unix ms) or later."""
     return _read(connection, sa.or_(endpoints.c.last_success_at >= at, endpoints.c.last_failure_at >= at))
 
 
 def excuse(connection: Connection, endpoint_seqs: Collection[int], since: int, until: int) -> None:
-    """Exclude a period (Unix ms) from the time for which endpoints count as failing."""
+    """Exclude the time from `since` to `until` (Unix ms) from the failing time of endpoints."""
     began = sa.case((endpoints.c.failing_since > since, endpoints.c.failing_since), else_=since)
     for some in _batches(endpoint_seqs):
         change = sa.update(endpoints).where(endpoints.c.seq.in_(some), endpoints.c.failing_since < until)
@@ -55,9 +55,9 @@ def excuse(connection: Connection, endpoint_seqs: Collection[int], since: int, u
 
 
 def record_success(connection: Connection, endpoint_seq: int, at: int) -> None:
-    """Record a success at `at` (Unix ms) that the endpoint's previous owner reports.
+    """Record that a delivery of the endpoint succeeded at `at` (Unix ms), before the endpoint changed its owner.
 
-    Record nothing if the endpoint failed later.
+    Change nothing if a later attempt of the endpoint failed.
     """
     change = sa.update(endpoints).where(
         endpoints.c.seq == endpoint_seq,
@@ -82,7 +82,7 @@ def record_success(connection: Connection, endpoint_seq: int, at: int) -> None:
 
 
 def _batches(endpoint_seqs: Collection[int]) -> Iterator[list[int]]:
-    """Divide endpoints into batches in the order in which every writer locks them."""
+    """Divide endpoints into batches, sorted by number. All writers lock endpoints in this order."""
     seqs = sorted(endpoint_seqs)
     return (seqs[at : at + _BATCH_ENDPOINTS] for at in range(0, len(seqs), _BATCH_ENDPOINTS))
 
@@ -103,14 +103,17 @@ _COLUMNS: Final = (
 
 
 def warned_at(connection: Connection, endpoint_seq: int) -> int | None:
-    """Lock an endpoint, and return the time of the warning about it (Unix ms), if any."""
+    """Lock an endpoint until the transaction ends.
+
+    Return the time of the last warning that the endpoint is failing (Unix ms), or None without a warning.
+    """
     query = sa.select(endpoints.c.warned_at).where(endpoints.c.seq == endpoint_seq)
     found: int | None = connection.scalar(query.with_for_update())
     return found
 
 
 def set_warned_at(connection: Connection, endpoint_seq: int, warned_at: int | None) -> bool:
-    """Set the time (Unix ms) of the warning about an enabled endpoint, or None after its recovery.
+    """Set the time (Unix ms) of the warning that an endpoint is failing. Set None after the endpoint has recovered.
 
     Return False if the endpoint does not exist or is not enabled.
     """

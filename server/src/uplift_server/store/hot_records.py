@@ -1,4 +1,4 @@
-"""Records of the hot path. They are tuples or have slots, because every event creates several records."""
+"""Records of the hot path. The records are tuples or have slots to save memory and time."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from uplift_server.core.lifecycle import Status, Trigger
 
 
 class OrderGroup(NamedTuple):
-    """An endpoint, and an order group of its deliveries."""
+    """The identity of an order group: its endpoint, and the number of the group."""
 
     endpoint_seq: int
     order_group: int
@@ -21,8 +21,8 @@ class OrderGroup(NamedTuple):
 class NewDelivery(NamedTuple):
     """A delivery to store with its event.
 
-    If `lease_owner` is not 0, the delivery is stored as leased until `due_at`, with fence 1. If its order group has an
-    earlier open delivery, a pending delivery is stored as blocked instead.
+    If `lease_owner` is not 0, the store leases the delivery to this process until `due_at`, with fence 1. If the order
+    group of a pending delivery has an earlier open delivery, the store blocks the pending delivery instead.
     """
 
     endpoint_seq: int
@@ -45,31 +45,34 @@ class NewEvent(NamedTuple):
     idempotency_key: str | None = None
     caller_chose_id: bool = False
     data: bytes = b""
-    """The caller's `data` within the body, to compare with repeats."""
+    """The bytes of the caller's `data`, which are part of the body. Repeats of the event must have the same bytes."""
     object_id: str | None = None
     ordering_key: str | None = None
     is_server_id: bool = False
-    """Whether the server created the ID, although `caller_chose_id` is set.
+    """Whether the server derived the ID from a message of a stream.
 
-    Only a repeat of the event can have the same ID.
+    Then `caller_chose_id` is also set, so that the server recognizes repeats of the event by the ID.
     """
 
 
 class Appended(NamedTuple):
-    """The result for one event. If `duplicate` is true, the event was stored before, with this ID and timestamp."""
+    """The result for one event. If `duplicate` is true, the event was already stored, with this ID and timestamp."""
 
     seq: int
     id: bytes
     created_at: int
     duplicate: bool = False
     blocked: Sequence[int] = ()
-    """The endpoints whose delivery was stored as blocked."""
+    """The numbers of the endpoints whose delivery of the event was stored as blocked."""
 
 
 def with_blocked(
     results: "Sequence[list[Appended] | IdempotencyConflict]", blocked: Mapping[int, Sequence[int]]
 ) -> "list[list[Appended] | IdempotencyConflict]":
-    """Return the results of groups. Add to each new event the endpoints of its blocked deliveries."""
+    """Return the results of groups, with `blocked` added to each new event.
+
+    The keys of `blocked` are event numbers. The values are the endpoints whose delivery was stored as blocked.
+    """
     return [
         [each if each.duplicate else each._replace(blocked=blocked.get(each.seq, ())) for each in result]
         if isinstance(result, list)
@@ -80,13 +83,13 @@ def with_blocked(
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyConflict:
-    """Rejection of a group of events: the key or ID of the event at `index` belongs to different content."""
+    """The rejection of a group: the event at `index` has the key or ID of a stored event with other content."""
 
     index: int
     field: str
-    """The field that conflicts: `idempotency_key` or `id`."""
+    """The field with the conflict: `idempotency_key` or `id`."""
     event_id: bytes
-    """The ID of the stored event with this key or chosen ID."""
+    """The ID of the stored event that has this key or ID."""
 
 
 class Lease(NamedTuple):
@@ -100,7 +103,7 @@ class Lease(NamedTuple):
 # Without `gc=False`, a garbage collection with 125,000 waiting deliveries stopped the server for 140 ms.
 # No field may refer to a container, because Python would never free a cycle.
 class LeasedDelivery(msgspec.Struct, gc=False):
-    """A delivery that this process may attempt until `lease_until` (Unix ms)."""
+    """A delivery that this process leases, and may attempt until `lease_until` (Unix ms)."""
 
     event_seq: int
     endpoint_seq: int
@@ -117,16 +120,16 @@ class LeasedDelivery(msgspec.Struct, gc=False):
     resume_status: Status | None = None
     resume_due_at: int | None = None
     replay_seq: int | None = None
-    """The replay of the delivery, if any."""
+    """The number of the replay that resends the delivery, if any."""
     order_group: int | None = None
     wrong_signature: bool = False
-    """Whether to sign the request with a wrong key on purpose, for a test."""
+    """Whether to sign the request with a wrong key, to test whether the receiver checks signatures."""
 
 
 class Settlement(NamedTuple):
-    """The outcome of an attempt, or the end of a leased delivery without an attempt.
+    """The new state of a leased delivery, after an attempt or without one.
 
-    The settlement is written only if the delivery still has `fence`.
+    The store writes the settlement only if the delivery still has `fence`.
     """
 
     event_seq: int
@@ -141,12 +144,12 @@ class Settlement(NamedTuple):
     completed_at: int | None
     attempt: "AttemptRow | None"
     replay_seq: int | None = None
-    """The replay that counts this attempt, if any."""
+    """The number of the replay that counts this attempt, if any."""
     order_group: int | None = None
 
 
 class AttemptRow(NamedTuple):
-    """An attempt. The fields are in the order of the columns."""
+    """The row of an attempt. The fields are in the order of the columns."""
 
     event_seq: int
     endpoint_seq: int
@@ -186,14 +189,14 @@ class HealthRow(NamedTuple):
 
 
 class DueEndpoint(NamedTuple):
-    """An endpoint with waiting deliveries, and the earliest due time; None if all deliveries are blocked."""
+    """An endpoint with waiting deliveries. `due_at` is the earliest due time (Unix ms), or None if all are blocked."""
 
     endpoint_seq: int
     due_at: int | None
 
 
 class HeldRequest(NamedTuple):
-    """A request to release at most `limit` held deliveries of an endpoint, from the first event after `after`."""
+    """A request to release up to `limit` held deliveries of an endpoint whose event number is higher than `after`."""
 
     endpoint_seq: int
     after: int
@@ -205,43 +208,46 @@ class Released(NamedTuple):
 
     released: int
     expired: int
-    """The number of deliveries that failed because their event had expired."""
+    """The number of deliveries that failed because their events had expired."""
     is_blocked: bool
-    """Whether nothing was released because the endpoint has due deliveries."""
+    """Whether the endpoint still has due deliveries. If so, the request releases nothing."""
 
 
 class LeaseRequest(NamedTuple):
-    """A request to lease at most `limit` due deliveries of an endpoint."""
+    """A request to lease up to `limit` due deliveries of an endpoint."""
 
     endpoint_seq: int
     limit: int
 
 
 class Candidate(NamedTuple):
-    """A delivery that a replay can lease, unless the delivery has changed since it was read."""
+    """A delivery that a replay has read. The replay can lease the delivery if it has not changed since the read."""
 
     delivery: LeasedDelivery
-    """The delivery after its lease, without `lease_until` and `replay_seq`."""
+    """The delivery in its state after the lease, but without `lease_until` and `replay_seq`."""
     completed_at: int | None
-    """The time when the delivery ended. None for an event without a delivery, for which the replay creates one."""
+    """The time when the delivery ended (Unix ms).
+
+    None for an event without a delivery, for which the replay creates one.
+    """
     ordering_key: str | None = None
 
 
 class ReplayBatch(NamedTuple):
-    """The next deliveries of a replay, in the order of events: all up to the event `through`."""
+    """The next deliveries of a replay, sorted by event: all that are left up to the event number `through`."""
 
     candidates: Sequence[Candidate]
     through: int
 
     def after(self, event_seq: int) -> "ReplayBatch":
-        """Return the batch without the deliveries of events up to the number `event_seq`."""
+        """Return the batch without deliveries whose event number is `event_seq` or lower."""
         if not self.candidates or self.candidates[0].delivery.event_seq > event_seq:
             return self
         return ReplayBatch([each for each in self.candidates if each.delivery.event_seq > event_seq], self.through)
 
 
 class ReplayLease(NamedTuple):
-    """The process and the time of the lease that a replay takes, and the limits of the replay."""
+    """A request to lease deliveries for a replay: the process, the start and end of the lease, and the limits."""
 
     now: int
     until: int
@@ -249,25 +255,28 @@ class ReplayLease(NamedTuple):
     limit: int
     outstanding_max: int
     body_bytes_max: int
-    """The maximum total size of the bodies of deliveries returned to the replay, in bytes.
+    """The maximum total size of the bodies of the deliveries that were returned to the replay without an attempt, in
+    bytes.
 
-    The limit for other deliveries applies when the batch is read.
+    `ReplayBatch` limits the bodies of all other deliveries.
     """
     missing_after: int = 0
-    """The replay creates deliveries only for events after this time (Unix ms), because retention deletes older
-    events."""
+    """The replay creates missing deliveries only for events after this timestamp (Unix ms).
+
+    Retention deletes older events.
+    """
     ordering: Ordering = Ordering.NONE
-    """The ordering of the deliveries that the replay creates."""
+    """The ordering setting for the deliveries that the replay creates."""
 
 
 class ReplayRelease(NamedTuple):
-    """The deliveries that a replay has released, and its progress."""
+    """The result of a ReplayLease, with the progress of the replay after it."""
 
     state: ReplayState
     leased: Sequence[LeasedDelivery]
-    """The leased deliveries. None of them is ordered."""
+    """The leased deliveries, without ordered deliveries."""
     ordered: int
-    """The number of ordered deliveries. The dispatcher leases them in the order of their events."""
+    """The number of released ordered deliveries. The dispatcher leases them later, in the order of their events."""
     outstanding: int
-    """The number of the replay's deliveries that are waiting or in flight."""
+    """The number of deliveries of the replay that are waiting or in flight."""
     next_event_seq: int

@@ -1,7 +1,7 @@
 """Stored `Idempotency-Key` values of requests that create objects.
 
-The transaction that creates the object also stores the key. The keys of events are stored with the events
-(`store.repeated_events`).
+The transaction that creates an object also stores the key of the request. `store.repeated_events` handles the keys of
+events, which are stored with the events.
 """
 
 from collections.abc import Callable
@@ -24,24 +24,24 @@ _CLAIM: Final = sa.text(
 
 GONE: Final = "The object created with this Idempotency-Key was deleted. Use a new key."
 NO_ACCOUNT: Final = 0
-"""The account number for keys that an operator uses without an account."""
+"""The account number of requests from operators that do not belong to an account."""
 
 
 class KeyReused(Conflict):
-    """The key was used for another request."""
+    """The idempotency key was used for another request, or its object was deleted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request that creates an object, to recognize its repeats."""
+    """The properties of a create request that identify its repeats."""
 
     account_seq: int
-    """NO_ACCOUNT, or the account that owns the object."""
+    """The number of the account that owns the object, or NO_ACCOUNT."""
     key: str
     kind: str
-    """The kind of the created object. For the secret or a test of an endpoint, also the ID of the endpoint."""
+    """The kind of the created object. For a secret or a test of an endpoint, the ID of the endpoint follows."""
     digest: bytes
-    """The SHA-256 of the request's body."""
+    """The SHA-256 digest of the request body."""
 
 
 def create_once(
@@ -53,11 +53,11 @@ def create_once(
     create: Callable[[], T],
     load: Callable[[bytes], T | None],
 ) -> tuple[T, bool]:
-    """Create an object, or load the object that the same request created before.
+    """Create an object, or load the object that an earlier request with the same key created.
 
-    Return the object, and whether the request is a repeat. `create` creates the object with `object_id`, and `load`
-    reads an earlier object. If `request` is None, always create an object. Raises KeyReused if the key was used for
-    another request, or if the object was deleted.
+    Return the object, and whether the request is a repeat. `create` creates the object with `object_id`. `load` returns
+    an object by its ID, or None if it was deleted. If `request` is None, always create an object. Raises KeyReused if
+    the key was used for another request, or if the object was deleted.
     """
     if request is None:
         return create(), False
@@ -73,7 +73,7 @@ def create_once(
 
 
 def find(connection: Connection, request: Request) -> bytes | None:
-    """Return the ID of the object that the same request created before, if any.
+    """Return the ID of the object that an earlier request with the same key created, if any.
 
     Raises KeyReused if the key was used for another request.
     """

@@ -1,7 +1,7 @@
-"""Identities: the people that an identity provider names by issuer and subject.
+"""Identities: the accounts of people at identity providers, identified by issuer and subject.
 
-An identity belongs to one person, and a person has one identity for each issuer. A later change of the email at the
-provider does not change the person of an identity. Therefore, such a change cannot give one person the access of
+An identity belongs to one person, and a person has at most one identity for each issuer. If the email changes at the
+provider, the identity still belongs to the same person. Therefore, a changed email cannot give one person the access of
 another person.
 """
 
@@ -27,13 +27,13 @@ def is_linked(connection: Connection, issuer: str, person: Person) -> bool:
 
 
 def link(connection: Connection, issuer: str, subject: str, person: Person, *, now: int) -> None:
-    """Link an identity to a person. If the identity belongs to a deleted person, replace it."""
+    """Link an identity to a person. Replace any link of the identity to a deleted person."""
     connection.execute(sa.delete(identities).where(identities.c.issuer == issuer, identities.c.subject == subject))
     values = {"issuer": issuer, "subject": subject, "person_id": person.id}
     connection.execute(sa.insert(identities).values(created_at=now, **values))
 
 
 def unlink(connection: Connection, issuer: str, person: Person) -> bool:
-    """Remove the identity of a person. Return whether the person had an identity."""
+    """Delete the identity of a person at this issuer. Return whether the person had one."""
     own = sa.and_(identities.c.person_id == person.id, identities.c.issuer == issuer)
     return connection.execute(sa.delete(identities).where(own)).rowcount > 0

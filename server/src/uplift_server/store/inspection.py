@@ -18,7 +18,7 @@ SELECT_ENCRYPTED: Final = (
     f"SELECT id, {', '.join(COLUMNS)}, NULL FROM endpoints WHERE deleted_at IS NULL"  # noqa: S608
     f" UNION ALL SELECT person_id, {', '.join(['NULL'] * len(COLUMNS))}, {TOTP_SECRET} FROM second_factors"
 )
-"""The statement that selects all encrypted values. Both engines use this statement and SELECT_ACCEPTS_UNBOUND."""
+"""The statement that selects all encrypted values, for both engines."""
 SELECT_ACCEPTS_UNBOUND: Final = (
     f"SELECT EXISTS (SELECT 1 FROM marks WHERE name = '{VALUE_NAME}') OR (SELECT max(version_num) FROM alembic_version)"  # noqa: S608
     f" < '{FIRST_REVISION}'"
@@ -26,11 +26,14 @@ SELECT_ACCEPTS_UNBOUND: Final = (
 _HELD: Final = f"FROM deliveries INDEXED BY deliveries_held WHERE {status_sql.held()}"
 _FIRST: Final = "AND endpoint_seq > ? ORDER BY endpoint_seq, event_seq LIMIT 1"
 _STEPS_BETWEEN_CHECKS: Final = 100_000
-"""Number of steps of SQLite's virtual machine between two checks whether the time limit is exceeded."""
+"""Number of steps of SQLite's virtual machine after which the quick check compares the time with its limit."""
 
 
 def find_damage(path: Path, *, seconds: float) -> list[str] | None:
-    """Run SQLite's quick check. Return its errors, or None if it exceeds the time limit. Raises Unavailable."""
+    """Run SQLite's quick check for up to `seconds`.
+
+    Return the errors that the check finds, or None if the time is not sufficient. Raises Unavailable.
+    """
     stop_at = time.monotonic() + seconds
     try:
         with closing(_open(path)) as raw:
@@ -46,7 +49,7 @@ def find_damage(path: Path, *, seconds: float) -> list[str] | None:
 
 
 class EncryptedValue(NamedTuple):
-    """An encrypted value of an endpoint or a person."""
+    """An encrypted value of an endpoint or a person. `owner_id` is the ID of the endpoint or person."""
 
     owner_id: bytes
     column: Column
@@ -54,7 +57,7 @@ class EncryptedValue(NamedTuple):
 
 
 def encrypted_values(path: Path) -> Iterator[EncryptedValue]:
-    """Iterate over all encrypted values. Raises Unavailable."""
+    """Iterate over all encrypted values in a database file. Raises Unavailable."""
     try:
         with closing(_open(path)) as raw:
             yield from values_of(raw.execute(SELECT_ENCRYPTED))
@@ -63,7 +66,7 @@ def encrypted_values(path: Path) -> Iterator[EncryptedValue]:
 
 
 def values_of(rows: Iterable[Sequence[bytes | None]]) -> Iterator[EncryptedValue]:
-    """Iterate over the encrypted values in rows of SELECT_ENCRYPTED."""
+    """Iterate over the encrypted values in the result rows of SELECT_ENCRYPTED."""
     for owner_id, *values in rows:
         for column, value in zip((*COLUMNS, TOTP_SECRET), values, strict=True):
             if owner_id is not None and value is not None:
@@ -71,7 +74,7 @@ def values_of(rows: Iterable[Sequence[bytes | None]]) -> Iterator[EncryptedValue
 
 
 def accepts_unbound(path: Path) -> bool:
-    """Whether a file can have values that are not bound to their column. Raises Unavailable."""
+    """Whether a database file may contain encrypted values that are not bound to their column. Raises Unavailable."""
     try:
         with closing(_open(path)) as raw:
             return bool(raw.execute(SELECT_ACCEPTS_UNBOUND).fetchone()[0])
@@ -81,7 +84,7 @@ def accepts_unbound(path: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The number of held deliveries, the number of their endpoints, and the timestamp of the oldest event (Unix ms)."""
+    """The number of held deliveries and of their endpoints, and the timestamp of the oldest held event (Unix ms)."""
 
     count: int
     endpoints: int
@@ -89,7 +92,10 @@ class Held:
 
 
 def held(path: Path, *, limit: int) -> Held:
-    """Count held deliveries and their endpoints up to a limit, even while a server is running. Raises Unavailable."""
+    """Count held deliveries and their endpoints, each up to `limit`.
+
+    Works while a server is running. Raises Unavailable.
+    """
     try:
         with closing(_open(path)) as raw:
             (count,) = raw.execute(f"SELECT count(*) FROM (SELECT 1 {_HELD} LIMIT ?)", (limit,)).fetchone()  # noqa: S608
@@ -111,7 +117,7 @@ def held(path: Path, *, limit: int) -> Held:
 
 
 def database_id(path: Path) -> str | None:
-    """Return the ID of the database, if it has one, even while a server is running. Raises Unavailable."""
+    """Return the ID of the database, or None. Works while a server is running. Raises Unavailable."""
     try:
         with closing(_open(path)) as raw:
             row = raw.execute("SELECT value FROM marks WHERE name = ?", (database_identity.VALUE_NAME,)).fetchone()

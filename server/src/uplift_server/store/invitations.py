@@ -1,4 +1,4 @@
-"""Stored invitations that are not yet accepted or withdrawn."""
+"""Stored invitations to accounts. Acceptance and withdrawal delete an invitation."""
 
 from typing import Any
 
@@ -26,9 +26,9 @@ def create(
     expires_at: int,
     now: int,
 ) -> Invitation:
-    """Store an invitation. The email address must not have a pending invitation in the account.
+    """Store an invitation. The account must not have a pending invitation to this email.
 
-    Raises Conflict if the account is deleted or has too many pending invitations.
+    Raises Conflict if the account was deleted or has too many pending invitations.
     """
     accounts.require(connection, account_seq)
     open_ones = sa.select(sa.func.count()).where(
@@ -46,14 +46,14 @@ def create(
 
 
 def get(connection: Connection, invitation_id: bytes, *, now: int) -> Invitation | None:
-    """Return the invitation with this ID, unless it has expired. `now` is in Unix ms."""
+    """Return the invitation with this ID, or None if it does not exist or has expired. `now` is in Unix ms."""
     query = sa.select(invitations).where(invitations.c.id == invitation_id, invitations.c.expires_at > now)
     row = connection.execute(query).first()
     return None if row is None else _invitation(row)
 
 
 def page(connection: Connection, account_seq: int, request: PageRequest, *, now: int) -> Page[Invitation]:
-    """List the pending invitations of an account."""
+    """List a page of the pending invitations of an account."""
     query = sa.select(invitations).where(invitations.c.account_seq == account_seq, invitations.c.expires_at > now)
     query = request.of(query, invitations.c.seq)
     return request.page([_invitation(row) for row in connection.execute(query)], lambda each: (each.seq,))
@@ -67,7 +67,10 @@ def list_for_email(connection: Connection, email: str, *, now: int, limit: int) 
 
 
 def consume(connection: Connection, invitation_id: bytes, *, now: int) -> Invitation | None:
-    """Delete an invitation that is accepted or withdrawn. Return the invitation, or None if it does not exist."""
+    """Delete an invitation on acceptance or withdrawal.
+
+    Return the invitation, or None if it does not exist or has expired.
+    """
     found = get(connection, invitation_id, now=now)
     if found is not None:
         connection.execute(sa.delete(invitations).where(invitations.c.seq == found.seq))
@@ -75,7 +78,10 @@ def consume(connection: Connection, invitation_id: bytes, *, now: int) -> Invita
 
 
 def remove(connection: Connection, account_seq: int, email: str, *, now: int) -> Role | None:
-    """Delete the account's invitation to an email. Return the role, or None if no unexpired invitation existed."""
+    """Delete the account's invitation to an email.
+
+    Return the role of the invitation, or None if it does not exist or has expired.
+    """
     own = sa.and_(invitations.c.account_seq == account_seq, invitations.c.email == email)
     query = sa.delete(invitations).where(own).returning(invitations.c.role, invitations.c.expires_at)
     row = connection.execute(query).first()

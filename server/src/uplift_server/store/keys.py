@@ -1,4 +1,4 @@
-"""API keys of accounts and of operators. Operator keys have no account. Only digests of keys are stored."""
+"""API keys of accounts and of operators. Operator keys have no account. The table contains only digests of the keys."""
 
 from collections.abc import Callable, Collection
 from typing import Any
@@ -53,20 +53,23 @@ def create(
 
 
 def get(connection: Connection, account_seq: int | None, key_id: bytes) -> ApiKey | None:
-    """Return the key with this ID, of an account or of operators, unless it was revoked."""
+    """Return the key with this ID, unless the key was revoked. If `account_seq` is None, search the operator keys."""
     query = sa.select(api_keys).where(api_keys.c.id == key_id, _of(account_seq), _LIVE)
     row = connection.execute(query).first()
     return None if row is None else _key(row)
 
 
 def page(connection: Connection, account_seq: int | None, request: PageRequest) -> Page[ApiKey]:
-    """List the keys of an account, or of operators, that are not revoked."""
+    """List a page of the keys of an account, or of operators, without revoked keys."""
     query = request.of(sa.select(api_keys).where(_of(account_seq), _LIVE), api_keys.c.seq)
     return request.page([_key(row) for row in connection.execute(query)], lambda key: (key.seq,))
 
 
 def list_live(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[ApiKey]:
-    """List keys that are not revoked, oldest first. `after` is the last `seq` of the previous page."""
+    """List the keys of all accounts and operators, oldest first, without revoked keys.
+
+    `after` is the last `seq` of the previous page.
+    """
     query = sa.select(api_keys).where(_LIVE, api_keys.c.seq > after).order_by(api_keys.c.seq).limit(limit)
     return [_key(row) for row in connection.execute(query)]
 
@@ -80,7 +83,7 @@ def find(connection: Connection, seqs: Collection[int]) -> list[ApiKey]:
 def update(
     connection: Connection, account_seq: int | None, key_id: bytes, change: Callable[[ApiKey], ApiKey]
 ) -> ApiKey | None:
-    """Update the name and the expiry. Return the new key, or None if it does not exist."""
+    """Update the name and the expiry of a key. Return the updated key, or None if it does not exist."""
     query = sa.select(api_keys).where(api_keys.c.id == key_id, _of(account_seq), _LIVE).with_for_update()
     row = connection.execute(query).first()
     if row is None:

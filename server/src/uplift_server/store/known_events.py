@@ -1,4 +1,4 @@
-"""Search for stored events by idempotency key or chosen ID, to recognize repeats before they are stored."""
+"""Search for stored events by idempotency key or chosen ID, to recognize repeated events before they are stored."""
 
 from collections.abc import Collection
 from typing import Final
@@ -24,7 +24,10 @@ _EVENT: Final = (
 def find(
     connection: Connection, keys: Collection[tuple[int, str]], event_ids: Collection[tuple[int, bytes]]
 ) -> KnownEvents:
-    """Find stored events by account and idempotency key, and by account and chosen ID."""
+    """Return the stored events with these idempotency keys, and with these chosen IDs.
+
+    Each key and each ID follows the number of its account.
+    """
     known = KnownEvents()
     if keys:
         by_key = (

@@ -1,4 +1,4 @@
-"""Listen sessions, the events that they stream, and the responses of local servers."""
+"""Listen sessions, the events that the sessions stream, and the responses of local servers."""
 
 import json
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from uplift_server.store.schema import api_keys, deliveries, events, listen_answ
 from uplift_server.store.stream_position import StreamPosition
 
 WINDOW_EVENTS: Final = 20_000
-"""Number of an account's events that one read scans."""
+"""Number of the account's events that one call of `next_events` scans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +33,12 @@ class ListenSession:
     account_seq: int
     account_id: bytes
     key_id: bytes
-    """The API key that created the session. Only this key can open the stream of the session."""
+    """The ID of the API key that created the session. Only this key can open the stream of the session."""
     description: str
     event_types: tuple[str, ...]
-    """The event types to stream. Empty for all types."""
+    """The names of the event types to stream. Empty for all types."""
     position: int
-    """The number of the last event that was streamed."""
+    """The number of the last streamed event."""
     created_at: int
     last_seen_at: int
 
@@ -56,7 +56,7 @@ class StreamedEvent:
 
 @dataclass(frozen=True, slots=True)
 class ListenResponse:
-    """The response of a local server to an event. `seq` is 0 until the response is stored."""
+    """The response of a developer's local server to a streamed event. `seq` is 0 until the response is stored."""
 
     event_id: bytes
     type: str
@@ -82,10 +82,11 @@ def create(
     stream_position: StreamPosition,
     now: int,
 ) -> ListenSession:
-    """Store a session that starts at the newest event, after the timestamp `since` (Unix ms), or after an event.
+    """Store a session.
 
-    Events beyond the stream position do not count as the newest event. Raises UnknownEvent, and Conflict if the account
-    was deleted or has the maximum number of sessions.
+    The session starts after the event `after_event`, after the timestamp `since` (Unix ms), or after the newest event
+    up to the stream position. Raises UnknownEvent if `after_event` does not exist. Raises Conflict if the account was
+    deleted or has the maximum number of sessions.
     """
     accounts.require(connection, account_seq)
     require_capacity(connection, account_seq)
@@ -148,7 +149,7 @@ def _start_position(
 
 
 def get(connection: Connection, account_seq: int | None, session_id: bytes) -> ListenSession | None:
-    """Return the session with this ID, in one account or in any account."""
+    """Return the session with this ID in an account, or in any account if `account_seq` is None."""
     query = _select().where(listen_sessions.c.id == session_id)
     if account_seq is not None:
         query = query.where(listen_sessions.c.account_seq == account_seq)
@@ -163,7 +164,7 @@ def exists(connection: Connection, session: ListenSession) -> bool:
 
 
 def page(connection: Connection, account_seq: int | None, request: PageRequest) -> Page[ListenSession]:
-    """List the sessions of an account, or of all accounts."""
+    """List a page of the sessions of an account, or of all accounts."""
     query = request.of(_select(), listen_sessions.c.seq)
     if account_seq is not None:
         query = query.where(listen_sessions.c.account_seq == account_seq)
@@ -171,9 +172,9 @@ def page(connection: Connection, account_seq: int | None, request: PageRequest) 
 
 
 def delete(connection: Connection, session: ListenSession) -> bool:
-    """Delete a session with its responses. Return whether it existed.
+    """Delete a session and its responses. Return whether the session existed.
 
-    A new session can get the number of the deleted session.
+    The function compares the number and the ID, because a new session can get the number of a deleted session.
     """
     removed = connection.execute(
         sa.delete(listen_sessions).where(listen_sessions.c.seq == session.seq, listen_sessions.c.id == session.id)
@@ -185,13 +186,13 @@ def delete(connection: Connection, session: ListenSession) -> bool:
 
 
 def list_unused(connection: Connection, *, before: int, limit: int) -> list[ListenSession]:
-    """List sessions without a connection since `before` (Unix ms), and the sessions of deleted accounts."""
+    """List the sessions that no client has used since `before` (Unix ms), and the sessions of deleted accounts."""
     query = _select().where(_is_unused(before)).limit(limit)
     return [_session(row) for row in connection.execute(query)]
 
 
 def delete_unused(connection: Connection, session: ListenSession, *, before: int) -> bool:
-    """Delete a session of `list_unused`, unless a client has connected since.
+    """Delete a session that `list_unused` returned, unless a client has connected in the meantime.
 
     Return whether the session was deleted.
     """
@@ -202,9 +203,9 @@ def delete_unused(connection: Connection, session: ListenSession, *, before: int
 
 
 def record_connection(connection: Connection, session: ListenSession, *, now: int) -> int | None:
-    """Record a connection at `now` (Unix ms), but at least 1 ms after the previous connection.
+    """Record that a client connected at `now` (Unix ms). The recorded time is later than the previous connection.
 
-    Return the recorded time, or None if the session or its account was deleted, or if its key was revoked.
+    Return the recorded time. Return None if the session or its account was deleted, or if its key was revoked.
     """
     own = sa.and_(listen_sessions.c.seq == session.seq, listen_sessions.c.id == session.id)
     # The database does not contain the operator key from the settings.
@@ -221,7 +222,8 @@ def record_connection(connection: Connection, session: ListenSession, *, now: in
 
 
 def _no_earlier(now: int, *, later_ms: int = 0) -> sa.ColumnElement[int]:
-    """Return `now`, but at least `later_ms` after the last connection, because process clocks differ."""
+    """Return `now`, or `later_ms` after the last connection if that is later, because the clocks of processes can
+    differ."""
     last = listen_sessions.c.last_seen_at + later_ms
     return sa.case((last > now, last), else_=now)
 
@@ -237,9 +239,10 @@ def next_events(
     body_bytes_max: int,
     now: int,
 ) -> StreamPage[StreamedEvent]:
-    """Return the account's events after a number, up to the stream position, without the `unwanted` types.
+    """Return the account's events with a number higher than `after`, up to the stream position.
 
-    Omit expired events and test events. Stop when the total size of the bodies reaches `body_bytes_max`.
+    Omit expired events, test events, and events whose type is in `unwanted`. Stop when the total size of the bodies
+    reaches `body_bytes_max`.
     """
     newest = connection.scalar(sa.select(sa.func.max(events.c.seq)).where(events.c.account_seq == account_seq)) or 0
     if min(newest, stream_position.events) <= after:
@@ -283,8 +286,7 @@ def save_progress(
 ) -> None:
     """Save the positions of sessions, store new responses, and delete the oldest responses above the limit.
 
-    If a position is None, save only the responses. Skip deleted sessions, because a new session can have the number of
-    a deleted session.
+    If a position is None, the stored position does not change. Skip deleted sessions.
     """
     for session, position, responses in sorted(progress, key=lambda each: each[0].seq):
         session_seq = session.seq
@@ -330,9 +332,10 @@ def save_progress(
 
 
 def _erased_among(connection: Connection, account_seq: int, responses: Sequence[ListenResponse]) -> set[bytes]:
-    """Return the IDs of the erased events to which the responses belong.
+    """Return the IDs of the events of these responses that were erased.
 
-    Lock the events, so that an erasure waits until the responses are stored.
+    Lock all events of the responses until the transaction ends, so that an erasure waits until the responses are
+    stored.
     """
     own = (events.c.id.in_({response.event_id for response in responses}), events.c.account_seq == account_seq)
     query = sa.select(events.c.id, events.c.erased_at).where(*own).with_for_update(read=True)
@@ -340,7 +343,7 @@ def _erased_among(connection: Connection, account_seq: int, responses: Sequence[
 
 
 def page_of_responses(connection: Connection, session_seq: int, request: PageRequest) -> Page[ListenResponse]:
-    """List the responses of a session."""
+    """List a page of the responses that a session has recorded."""
     query = request.of(
         sa.select(listen_answers).where(listen_answers.c.session_seq == session_seq), listen_answers.c.seq
     )

@@ -1,4 +1,4 @@
-"""Stored members of accounts."""
+"""Stored members of accounts: the people who have access to an account, each with a role."""
 
 from typing import Any
 
@@ -28,28 +28,28 @@ def add(connection: Connection, *, member_id: bytes, account_seq: int, person: P
 
 
 def page(connection: Connection, account_seq: int, request: PageRequest) -> Page[Member]:
-    """List the members of an account."""
+    """List a page of the members of an account."""
     query = request.of(_query(members.c.account_seq == account_seq), members.c.seq)
     return request.page([_member(row) for row in connection.execute(query)], lambda member: (member.seq,))
 
 
 def get(connection: Connection, account_seq: int, member_id: bytes) -> Member | None:
-    """Return the member of an account with this ID."""
+    """Return the member with this ID in an account."""
     return _one(connection, members.c.id == member_id, members.c.account_seq == account_seq)
 
 
 def find_by_person(connection: Connection, account_seq: int, person_seq: int) -> Member | None:
-    """Return the account's member for this person."""
+    """Return the member that the person with this number is in an account."""
     return _one(connection, members.c.person_seq == person_seq, members.c.account_seq == account_seq)
 
 
 def find(connection: Connection, account_seq: int, email: str) -> Member | None:
-    """Return the member of an account with this email, which must be in lower case."""
+    """Return the member with this email in an account. The email must be in lower case."""
     return _one(connection, people_table.c.email == email, members.c.account_seq == account_seq)
 
 
 def find_guest(connection: Connection, account_seq: int, role: Role) -> Member | None:
-    """Return the guest of the account's portal links with this role."""
+    """Return the member of an account that its portal links with this role sign in. The member has no email."""
     # `coalesce` keeps the database from using the index of emails, which contains the guests of all accounts.
     nameless = sa.func.coalesce(people_table.c.email, "") == ""
     query = _query(members.c.account_seq == account_seq, nameless, members.c.role == int(role))
@@ -64,7 +64,7 @@ def set_role(connection: Connection, member: Member, role: Role) -> None:
 
 
 def remove(connection: Connection, member: Member) -> None:
-    """Remove a member. Delete the person if no other membership remains."""
+    """Remove a member. Delete the person if the person has no other membership."""
     connection.execute(sa.delete(members).where(members.c.seq == member.seq))
     people.delete_non_members(connection, [member.person.seq])
 

@@ -1,6 +1,6 @@
-"""Operational events that are not stored as events yet, and the counts of failed deliveries.
+"""Operational events that are not yet stored as events, and the counts of failed deliveries.
 
-Add an event in the transaction of the change that it reports.
+Add an operational event in the same transaction as the change that the event reports.
 """
 
 import json
@@ -22,18 +22,18 @@ from uplift_server.store.schema_operational import failed_deliveries, operationa
 
 
 class OperationalEvent(NamedTuple):
-    """An operational event to send."""
+    """An operational event that is not yet stored as an event."""
 
     id: bytes
     kind: OperationalKind
     account_seq: int
     endpoint_seq: int
-    """The endpoint that the event is about. This endpoint does not receive the event."""
+    """The number of the endpoint that the event describes. The server does not send the event to this endpoint."""
     facts: Mapping[str, object]
 
 
 class DueCount(NamedTuple):
-    """An endpoint for which the operational event about failed deliveries is due."""
+    """An endpoint whose count of failed deliveries is due for an operational event."""
 
     endpoint_seq: int
     account_seq: int
@@ -46,7 +46,7 @@ def add(connection: Connection, event: OperationalEvent) -> None:
 
 
 def waiting(connection: Connection, *, limit: int) -> list[OperationalEvent]:
-    """Return the oldest operational events that are not stored as events yet."""
+    """Return the operational events that are not yet stored as events, oldest first."""
     query = sa.select(operational_events).order_by(operational_events.c.seq).limit(limit)
     return [
         OperationalEvent(row.id, OperationalKind(row.kind), row.account_seq, row.endpoint_seq, json.loads(row.facts))
@@ -55,12 +55,12 @@ def waiting(connection: Connection, *, limit: int) -> list[OperationalEvent]:
 
 
 def delete(connection: Connection, event_ids: Collection[bytes]) -> None:
-    """Delete operational events, after they are stored as events."""
+    """Delete operational events. Call this function after the operational events are stored as events."""
     connection.execute(sa.delete(operational_events).where(operational_events.c.id.in_(event_ids)))
 
 
 def due_counts(connection: Connection, *, now: int, limit: int) -> list[DueCount]:
-    """Return the counts of failed deliveries to report at `now` (Unix ms), longest overdue first."""
+    """Return the endpoints whose count of failed deliveries is due at `now` (Unix ms), longest overdue first."""
     columns = (failed_deliveries.c.endpoint_seq, failed_deliveries.c.account_seq)
     query = sa.select(*columns).where(failed_deliveries.c.due_at <= now)
     rows = connection.execute(query.order_by(failed_deliveries.c.due_at).limit(limit))
@@ -75,10 +75,10 @@ def report_failed(
     new_id: Callable[[], bytes],
     now: int,
 ) -> None:
-    """Report the due counts of failed deliveries with operational events.
+    """Add an operational event for each due count of failed deliveries.
 
-    Delete counts that have no failures, or whose endpoint is not in `reported`. Set a reported count to 0 and keep it,
-    because its due time delays the next event.
+    Set a reported count to 0, and set the earliest time of its next event. Delete a count if it is 0, if the endpoint
+    is not in `reported`, or if the endpoint or its latest failed delivery was deleted.
     """
     locks.take_order(connection, endpoint_seqs)
     own = failed_deliveries.c.endpoint_seq
@@ -98,7 +98,7 @@ def report_failed(
 
 
 def _facts(connection: Connection, count: sa.Row[Any]) -> dict[str, object] | None:
-    """Return the facts of the event about failed deliveries.
+    """Return the facts of the event about a count of failed deliveries.
 
     Return None if the endpoint or its latest failed delivery was deleted.
     """

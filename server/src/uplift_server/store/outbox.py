@@ -1,4 +1,4 @@
-"""The outbox of emails. Add an email in the transaction of the change that it reports."""
+"""The outbox of emails. Add an email in the same transaction as the change that the email reports."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,10 @@ from uplift_server.store.records import Page
 from uplift_server.store.schema import accounts, endpoints, notices
 
 WINDOW_ROWS: Final = 10_000
-"""Number of emails that one page scans if no index supports its filter. If few of them match, the page ends early."""
+"""Number of emails that one page scans if no index supports its filter. If few emails match, the page ends early."""
 
 GROUP_MARGIN_MS: Final = 1_000
-"""The minimum time in ms until an email is due. If an email is due earlier, the server does not add endpoints to it."""
+"""The minimum remaining time in ms until an email is due. With less time, the server adds no endpoint to the email."""
 
 
 def add(
@@ -37,7 +37,10 @@ def add(
     now: int,
     wait_ms: int = 0,
 ) -> None:
-    """Add an email for each recipient, due after `wait_ms`. A recipient is a new ID (16 bytes) and an email address."""
+    """Add an email to each recipient, due after `wait_ms`.
+
+    Each recipient is a pair of a new ID (16 bytes) and an email address.
+    """
     text = json.dumps(dict(facts))
     rows = [
         {
@@ -67,9 +70,10 @@ def add_about_endpoint(
     now: int,
     group_ms: int,
 ) -> None:
-    """Add an endpoint to the account's emails of this kind that are not due yet, or add emails due after `group_ms`.
+    """Add an endpoint to the account's emails of this kind that are not due yet.
 
-    The caller must lock the account first, so that concurrent transactions add to the same emails.
+    Recipients without such an email get a new email, due after `group_ms`. The caller must lock the account first, so
+    that concurrent transactions add endpoints to the same emails.
     """
     # Skip emails that may be due by the clock of another process, because that process may be sending them.
     due_after = now + min(GROUP_MARGIN_MS, group_ms // 2)
@@ -128,7 +132,10 @@ def due(connection: Connection, *, now: int, limit: int) -> list[Notification]:
 
 
 def settle(connection: Connection, results: Sequence[EmailResult]) -> None:
-    """Save results of attempts. A repeated or late call cannot overwrite the result of a later attempt."""
+    """Store the results of attempts to send emails.
+
+    A repeated or late call does not overwrite the result of a later attempt.
+    """
     for result in results:
         values = {name: value for name, value in asdict(result).items() if name != "seq"}
         change = sa.update(notices).where(notices.c.seq == result.seq, notices.c.sent_at.is_(None)).values(values)
@@ -149,7 +156,7 @@ class DueEmail:
     """The ID of the account. None for emails to the operator."""
     endpoint_id: bytes | None
     endpoints: int
-    """The number of endpoints that the email is about. Set only for emails about endpoints of an account."""
+    """The number of endpoints that the email describes. Only valid for emails about endpoints."""
     created_at: int
     due_at: int | None
     attempts_made: int
@@ -167,7 +174,10 @@ class DueEmail:
 def page(
     connection: Connection, wanted: NotificationState | None, *, limit: int, before: tuple[int, ...] | None = None
 ) -> Page[DueEmail]:
-    """List the outbox, newest first. Waiting emails are in the order of their next attempts."""
+    """List a page of the outbox, newest first, or only the emails in one state.
+
+    With WAITING, the emails are sorted by the time of their next attempt.
+    """
     if wanted is NotificationState.WAITING:
         return _waiting(connection, limit=limit, after=before)
     newest = connection.scalar(sa.select(sa.func.max(notices.c.seq))) or 0
@@ -221,10 +231,10 @@ def _email(row: sa.Row[Any]) -> DueEmail:
 def is_unsent(
     connection: Connection, account_seq: int, endpoint: str, kind: NotificationKind, *, since: int, until: int
 ) -> bool:
-    """Whether an email of this kind about an endpoint (its public ID) is waiting, and none was sent.
+    """Whether an email of this kind about the endpoint is waiting, and none was sent.
 
-    Only emails that were added from `since` to `until` (Unix ms) count. An email that does not list all its endpoints
-    can be about any endpoint of the account.
+    `endpoint` is the public ID. Only emails that were added from `since` to `until` (Unix ms) count. If an email does
+    not list all of its endpoints, it counts as an email about any endpoint of the account.
     """
     is_about = sa.or_(*(notices.c.facts.contains(text, autoescape=True) for text in (f'"{endpoint}"', '"more": ')))
     emails = sa.select(notices.c.seq).where(

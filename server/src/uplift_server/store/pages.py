@@ -1,7 +1,7 @@
 """Pages of lists, in both orders and in both directions.
 
-Each row of a list has a key of integers. A page contains the first rows beyond a key. A query for a page reads one
-extra row, which shows whether there is a next page.
+Each row of a list has a key: one or more integers that define the order. A page contains the first rows after a key.
+The query for a page reads one extra row, which shows whether there is a next page.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,51 +16,51 @@ from uplift_server.store.records import Page
 
 T = TypeVar("T")
 KEY_MAX: Final = 2**62
-"""A number that is greater than every number in the key of a row."""
+"""A number that is higher than every number in the keys of rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """The requested page of a list."""
+    """A request for one page of a list."""
 
     limit: int
     key: tuple[int, ...] | None = None
-    """The key beyond which the page starts. None for the first page."""
+    """The key after which the page starts, in reading order. None for the first page."""
     ascending: bool = False
-    """Whether the list is oldest first instead of newest first."""
+    """Whether the list starts with the oldest row instead of the newest."""
     backward: bool = False
-    """Whether the page is before the key instead of after it."""
+    """Whether to return the rows before the key instead of the rows after it."""
 
     @property
     def reads_up(self) -> bool:
-        """Whether the rows are read in ascending order. Rows of a backward page are reversed afterwards."""
+        """Whether to read the rows in ascending order. `page` reverses the rows of a backward page afterwards."""
         return self.ascending != self.backward
 
     def ordered(self, column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
-        """Return the sort expression of a column in the order of reading."""
+        """Return the sort expression of a column for the reading order."""
         return column.asc() if self.reads_up else column.desc()
 
     def narrowed(self, low: int, high: int, *, to_next: int = 1) -> tuple[int, int]:
-        """Narrow a range of numbers to the numbers that rows of the page can have.
+        """Narrow the range from `low` to `high` to the numbers that rows of the page can have.
 
-        The number of a row is the first number of its key. `to_next` is the smallest difference between two rows: 0 if
-        several rows can have the same number.
+        The number of a row is the first number of its key. `to_next` is the smallest difference between the numbers of
+        two rows. It is 0 if several rows can have the same number.
         """
         if self.key is None:
             return low, high
         return (max(low, self.key[0] + to_next), high) if self.reads_up else (low, min(high, self.key[0] - to_next))
 
     def chosen(self, rows: Iterable[T], number: Callable[[T], int]) -> list[T]:
-        """Select the rows of the page, and one more row, from rows in memory. `number` returns the key of a row."""
+        """Return the rows of the page, and one more row, from a list in memory. `number` returns the key of a row."""
         low, high = self.narrowed(0, KEY_MAX)
         chosen = [row for row in rows if low <= number(row) <= high]
         return sorted(chosen, key=number, reverse=not self.reads_up)[: self.limit + 1]
 
     def of(self, query: sa.Select[Any], *columns: sa.ColumnElement[int]) -> sa.Select[Any]:
-        """Return a query with the range, order and limit of the page. The columns are the key.
+        """Add the range, order and limit of the page to a query. `columns` are the columns of the key.
 
-        With several columns, the query must also limit the first one as in `narrowed`, so that the database can use an
-        index.
+        If the key has several columns, the query must already limit the first column to the range of `narrowed`, so
+        that the database can use an index.
         """
         if self.key is not None:
             is_beyond = [
@@ -79,9 +79,9 @@ class PageRequest:
     def page(
         self, rows: Sequence[T], key: Callable[[T], tuple[int, ...]], read_to: tuple[int, ...] | None = None
     ) -> Page[T]:
-        """Return the page from `rows`, which has up to `limit` + 1 rows in reading order. `key` returns a row's key.
+        """Build the page from up to `limit` + 1 rows in reading order. `key` returns the key of a row.
 
-        `read_to` is the last key of the rows that were checked, if there can be more matching rows beyond it.
+        If the query did not check all rows of the list, `read_to` is the key of the last row that it checked.
         """
         items = list(rows[: self.limit])
         onward = key(items[-1]) if len(rows) > self.limit else read_to
@@ -93,10 +93,10 @@ class PageRequest:
 def numbers_between(
     connection: Connection, at: sa.Column[int], *, after: int | None, before: int | None
 ) -> tuple[int, int]:
-    """Return the lowest and highest number that a row between two timestamps (exclusive, Unix ms) can have.
+    """Return the lowest and highest number of the rows between two timestamps (exclusive, Unix ms).
 
-    `at` is an indexed timestamp, which grows with the numbers of the rows. The range can contain other rows, so also
-    compare the timestamps.
+    `at` is the indexed column of the timestamp. Rows outside the time range can have a number between these two.
+    Therefore, also compare the timestamps.
     """
     seq = at.table.c.seq
     low, high = 1, KEY_MAX
@@ -120,10 +120,10 @@ def window_end(
     rows: int,
     up: bool,
 ) -> int | None:
-    """Return the number of the `rows`th row in a range of an index, or None if the range has fewer rows.
+    """Return the number of the last row that a page scans, or None if it can scan all rows of the range.
 
-    If no index supports the filter of a page, the page checks the rows up to this number. If few of them match, the
-    page ends early.
+    A page scans up to `rows` rows if no index supports its filter. If few of these rows match the filter, the page ends
+    early.
     """
     query = sa.select(column).select_from(tables).where(column.between(low, high), *conditions)
     found: int | None = connection.scalars(
@@ -133,8 +133,5 @@ def window_end(
 
 
 def page_of(rows: Sequence[T], limit: int, key: Callable[[T], tuple[int, ...]]) -> Page[T]:
-    """Return a page from up to `limit` + 1 fetched rows. The page contains at most `limit` rows.
-
-    `key` returns the key of a row.
-    """
+    """Build the first page of a list from up to `limit` + 1 rows. `key` returns the key of a row."""
     return PageRequest(limit).page(rows, key)

@@ -1,4 +1,4 @@
-"""Contract for partitions of events by time. Dropping a partition deletes its expired events."""
+"""Contract for partitions of events by time. The server deletes old events by dropping their partition."""
 
 from typing import NamedTuple, Protocol
 
@@ -6,58 +6,65 @@ from uplift_server.store.cleanup import Key
 
 
 class Partition(NamedTuple):
-    """The events from `first_seq` (inclusive) to `end_seq` (exclusive)."""
+    """A partition: the events with numbers from `first_seq` (inclusive) to `end_seq` (exclusive)."""
 
     first_seq: int
     end_seq: int
 
 
 class Batch(NamedTuple):
-    """The number of deleted rows, and the position of the next batch. The position is None after the last batch."""
+    """The result of deleting a batch of rows.
+
+    `position` is the start of the next batch, or None after the last batch.
+    """
 
     removed: int
     position: Key | None
 
 
 class Partitions(Protocol):
-    """Operations on partitions. Each call is one transaction and can be repeated safely."""
+    """Operations on partitions. Each call can be repeated."""
 
     async def start_next(self, *, now: int, lasts_ms: int) -> bool:
         """Start the next partition if the current one is at least `lasts_ms` old. Return whether it started.
 
-        Raises Unavailable without any changes, including if the tables are locked for too long.
+        Raises Unavailable, without any changes, if the database fails or if other transactions lock the tables for too
+        long.
         """
 
     async def list_droppable(self, *, before: int) -> list[Partition]:
-        """List partitions whose events are all counted and older than `before` (Unix ms), oldest first.
+        """List the partitions whose events are all counted and older than `before` (Unix ms), oldest first.
 
-        Omit partitions that are deleted row by row.
+        Partitions that are marked for row-by-row deletion are omitted.
         """
 
     async def mark_for_row_cleanup(self, *, before: int, lasts_ms: int) -> None:
-        """Mark partitions for row-by-row deletion if they are too old but have events after `before` (Unix ms).
+        """Mark old partitions that still have events after `before` (Unix ms) for row-by-row deletion.
 
-        A partition is too old if it began more than twice `lasts_ms` before `before`.
+        A partition is old if it began more than twice `lasts_ms` before `before`.
         """
 
     async def first_droppable_seq(self) -> int:
-        """Return the lowest event number of the partitions that are dropped as a whole."""
+        """Return the lowest event number of the partitions that are not marked for row-by-row deletion."""
 
     async def count_seqs(self, partition: Partition) -> int:
-        """Return how many event numbers a partition has used, up to its last event."""
+        """Return how many event numbers a partition has used, counted up to its last event."""
 
     async def delete_ended_deliveries(self, partition: Partition, *, after: Key | None) -> Batch:
-        """Delete a batch of deliveries of events that have no open deliveries."""
+        """Delete a batch of the partition's deliveries. Keep the deliveries of events that have open deliveries."""
 
     async def drop(self, partition: Partition) -> int:
         """Drop a partition after `delete_ended_deliveries`. Return the number of deleted events.
 
-        Keep the events that still have deliveries; retention deletes them row by row later. If there are too many such
-        events, retention deletes the whole partition row by row. Raises Unavailable like `start_next`.
+        Keep the events that still have deliveries. Retention deletes these events row by row later. If there are too
+        many of these events, only mark the partition for row-by-row deletion. Raises Unavailable like `start_next`.
         """
 
     async def drop_empty(self) -> None:
-        """Drop empty partitions. Raises Unavailable like `start_next`."""
+        """Drop partitions that have no events. Raises Unavailable like `start_next`."""
 
     async def delete_leftovers(self, before_seq: int, *, after: Key | None) -> Batch:
-        """Delete a batch of rows in other tables that belong to dropped events before `before_seq`."""
+        """Delete a batch of rows of other tables whose events were dropped.
+
+        Only events with a number below `before_seq` are checked. `after` is the position in the previous batch.
+        """

@@ -1,6 +1,6 @@
 """People who sign in to the dashboard, and their memberships.
 
-The server deletes a person without a membership, with all sessions of the person.
+When a person has no membership left, the server deletes the person and all of the person's sessions.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from uplift_server.store.schema_people import (
 
 
 class AccountMembership(NamedTuple):
-    """The membership of a person in an account."""
+    """The membership of one person in an account."""
 
     member_id: bytes
     account_seq: int
@@ -36,7 +36,7 @@ class AccountMembership(NamedTuple):
 def find(connection: Connection, email: str, *, lock: bool = False) -> Person | None:
     """Return the person with this email, which must be in lower case.
 
-    With `lock`, no other transaction can create or change this person.
+    With `lock`, no other transaction can create or change a person with this email until the transaction ends.
     """
     if lock:
         locks.take(connection, f"email {email}")
@@ -63,7 +63,7 @@ def create(
     proved: bool,
     now: int,
 ) -> Person:
-    """Store a new person with an unused email."""
+    """Store a new person. No other person may have the email."""
     query = sa.insert(people).values(
         id=person_id, email=email, name=name, password_hash=password_hash, proved=proved, created_at=now
     )
@@ -72,7 +72,7 @@ def create(
 
 
 def update(connection: Connection, person: Person) -> None:
-    """Update the name, the password, and the verification of the email."""
+    """Store the name, the password hash, and whether the email is verified."""
     connection.execute(
         sa.update(people)
         .where(people.c.seq == person.seq)
@@ -81,14 +81,14 @@ def update(connection: Connection, person: Person) -> None:
 
 
 def memberships(connection: Connection, person_seq: int) -> list[AccountMembership]:
-    """List the memberships of a person, oldest account first, up to the limit."""
+    """List up to ACCOUNTS_PER_PERSON_MAX memberships of a person, oldest account first."""
     own = sa.select(members).where(members.c.person_seq == person_seq)
     query = own.order_by(members.c.account_seq).limit(ACCOUNTS_PER_PERSON_MAX)
     return [AccountMembership(row.id, row.account_seq, Role(row.role)) for row in connection.execute(query)]
 
 
 def delete_non_members(connection: Connection, person_seqs: Sequence[int]) -> None:
-    """Delete the given people who have no membership, with their sessions, identities and second factors."""
+    """Delete these people, except members of accounts, with their sessions, identities and second factors."""
     those = sa.select(people.c.seq).where(people.c.seq.in_(person_seqs))
     connection.execute(those.order_by(people.c.seq).with_for_update())
     is_member = sa.exists().where(members.c.person_seq == people.c.seq)
@@ -101,7 +101,7 @@ def delete_non_members(connection: Connection, person_seqs: Sequence[int]) -> No
 
 
 def remove_from_account(connection: Connection, account_seq: int) -> None:
-    """Remove the members, invitations and links of an account."""
+    """Delete the members, invitations and links of an account, and the people who have no other membership."""
     own = members.c.account_seq == account_seq
     person_seqs = list(connection.scalars(sa.select(members.c.person_seq).where(own)))
     connection.execute(sa.delete(members).where(own))
@@ -111,7 +111,7 @@ def remove_from_account(connection: Connection, account_seq: int) -> None:
 
 
 def person_from_row(row: sa.Row[Any], *, seq: int, person_id: bytes, created_at: int) -> Person:
-    """Read a person from a row. The arguments are the columns whose names also exist in other tables."""
+    """Create a person from a row. The arguments are the values of columns whose names also exist in joined tables."""
     return Person(seq, person_id, row.email, row.name, row.password_hash, row.proved, created_at)
 
 
