@@ -1,4 +1,4 @@
-"""Store events with their deliveries on SQLite."""
+"""Storage of events with their deliveries on SQLite."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -23,7 +23,10 @@ class Appender:
         self.next_seq: int = highest + 1
 
     def append(self, groups: Sequence[Sequence[NewEvent]]) -> list[list[Appended] | IdempotencyConflict]:
-        """Store events with their deliveries in the current transaction. Return a result for each group, in order."""
+        """Store groups of events with their deliveries in the current transaction.
+
+        Return the results in the same order.
+        """
         batch = _Batch(self._connection)
         seq = self.next_seq
         results: list[list[Appended] | IdempotencyConflict] = []
@@ -51,7 +54,7 @@ class Appender:
 
 
 class _Batch:
-    """Rows to insert in one transaction."""
+    """The rows that one `append` call inserts."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -59,7 +62,7 @@ class _Batch:
         self._objects: list[EventObjectRow] = []
         self._deliveries: list[DeliveryRow] = []
         self._ordered: list[int] = []
-        """The indexes in `_deliveries` of the deliveries that have an order group."""
+        """The indexes in `_deliveries` of all deliveries that have an order group."""
         self._keys: list[IdempotencyKeyRow] = []
         self.known = KnownEvents()
 
@@ -85,7 +88,7 @@ class _Batch:
             self.known.add(event, seq)
 
     def find(self, event: NewEvent) -> Match | None:
-        """Find the stored event with the same idempotency key or chosen ID."""
+        """Return the event in the database that has the same idempotency key or chosen ID, if any."""
         if event.idempotency_key is not None:
             by_key = {"account_seq": event.account_seq, "key": event.idempotency_key}
             row = self._connection.execute(statements.EVENT_BY_KEY, by_key).fetchone()
@@ -99,7 +102,7 @@ class _Batch:
         return None
 
     def write(self) -> dict[int, list[int]]:
-        """Insert all rows. Return the endpoints of the blocked deliveries of each event."""
+        """Insert all rows. Return the endpoints whose delivery was stored as blocked, by event number."""
         blocked = self._block()
         statements.INSERT_EVENTS.run(self._connection, self._events)
         statements.INSERT_EVENT_OBJECTS.run(self._connection, self._objects)

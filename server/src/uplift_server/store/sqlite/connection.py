@@ -1,4 +1,4 @@
-"""Connections to the database file, the file lock against other processes, and error translation."""
+"""Connections to the database file, the lock against other processes, and the conversion of errors."""
 
 import contextlib
 import errno
@@ -49,10 +49,12 @@ _TROUBLES: Final = {
     sqlite3.SQLITE_CORRUPT: _DAMAGED,
     sqlite3.SQLITE_NOTADB: _DAMAGED,
 }
-"""The problems of the database by primary result code. All other codes are errors of a statement, which a caller can
-cause."""
+"""The problems of the database by SQLite's primary result code.
+
+With any other code, the statement is wrong, possibly because of a caller.
+"""
 _LOCK: Final = re.compile(rb"\d{0,20}\n?")
-"""The content of a lock file: the process ID of its last holder."""
+"""The content of a lock file: the ID of the operating system process that locked it last."""
 _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 _NOTHING: Final[dict[None, None]] = {}
 
@@ -66,9 +68,9 @@ _HOW_TO_FIX_LOCK: Final = "delete this file while no server is running; the next
 
 
 def connect(path: Path, *, read_only: bool, create: bool = False) -> sqlite3.Connection:
-    """Return a raw connection in autocommit mode, for explicit transactions. Raises Unavailable.
+    """Open a connection of the driver in autocommit mode, so that the caller controls transactions. Raises Unavailable.
 
-    Create a missing file only if `create` is set, because an empty file would hide the loss of a database.
+    Create a missing file only if `create` is set. Otherwise, an empty file would hide the loss of a database.
     """
     try:
         connection = sqlite3.connect(
@@ -99,7 +101,10 @@ def connect(path: Path, *, read_only: bool, create: bool = False) -> sqlite3.Con
 
 
 def empty_log(path: Path) -> bool:
-    """Write the log of a database to its file, and truncate the log. Return False if a read still needs the log."""
+    """Write the write-ahead log into the database file, and truncate the log.
+
+    Return False if a read still needs the log. Raises Unavailable.
+    """
     with closing(connect(path, read_only=False)) as connection:
         # The first checkpoint does not wait. The second one blocks writers for at most this time.
         connection.execute(f"PRAGMA busy_timeout = {EMPTY_LOG_MS_MAX}")
@@ -112,7 +117,7 @@ def empty_log(path: Path) -> bool:
 
 
 def bound(connection: sqlite3.Connection) -> sa.Connection:
-    """Wrap a connection for SQLAlchemy, which neither begins nor commits transactions on it."""
+    """Wrap a connection for SQLAlchemy. SQLAlchemy neither begins nor commits transactions on this connection."""
     engine = sa.create_engine("sqlite://", creator=lambda: connection, poolclass=sa.StaticPool)
     return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
@@ -123,7 +128,7 @@ def unavailable(error: Exception) -> Unavailable:
 
 
 def trouble_of(error: BaseException | None) -> Trouble | None:
-    """Return the problem of the database, or None for an error in a statement."""
+    """Return the problem of the database, or None if the statement caused the error."""
     while error is not None:
         code = getattr(error, "sqlite_errorcode", None)
         if code is not None:
@@ -133,10 +138,11 @@ def trouble_of(error: BaseException | None) -> Trouble | None:
 
 
 class FileLock:
-    """Advisory locks against a second server process on a file. The system releases the locks when the process ends.
+    """Locks that prevent a second server process from using a database file.
 
-    One lock is on a file next to the database, so that it works before the database exists. The other lock is on the
-    database, in case a process opens it through a hard link or the lock file is deleted.
+    The operating system releases the locks when the process ends. One lock is on a file next to the database, which can
+    be locked before the database exists. The other lock is on the database itself, in case a process opens it through a
+    hard link or someone deletes the lock file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -148,7 +154,11 @@ class FileLock:
         self._database_handle: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock. Raises InUse with the holder, Misaddressed for a foreign file, and Unavailable."""
+        """Take the locks, and write this process ID into the lock file.
+
+        Raises InUse, with the other process, if the file is locked. Raises Misaddressed if the lock file is a link or
+        belongs to another user. Raises Unavailable.
+        """
         try:
             handle = self._open()
         except OSError as error:
@@ -171,10 +181,10 @@ class FileLock:
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
 
     def hold_database(self) -> None:
-        """Lock the database itself, if it exists. Raises InUse and Unavailable.
+        """Lock the database file itself, if it exists. Raises InUse or Unavailable.
 
-        Close the lock's handle after all connections, because closing any handle of a file drops SQLite's locks on the
-        file.
+        Call `release` only after all connections are closed. When a process closes any handle of a file, it loses
+        SQLite's locks on the file.
         """
         if self._database_handle is not None:
             return
@@ -194,7 +204,7 @@ class FileLock:
     def is_held(self) -> bool:
         """Whether a server is using the database. The check creates no files.
 
-        Raises Unavailable if this user has no access.
+        Raises Unavailable if the operating system user may not read the files.
         """
         for path in (self.path, self._database):
             try:
@@ -244,7 +254,7 @@ class FileLock:
         raise Misaddressed(f"{self.path} {what}; {_HOW_TO_FIX_LOCK}")
 
     def release(self) -> None:
-        """Release the lock. Keep the lock file: otherwise, two processes could lock two different files."""
+        """Release the locks, but keep the lock file. If it were deleted, two processes could lock different files."""
         for handle in (self._database_handle, self._handle):
             if handle is not None:
                 os.close(handle)

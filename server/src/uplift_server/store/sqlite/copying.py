@@ -10,22 +10,22 @@ from typing import Final
 from uplift_server.store.sqlite.connection import unavailable
 
 _DRAFT: Final = ".uplift-backup-"
-"""The prefix of incomplete copies, before the process ID."""
+"""The prefix of the names of incomplete copies. The process ID follows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """The size of a copy in bytes, and its number of events."""
+    """The size of a copy in bytes, and the number of its events."""
 
     bytes: int
     events: int
 
 
 def copy(path: Path, target: Path) -> Copied:
-    """Copy a database file to an unused path. The file appears there when it is complete and on disk.
+    """Copy a database file to the path `target`, which must not exist.
 
-    Also delete the incomplete copies that killed processes left behind in that directory. Raises Unavailable and
-    FileExistsError, without leaving an incomplete copy.
+    The copy appears at this path only when it is complete and on disk. Incomplete copies of killed processes in the
+    same directory are deleted. Raises FileExistsError or Unavailable, and then leaves no incomplete copy.
     """
     draft = target.with_name(f"{_DRAFT}{os.getpid()}")
     try:
@@ -49,7 +49,7 @@ def copy(path: Path, target: Path) -> Copied:
 
 
 def _remove_abandoned(directory: Path) -> None:
-    """Delete the incomplete database copies that killed processes left behind."""
+    """Delete the incomplete copies of processes that no longer run."""
     for draft in directory.glob(f"{_DRAFT}*"):
         process = draft.name.removeprefix(_DRAFT)
         if process.isdecimal() and not _runs(int(process)):
@@ -67,7 +67,10 @@ def _runs(process: int) -> bool:
 
 
 def save(source: sqlite3.Connection, target: Path) -> None:
-    """Copy an open database to a path. The copy appears there when it is complete and on disk. Raises OSError."""
+    """Copy an open database to a path, and replace any file there. Raises OSError.
+
+    The copy appears at this path only when it is complete and on disk.
+    """
     draft = target.with_name(f"{target.name}.partial")
     try:
         copy_into(source, draft)
@@ -78,11 +81,11 @@ def save(source: sqlite3.Connection, target: Path) -> None:
 
 
 def copy_into(source: sqlite3.Connection, target: Path) -> None:
-    """Copy a database durably into a new file that only its owner can read.
+    """Copy a database into a new file that only its owner can read, and flush the file to disk.
 
-    The copy is made in one step with one snapshot, because SQLite restarts the copy after a write between two steps.
-    During 200 commits per second, a copy of 300 MB in steps of 100 pages did not finish within 40 s. In one step, the
-    copy takes 1 s.
+    SQLite makes the copy in one step, from one snapshot. With several steps, SQLite would restart the copy after each
+    write between two steps. During 200 commits per second, a copy of 300 MB in steps of 100 pages did not finish within
+    40 s. In one step, the copy takes 1 s.
     """
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     with closing(sqlite3.connect(target)) as copied:

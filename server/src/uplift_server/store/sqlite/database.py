@@ -43,7 +43,7 @@ R = TypeVar("R")
 
 
 class SqliteDatabase:
-    """Implementation of `store.contract.Database` on one file."""
+    """Implementation of `store.contract.Database` on a SQLite file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -59,15 +59,18 @@ class SqliteDatabase:
 
     @property
     def writes_waiting(self) -> int:
-        """The number of operations of this process that are waiting for their transaction to begin."""
+        """The number of operations of this process whose transaction has not begun yet."""
         return 0 if self._writer_ is None else self._writer_.waiting
 
     def lock(self) -> None:
-        """Lock the file against other processes until `close`. Call this method before `open`. Raises Unavailable."""
+        """Lock the file against other processes until `close`. Call this method before `open`.
+
+        Raises InUse, Misaddressed or Unavailable.
+        """
         self._lock.acquire()
 
     async def open(self) -> None:
-        """Connect. The schema must exist. Raises Unavailable."""
+        """Connect to the database, whose schema must exist. Raises Unavailable."""
         self._lock.hold_database()
         # Open the spare connection now, because after the loss of the file, a new connection cannot read the file.
         self._spare = connect(self._path, read_only=True)
@@ -77,7 +80,7 @@ class SqliteDatabase:
         self._readers_ = Readers(self._path, self._watch, self.health)
 
     async def close(self) -> None:
-        """Finish pending operations and disconnect."""
+        """Wait for running operations and disconnect."""
         loop = asyncio.get_running_loop()
         if self._readers_ is not None:
             await loop.run_in_executor(None, self._readers_.close)
@@ -93,11 +96,14 @@ class SqliteDatabase:
         self._lock.release()
 
     async def change(self) -> FileChange | None:
-        """Return the harmful change of the database file since it was opened, if any. This call waits for the disk."""
+        """Return the harmful change of the database file since `open`, if any. The check runs in another thread."""
         return await asyncio.to_thread(self._watch.change)
 
     async def rescue(self, now_ms: int) -> Path:
-        """Copy the open database, whose file was lost, into the directory of the file. Raises Unavailable."""
+        """Copy the open database into the directory of its lost file.
+
+        Return the path of the copy. Raises Unavailable.
+        """
         assert self._spare is not None, "the database is not open"
         timestamp = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
         target = self._path.with_name(f"{self._path.name}.rescued-{timestamp}")
@@ -119,7 +125,7 @@ class SqliteDatabase:
         return self._readers_
 
     def append(self, groups: Sequence[Sequence[NewEvent]]) -> Awaitable[list[list[Appended] | IdempotencyConflict]]:
-        """Store events with their deliveries in one durable commit. Return a result for each group, in order."""
+        """Store events with their deliveries in one durable commit. Return the results in the order of the groups."""
         return self._writer.append(groups)
 
     def lease_due(
@@ -162,7 +168,11 @@ class SqliteDatabase:
     def release_replay(
         self, replay_seq: int, choice: ReplaySelection, ahead: ReplayBatch, lease: ReplayLease
     ) -> Awaitable[ReplayRelease]:
-        """Lease the deliveries returned to a running replay, then the deliveries of the batch, for one attempt each."""
+        """Lease deliveries for a running replay, for one attempt each.
+
+        First, lease the deliveries that were returned to the replay without an attempt. Then lease the deliveries of
+        the batch.
+        """
         return self._writer.submit(
             lambda w: release_replay(w.raw, replay_seq, choice, ahead, lease), weight=lease.limit, guarded=True
         )
@@ -187,27 +197,27 @@ class SqliteDatabase:
     def next_due(self, endpoint_seqs: Sequence[int]) -> Awaitable[list[DueEndpoint]]:
         """Return the earliest due time of each endpoint in `endpoint_seqs` that has a waiting delivery.
 
-        The function runs on the writer thread, so that retries do not wait for API callers.
+        The query runs on the writer thread, so that retries of deliveries do not wait for the reads of API callers.
         """
         return self._writer.submit(lambda w: next_due(w.raw, endpoint_seqs))
 
     async def scrub(self) -> bool:
-        """Write the log to the database and empty the log. Return False if a read still needs the log.
+        """Write the write-ahead log into the database file, and truncate the log.
 
-        Raises Unavailable.
+        Return False if a read still needs the log. Raises Unavailable.
         """
         return await asyncio.to_thread(empty_log, self._path)
 
     async def stream_position(self) -> StreamPosition:
-        """Return the stream position: reads that begin later see all rows up to this position. Raises Unavailable."""
+        """Return the stream position. On SQLite, it always includes all rows."""
         return STREAM_POSITION_MAX
 
     async def read(self, body: Callable[[Connection], R]) -> R:
-        """Run a function that only reads, on one consistent snapshot."""
+        """Run a function that only reads. All its reads use one consistent snapshot."""
         return await self._readers.read(lambda _, sql: body(sql), name_of(body))
 
     async def read_with_priority(self, body: Callable[[Connection], R]) -> R:
-        """Run a read that does not wait for the reads of API callers. A single process needs no priority."""
+        """Run a read like `read`. A single process needs no priority."""
         return await self.read(body)
 
     async def write(self, body: Callable[[Connection], R]) -> R:
@@ -227,7 +237,7 @@ class SqliteDatabase:
         return written
 
     async def append_then(self, event: NewEvent, body: Callable[[Connection, int], R]) -> R:
-        """Store an event without an idempotency key, and run a function with its number, in one transaction."""
+        """Store an event without an idempotency key, and run a function with the event number, in one transaction."""
 
         def append(writing: WriterConnection) -> R:
             seq = writing.appender.next_seq

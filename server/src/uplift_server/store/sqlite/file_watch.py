@@ -1,7 +1,6 @@
-"""Detection of a database file that was deleted, replaced or truncated while it was open.
+"""Detection of a database file that was deleted, replaced or truncated while the server used it.
 
-SQLite continues to write to a file that was deleted or replaced, and each commit succeeds. The data is lost when the
-process ends.
+SQLite still writes to the deleted or replaced file, and each commit succeeds. When the process ends, this data is lost.
 """
 
 import os
@@ -27,11 +26,11 @@ class FileChange(NamedTuple):
 
     text: str
     is_readable: bool
-    """Whether open connections can still read everything."""
+    """Whether open connections can still read the whole database."""
 
 
 class FileWatch:
-    """Thread-safe check of an open database file and its write-ahead log."""
+    """Detects harmful changes to an open database file and its write-ahead log. Thread-safe."""
 
     def __init__(self, path: Path) -> None:
         target = Path(os.path.realpath(path))
@@ -42,9 +41,9 @@ class FileWatch:
         self._size = 0
 
     def change(self) -> FileChange | None:
-        """Return the harmful change of the files since the start, if any. Raises OSError.
+        """Return the harmful change of the files since the creation of this object, if any. Raises OSError.
 
-        The server never vacuums the database. Therefore, SQLite truncates its log but never the database.
+        The server never vacuums the database. Therefore, SQLite itself can truncate the log but not the database.
         """
         # Read the stored size first, because another thread can store a larger size in the meantime.
         size_before = self._size
@@ -65,7 +64,10 @@ class FileWatch:
         return None
 
     def check(self) -> None:
-        """Raise Unavailable if the files changed, because a new connection could damage data of open connections."""
+        """Raise Unavailable if there was a harmful change. Call this method before you open another connection.
+
+        A new connection to the changed files could damage the data of open connections.
+        """
         try:
             change = self.change()
         except OSError as error:
@@ -74,9 +76,9 @@ class FileWatch:
             raise Unavailable(change.text)
 
     def remove_log(self) -> None:
-        """Delete the log of a lost database file, after its content was saved elsewhere.
+        """Delete the log of a lost database file. Call this method after the content of the log is saved elsewhere.
 
-        Otherwise, SQLite would apply the log to the next file at this path.
+        Otherwise, SQLite would apply the log to the next database file at this path.
         """
         if self._log is not None and _identity(_found(self._log_path)) == self._log:
             for end in (_LOG, _INDEX):

@@ -1,4 +1,4 @@
-"""Statements that process many rows at once."""
+"""Statements that process many rows in one execution."""
 
 import sqlite3
 from bisect import bisect_right
@@ -9,26 +9,31 @@ from typing import Any, Final, Generic, TypeVar, cast
 Row = TypeVar("Row", bound=tuple[Any, ...])
 
 SIZES: Final = (*range(1, 65), 128, 256, 512)
-"""The row counts for which a statement exists. There are only a few, so that the driver caches all statements."""
+"""The numbers of rows for which a statement exists.
+
+There are few of them, so that the driver can cache all statements.
+"""
 STATEMENT_BYTES_MAX: Final = 256 * 1024
-"""The maximum size of the rows of a statement in bytes, unless a single row is larger. SQLite copies the values, and
-the driver keeps the copies until the next run of the same statement."""
+"""The maximum size of the rows of one execution in bytes.
+
+A single row can be larger. SQLite copies the values, and the driver keeps the copies until the next execution of the
+same statement.
+"""
 
 
 class ManyRows(Generic[Row]):
-    """A statement for many rows of values, run once for each block of rows.
+    """A statement for many rows, executed once for each block of rows.
 
-    `executemany` releases and takes the interpreter lock for every row. While the event loop is busy, the writer waits
-    for the lock each time. One statement over many rows runs without the lock from its first row to its last.
+    The driver's `executemany` would release and take the interpreter lock for every row. While the event loop is busy,
+    the writer would wait for the lock each time. One execution with many rows keeps the lock released from its first
+    row to its last.
     """
 
     def __init__(self, statement: str, row: type[Row], size_of: Callable[[Row], int] | None = None) -> None:
-        """Prepare the variants of a statement whose parameters are rows of a NamedTuple.
+        """Prepare the statement for each number of rows in SIZES. `row` is the NamedTuple with the parameters of a row.
 
-        `size_of` returns the size of a row in bytes, if rows can be large.
-
-        Replace `:values` with VALUES and all fields, and `:rows` with a query whose columns have the names of the
-        fields.
+        In the statement, `:values` becomes VALUES with the rows. `:rows` becomes a query whose columns have the names
+        of the fields. `size_of` returns the size of a row in bytes. None if all rows are small.
         """
         fields = cast("Any", row)._fields
         marks = f"({', '.join('?' * len(fields))})"
@@ -41,7 +46,7 @@ class ManyRows(Generic[Row]):
             self._statements[size] = statement.replace(":values", values).replace(":rows", rows)
 
     def run(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> int:
-        """Run the statement over all rows. Return the number of rows that it changed."""
+        """Execute the statement with all rows. Return the number of rows that it changed in the database."""
         changed = at = 0
         while at < len(rows):
             size = SIZES[bisect_right(SIZES, self._fitting(rows, at)) - 1]
@@ -51,7 +56,7 @@ class ManyRows(Generic[Row]):
         return changed
 
     def _fitting(self, rows: Sequence[Row], at: int) -> int:
-        """Return the number of rows from `at` on that one statement may process."""
+        """Return how many rows, from the index `at` on, one execution may take."""
         most: int = min(len(rows) - at, SIZES[-1])
         if self._size_of is None:
             return most

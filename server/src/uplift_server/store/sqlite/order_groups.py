@@ -32,12 +32,12 @@ WHERE endpoint_seq = :endpoint_seq
 
 
 def open_groups(connection: sqlite3.Connection, groups: Iterable[OrderGroup]) -> set[OrderGroup]:
-    """Return the groups that have an open delivery."""
+    """Return those of the groups that have an open delivery."""
     (found,) = connection.execute(_OPEN_GROUPS, {"groups": json.dumps(list(set(groups)))}).fetchone()
     return {OrderGroup(*each) for each in json.loads(found)}
 
 
 def unblock_first(connection: sqlite3.Connection, endpoint_seq: int, event_seqs: Sequence[int], *, now: int) -> None:
-    """Make blocked deliveries of an endpoint due if no other delivery of their group blocks them."""
+    """Make the blocked deliveries of an endpoint due, unless another delivery of their group still blocks them."""
     parameters = {"endpoint_seq": endpoint_seq, "event_seqs": json.dumps(event_seqs), "now": now}
     connection.execute(_UNBLOCK_FIRST, parameters)

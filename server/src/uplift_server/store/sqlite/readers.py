@@ -1,4 +1,4 @@
-"""Reader threads, each with a read-only connection. Each read has one short snapshot."""
+"""Reader threads, each with a read-only connection. Each read uses one short snapshot."""
 
 import asyncio
 import contextlib
@@ -24,13 +24,13 @@ READERS: Final = 2
 READ_SECONDS_MAX: Final = 4.0
 READS_WAITING_MAX: Final = 256
 LONG_READ_MS: Final = 100
-"""The duration in ms above which the server logs a read. Pages and API calls should be faster."""
+"""The duration in ms from which the server logs a read as slow. Reads for pages and API calls should take less time."""
 _INSTRUCTIONS_BETWEEN_CHECKS: Final = 20_000
 _log = structlog.get_logger()
 
 
 class Readers:
-    """Runs functions that only read, each for up to READ_SECONDS_MAX."""
+    """Runs functions that only read on the reader threads, each for up to READ_SECONDS_MAX."""
 
     def __init__(self, path: Path, watch: FileWatch, health: StoreHealth) -> None:
         self._path = path
@@ -42,9 +42,9 @@ class Readers:
         self._opened: list[tuple[sqlite3.Connection, sa.Connection]] = []
 
     async def read(self, body: Callable[[sqlite3.Connection, sa.Connection], R], name: str) -> R:
-        """Run a function on one consistent snapshot.
+        """Run a function whose reads all use one consistent snapshot. `name` is the name of the read in the log.
 
-        Raises Unavailable if too many reads wait, or if the function takes too long. `name` is for the log.
+        Raises Unavailable if too many reads are waiting, or if the function takes too long.
         """
         if self._waiting >= READS_WAITING_MAX:
             raise Unavailable("too many reads are waiting for the database")

@@ -1,7 +1,7 @@
 """Read and lease the next deliveries of a running replay on SQLite.
 
-The module uses few statements with few rows, because the driver releases the interpreter lock between two statements
-and between two rows. The transaction then waits until a busy event loop returns the lock.
+The driver releases the interpreter lock between two statements and between two rows. If the event loop is busy, the
+transaction then waits for the lock. Therefore, this module uses few statements with few rows.
 """
 
 import json
@@ -22,7 +22,11 @@ from uplift_server.store.sqlite.replay_statements import DeliveryKey, MissingRow
 def read_replay_batch(
     raw: sqlite3.Connection, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int
 ) -> ReplayBatch:
-    """Read a replay's next deliveries, from event `first`: up to `limit` of the endpoint's next `rows` deliveries."""
+    """Read the next deliveries of a replay, from the event number `first`.
+
+    Return up to `limit` matching deliveries among the endpoint's next `rows` deliveries, or among the account's next
+    `rows` events if the replay sends missing events.
+    """
     batch = _read_batch(raw, replay, first, min(rows, limit), limit, body_bytes_max)
     if 2 * len(batch.candidates) < limit and batch.through < replay.last_event_seq and rows > limit:
         # Scan many deliveries only if most of the next ones do not match, because such a scan is expensive.
@@ -33,7 +37,7 @@ def read_replay_batch(
 def _read_batch(
     raw: sqlite3.Connection, replay: Replay, first: int, rows: int, limit: int, body_bytes_max: int
 ) -> ReplayBatch:
-    """Return the deliveries to replay among the endpoint's next `rows` deliveries."""
+    """Read up to `limit` matching deliveries from a window of `rows` deliveries or events, as in `read_replay_batch`."""
     choice, last = replay.selection, replay.last_event_seq
     nth = {"first": first, "last": last, "skipped": rows - 1}
     if choice.missing is None:
@@ -51,7 +55,11 @@ def _read_batch(
 def release_replay(
     raw: sqlite3.Connection, replay_seq: int, choice: ReplaySelection, batch: ReplayBatch, lease: ReplayLease
 ) -> ReplayRelease:
-    """Lease the deliveries returned to a running replay, then the deliveries of the batch, for one attempt each."""
+    """Lease deliveries for a running replay, for one attempt each.
+
+    First, lease the deliveries that were returned to the replay without an attempt. Then lease the deliveries of the
+    batch.
+    """
     of_replay = {"replay_seq": replay_seq}
     (returned,) = raw.execute(statements.RETURNED, of_replay).fetchone()
     row = raw.execute(statements.REPLAY_PROGRESS, of_replay).fetchone()
@@ -100,7 +108,7 @@ def _lease(
     candidates: Sequence[Candidate],
     lease: ReplayLease,
 ) -> list[LeasedDelivery]:
-    """Lease the candidates that can still be replayed. Read changed candidates again."""
+    """Lease the candidates that still match the replay. Read candidates again if they changed after the first read."""
     leased = releases.unexpired(candidates, lease)
     changed = statements.LEASE_REPLAYED.run(raw, _rows(replay_seq, leased, lease))
     if choice.missing is not None:
@@ -121,7 +129,10 @@ def _lease(
 def _again(
     raw: sqlite3.Connection, choice: ReplaySelection, event_seqs: Sequence[int], lease: ReplayLease
 ) -> tuple[list[Candidate], int]:
-    """Return the deliveries that can still be replayed, up to the body limit, and the last event that was checked."""
+    """Read deliveries again. Return those that still match, and the number of the last event that was read.
+
+    The body limit can end the read before the last of `event_seqs`.
+    """
     wanted = {**_parameters(choice, len(event_seqs)), "event_seqs": json.dumps(event_seqs)}
     found, cut = _candidates(raw, statements.REPLAYABLE_AGAIN, wanted, lease.body_bytes_max)
     return found, found[-1].delivery.event_seq if cut else event_seqs[-1]

@@ -1,4 +1,4 @@
-"""The statements of a running replay on SQLite. See `store.sqlite.statements` for their parameters."""
+"""The statements of a running replay on SQLite. `store.sqlite.statements` describes how they take parameters."""
 
 from typing import Final, NamedTuple
 
@@ -8,7 +8,7 @@ from uplift_server.store.status_sql import CREATED, FAILED, PENDING, REPLAY, TES
 
 
 class ReplayedRow(NamedTuple):
-    """A delivery that a replay leases if the delivery still has this fence, status and time."""
+    """A delivery to lease for a replay, if the delivery still has this fence, status and end time."""
 
     event_seq: int
     endpoint_seq: int
@@ -21,7 +21,7 @@ class ReplayedRow(NamedTuple):
 
 
 class MissingRow(NamedTuple):
-    """A delivery that a replay creates with a lease."""
+    """A missing delivery that a replay creates as leased."""
 
     event_seq: int
     endpoint_seq: int

@@ -18,7 +18,10 @@ def settle(
     *,
     process_id: int = 0,
 ) -> frozenset[tuple[int, int]]:
-    """Write the outcomes of attempts and the health of their endpoints."""
+    """Write the outcomes of attempts and the health of their endpoints.
+
+    Return the key of each delivery that no longer has the fence of its settlement.
+    """
     rows = [
         SettledRow(
             s.status, s.due_at, s.attempts_made, s.scheduled_attempts, s.last_outcome, s.failed_reason, s.completed_at,
@@ -47,7 +50,10 @@ def settle(
 
 
 def _count(connection: sqlite3.Connection, replayed: Sequence[Settlement]) -> None:
-    """Count attempts in the progress of their replays, and remove the deliveries from the replays."""
+    """Count the ended attempts in the progress of their replays.
+
+    Remove the number of the replay from the deliveries.
+    """
     replay_statements.LEAVE_REPLAY.run(connection, [DeliveryKey(s.event_seq, s.endpoint_seq) for s in replayed])
     ended = Counter(s.replay_seq for s in replayed)
     delivered = Counter(s.replay_seq for s in replayed if s.last_outcome == Outcome.DELIVERED)

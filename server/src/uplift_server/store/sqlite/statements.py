@@ -1,8 +1,8 @@
 """The SQL statements of the hot path on SQLite, grouped by operation.
 
-A statement with `:values` or `:rows` is a `ManyRows`: its parameters are the fields of the NamedTuple next to it. All
-others take their parameters by name. The driver counts changed rows only if a statement starts with INSERT or UPDATE,
-so no statement starts with WITH or a comment.
+A statement with `:values` or `:rows` is a `ManyRows`. Its parameters are the fields of the NamedTuple next to it. All
+other statements take named parameters. No statement starts with WITH or a comment, because the driver counts changed
+rows only for statements that start with INSERT or UPDATE.
 """
 
 from typing import Final, NamedTuple
@@ -30,7 +30,7 @@ class EventRow(NamedTuple):
 
 
 class EventObjectRow(NamedTuple):
-    """An event to insert in the index by object ID, in the order of the columns of INSERT_EVENT_OBJECTS."""
+    """A row of the index of object IDs, in the order of the columns of INSERT_EVENT_OBJECTS."""
 
     first_seq: int
     object_key: int
@@ -47,7 +47,7 @@ class DeliveryRow(NamedTuple):
     due_at: int | None
     lease_owner: int
     fence: int
-    """1 if the delivery is inserted as leased, otherwise 0."""
+    """The fence: 1 if the delivery is stored as leased, otherwise 0."""
     order_group: int | None
 
 
@@ -97,7 +97,7 @@ WHERE id = :id                       -- the ID that the caller chose
 
 
 class DueRow(NamedTuple):
-    """A due delivery without its event's body, in the order of the columns of DUE_DELIVERIES."""
+    """A due delivery without the body of its event, in the order of the columns of DUE_DELIVERIES."""
 
     due_at: int
     event_seq: int
@@ -118,7 +118,7 @@ class DueRow(NamedTuple):
 
 
 class LeasedRow(NamedTuple):
-    """The columns of a delivery that a lease changes."""
+    """The key of a delivery to lease, and the new values of its columns."""
 
     process_id: int
     lease_until: int
@@ -186,7 +186,7 @@ FROM json_each(:endpoint_seqs) request  -- JSON list
 
 
 class SettledRow(NamedTuple):
-    """The columns of a delivery that a settlement changes."""
+    """The key and fence of a delivery to settle, and the new values of its columns."""
 
     status: int
     due_at: int | None
@@ -203,7 +203,7 @@ class SettledRow(NamedTuple):
 
 
 class EndpointHealthRow(NamedTuple):
-    """The health of an endpoint, to write in a settlement."""
+    """The health of an endpoint after a batch of settlements, in the order of the parameters of UPDATE_HEALTH."""
 
     endpoint_seq: int
     consecutive_failures: int
@@ -217,7 +217,7 @@ class EndpointHealthRow(NamedTuple):
     last_location: str | None
     probe_at: int | None
     process_seq: int
-    """The process that writes, which must not be evicted. 0 if the database has only one process."""
+    """The ID of the process that writes. It must not be evicted. 0 if the database has only one process."""
 
 
 # - If a resend fails, the delivery keeps the reason and time of its earlier status.

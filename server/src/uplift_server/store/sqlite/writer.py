@@ -1,7 +1,8 @@
-"""The writer: a thread that commits queued jobs together. A higher load means larger transactions and statements.
+"""The writer: a thread that commits queued jobs together.
 
-After a transaction with a large job, the small jobs in the queue come first. A transaction takes only a few changes
-that come through the API, so that they do not delay events and deliveries.
+Under a higher load, transactions and statements contain more jobs and rows. After a transaction with a large job, the
+small jobs in the queue run first. A transaction contains only a few writes of API requests, so that these writes do not
+delay events and deliveries.
 
 The event loop supervises the thread. If the thread fails, every waiting job fails and a new thread starts.
 """
@@ -44,13 +45,13 @@ _HARMLESS: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CON
 
 
 RESTART_WAIT_SECONDS: Final = 0.5
-"""The wait before a failed thread is restarted, in seconds."""
+"""The time until a failed thread is replaced, in seconds."""
 CPU_SAMPLE_SECONDS: Final = 0.1
 """The interval between two measurements of the CPU time of the process, in seconds."""
 
 
 class _CommitThrottle:
-    """Limits the rate of commits while the process is busy (`core.scheduling.commit_interval`)."""
+    """Limits the rate of commits while the process uses much CPU time (`core.scheduling.commit_interval`)."""
 
     def __init__(self) -> None:
         self._sampled_at = self._began_at = time.monotonic()
@@ -72,7 +73,7 @@ class _CommitThrottle:
 
 
 class WriterConnection:
-    """The writer's connection, which jobs use in a transaction."""
+    """The connection of the writer thread. All jobs of a transaction use this connection."""
 
     __slots__ = ("appender", "raw", "sql")
 
@@ -92,10 +93,10 @@ class WriterConnection:
 
 
 class Job:
-    """A job of the writer, with the future of the result.
+    """A job of the writer, with the future of its result.
 
-    `weight` is the approximate number of rows. A `guarded` job has a savepoint, so that its exception rolls back only
-    this job. If the database rejects a `divisible` job, its caller receives Rejected and divides it.
+    `weight` is the approximate number of rows. A `guarded` job has a savepoint, so that an exception rolls back only
+    this job. If the database rejects a `divisible` job, the caller receives Rejected and can repeat parts of the job.
     """
 
     __slots__ = ("divisible", "error", "future", "guarded", "result", "weight")
@@ -128,7 +129,7 @@ class FunctionJob(Job):
 
 
 class AppendJob(Job):
-    """Groups of events to store. The result is a list with one result for each group."""
+    """A job that stores groups of events. Its result is a list with one result for each group."""
 
     __slots__ = ("groups",)
 
@@ -139,7 +140,7 @@ class AppendJob(Job):
 
 
 class Writer:
-    """Owns the writing connection, and runs queued jobs on its thread."""
+    """Owns the connection for writes, and runs queued jobs on the writer thread."""
 
     def __init__(
         self,
@@ -162,7 +163,7 @@ class Writer:
         self._backlog: deque[Job] = deque()
         """Jobs that the thread has taken from the queue, oldest first."""
         self._was_large = False
-        """Whether the last transaction had a large job."""
+        """Whether the last transaction contained a large job."""
         self._thread = self._new_thread()
         self._thread.start()
 
@@ -174,9 +175,9 @@ class Writer:
         guarded: bool = False,
         divisible: bool = False,
     ) -> asyncio.Future[Any]:
-        """Queue a function. The future resolves on the event loop when its transaction is durable or has failed.
+        """Queue a function. The future resolves on the event loop after the transaction is durable or has failed.
 
-        Raises Unavailable if too many guarded jobs wait. The callers limit the number of other jobs.
+        Raises Unavailable if too many guarded jobs are waiting. For other jobs, the caller must limit the number.
         """
         if guarded and self._guarded_waiting >= WRITES_WAITING_MAX:
             raise Unavailable("too many writes are waiting for the database")
@@ -188,7 +189,10 @@ class Writer:
         return future
 
     def append(self, groups: Sequence[Sequence[NewEvent]]) -> asyncio.Future[Any]:
-        """Queue groups of events. The future resolves like that of `submit`, with one result for each group."""
+        """Queue groups of events to store.
+
+        The future resolves to one result for each group, at the same time as in `submit`.
+        """
         future = self._new_future()
         self._queue.put(AppendJob(groups, future))
         return future
@@ -204,11 +208,11 @@ class Writer:
 
     @property
     def waiting(self) -> int:
-        """The number of queued jobs."""
+        """The number of jobs that no transaction contains yet."""
         return self._queue.qsize() + len(self._backlog)
 
     def close(self) -> None:
-        """Commit the queued jobs and end the thread. Blocks."""
+        """Commit all queued jobs and end the thread. This call blocks."""
         self._closing = True
         self._queue.put(None)
         self._thread.join()
@@ -224,7 +228,7 @@ class Writer:
                 self._loop.call_soon_threadsafe(self._recover, error)
 
     def _recover(self, error: BaseException) -> None:
-        """Fail every job of a failed thread, because some may be lost. Start a new thread on a new connection."""
+        """Fail all unfinished jobs after the thread failed, because jobs may be lost. Start a new thread later."""
         _log.critical("database writer failed", waiting_writes=len(self._unresolved), exc_info=error)
         self._health.writer_ended, self._health.writing_since = True, None
         writing, self._writing = self._writing, None
@@ -280,9 +284,10 @@ class Writer:
             self._writing.close()
 
     def _take(self) -> list[Job]:
-        """Take the jobs of the next transaction from the backlog, oldest first. Skip jobs that exceed a limit.
+        """Take the jobs of the next transaction from the backlog, oldest first.
 
-        After a transaction with a large job, take only small jobs if there are any.
+        Jobs that would exceed a limit stay in the backlog. If the last transaction had a large job and the backlog has
+        small jobs, take only small jobs.
         """
         jobs: list[Job] = []
         left: list[Job] = []
@@ -306,7 +311,10 @@ class Writer:
         return jobs
 
     def _commit(self, jobs: list[Job]) -> None:
-        """Run the jobs in one transaction. A job that the database rejects fails alone."""
+        """Run the jobs in one transaction.
+
+        If a job causes an error, only this job fails, unless the database has a problem.
+        """
         try:
             self._transaction(jobs)
         except (sqlite3.IntegrityError, sqlite3.DataError) as error:
@@ -317,9 +325,9 @@ class Writer:
             self._isolate(jobs, error)
 
     def _isolate(self, jobs: list[Job], error: Exception) -> None:
-        """Divide the jobs in halves until each job that breaks the transaction is alone.
+        """Run each half of the jobs in its own transaction, until each job that causes an error is alone and fails.
 
-        Each such job costs log2(n) more commits.
+        Each such job costs up to log2(n) additional commits.
         """
         if len(jobs) > 1:
             half = len(jobs) // 2
@@ -381,7 +389,7 @@ class Writer:
 
 
 def _store_together(jobs: Sequence[AppendJob], writing: WriterConnection) -> None:
-    """Store the events of consecutive jobs with shared statements."""
+    """Store the events of several jobs with the same statements."""
     results = iter(writing.appender.append([group for job in jobs for group in job.groups]))
     for job in jobs:
         job.error = None
@@ -398,7 +406,10 @@ def _run_functions(jobs: Iterator[FunctionJob], writing: WriterConnection) -> No
 
 
 def _run_guarded(job: FunctionJob, writing: WriterConnection) -> None:
-    """Run a job with a savepoint. An error of the job rolls back only this job, unless the database raised it."""
+    """Run a job with a savepoint. If the job raises an exception, roll back only this job.
+
+    An error of the database fails the whole transaction.
+    """
     raw, next_seq = writing.raw, writing.appender.next_seq
     raw.execute("SAVEPOINT job")
     try:
