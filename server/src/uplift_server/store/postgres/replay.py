@@ -16,7 +16,11 @@ from uplift_server.store.replays import Replay, ReplaySelection
 async def read_replay_batch(
     raw: Raw, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int
 ) -> ReplayBatch:
-    """Read a replay's next deliveries, from event `first`: up to `limit` of the endpoint's next `rows` deliveries."""
+    """Read the next deliveries of a replay, from the event number `first`.
+
+    Return up to `limit` matching deliveries among the endpoint's next `rows` deliveries, or among the account's next
+    `rows` events if the replay sends missing events.
+    """
     ahead = await _ahead(raw, replay, first, min(rows, limit), limit, body_bytes_max)
     if 2 * len(ahead.candidates) < limit and ahead.through < replay.last_event_seq and rows > limit:
         # Scan many deliveries only if most of the next ones do not match, because such a scan is expensive.
@@ -25,7 +29,7 @@ async def read_replay_batch(
 
 
 async def _ahead(raw: Raw, replay: Replay, first: int, rows: int, limit: int, body_bytes_max: int) -> ReplayBatch:
-    """Return the deliveries to replay among the endpoint's next `rows` deliveries."""
+    """Read up to `limit` matching deliveries from a window of `rows` deliveries or events, as in `read_replay_batch`."""
     choice, last = replay.selection, replay.last_event_seq
     if choice.missing is None:
         nth = await raw.fetchval(statements.NTH_DELIVERY, choice.endpoint_seq, first, last, rows - 1)
@@ -48,7 +52,11 @@ async def _ahead(raw: Raw, replay: Replay, first: int, rows: int, limit: int, bo
 async def release_replay(
     raw: Raw, replay_seq: int, choice: ReplaySelection, ahead: ReplayBatch, lease: ReplayLease
 ) -> ReplayRelease:
-    """Lease the deliveries returned to a running replay, then the deliveries of the batch, for one attempt each."""
+    """Lease deliveries for a running replay, for one attempt each.
+
+    First, lease the deliveries that were returned to the replay without an attempt. Then lease the deliveries of the
+    batch `ahead`.
+    """
     async with transaction(raw):
         await lock_order(raw, [choice.endpoint_seq])
         await raw.execute(statements.LOCK_REPLAY, replay_seq)
@@ -98,7 +106,7 @@ async def _release(
 async def _leased(
     raw: Raw, replay_seq: int, choice: ReplaySelection, candidates: Sequence[Candidate], lease: ReplayLease
 ) -> list[LeasedDelivery]:
-    """Lease the candidates that can still be replayed. Read changed candidates again."""
+    """Lease the candidates that still match the replay. Read candidates again if they changed after the first read."""
     leased = releases.unexpired(candidates, lease)
     if not leased:
         return []
@@ -117,7 +125,7 @@ async def _leased(
 
 
 async def _lease(raw: Raw, replay_seq: int, candidates: Sequence[Candidate], lease: ReplayLease) -> set[int]:
-    """Lease the candidates that have not changed and return their events."""
+    """Lease the candidates that have not changed. Return their event numbers."""
     rows = [
         (d.event_seq, d.endpoint_seq, d.fence - 1, d.resume_status, completed_at)
         for d, completed_at, _ in candidates
@@ -134,7 +142,7 @@ async def _lease(raw: Raw, replay_seq: int, candidates: Sequence[Candidate], lea
 async def _create_leased(
     raw: Raw, replay_seq: int, account_seq: int, candidates: Sequence[Candidate], lease: ReplayLease
 ) -> set[int]:
-    """Create the missing deliveries with a lease and return their events."""
+    """Create the missing deliveries among the candidates as leased. Return their event numbers."""
     missing = {d.event_seq: d for d, completed_at, _ in candidates if completed_at is None}
     if not missing:
         return set()
@@ -159,7 +167,10 @@ async def _create_leased(
 async def _again(
     raw: Raw, choice: ReplaySelection, event_seqs: Sequence[int], lease: ReplayLease
 ) -> tuple[list[Candidate], int]:
-    """Return the deliveries that can still be replayed, up to the body limit, and the last event that was checked."""
+    """Read deliveries again. Return those that still match, and the number of the last event that was read.
+
+    The body limit can end the read before the last of `event_seqs`.
+    """
     missing = choice.missing is not None
     wanted = (*_parameters(choice, lease.body_bytes_max, len(event_seqs)), event_seqs, missing)
     found, cut = await _candidates(raw, statements.REPLAYABLE_AGAIN, wanted, lease.body_bytes_max)
@@ -174,7 +185,7 @@ async def _candidates(
 
 
 def _parameters(choice: ReplaySelection, body_bytes_max: int, limit: int) -> tuple[Any, ...]:
-    """Return the parameters $1 to $8 of both statements that find candidates."""
+    """Return the parameters $1 to $8, which all statements that find candidates have in common."""
     return (
         choice.endpoint_seq,
         choice.statuses,

@@ -1,7 +1,7 @@
 """Creation and upgrade of the schema of a PostgreSQL database.
 
-A lock ensures that only one process at a time changes the schema. An upgrade is one transaction without a backup. If it
-fails, the database does not change.
+A lock ensures that only one process at a time changes the schema. An upgrade is one transaction. If it fails, the
+database does not change. The server makes no backup before an upgrade.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,10 @@ _TABLES: Final = sa.text("SELECT tablename FROM pg_catalog.pg_tables WHERE schem
 
 
 async def current(url: str) -> str | None:
-    """Return the revision of a database, or None if it is empty. Raises UnknownSchema and Unavailable."""
+    """Return the schema revision of a database, or None if the database is empty.
+
+    Raises UnknownSchema for tables of another program or an unfinished transfer. Raises Unavailable.
+    """
     opener = Opener(url)
     try:
         pair = await opener.pair()
@@ -39,18 +42,19 @@ async def current(url: str) -> str | None:
 
 
 async def prepare(url: str) -> None:
-    """Create the tables of an empty database when a server starts.
+    """Create the tables if the database is empty. A server calls this function at its start.
 
-    Raises UnknownSchema for a revision other than the program's, because only `migrate` upgrades. Raises Unavailable.
+    Raises UnknownSchema if the database has another revision than this release. Only `migrate` upgrades a database.
+    Raises Unavailable.
     """
     await _run_exclusively(url, _prepare)
 
 
 async def upgrade(url: str) -> str | None:
-    """Upgrade a database to the program's revision, or create its tables. Return the earlier revision.
+    """Upgrade a database to the revision of this release, or create its tables. Return the earlier revision.
 
     Raises UnknownSchema if the revision is newer or unknown. Raises Unavailable if the database cannot be used, or if
-    running servers would not work with the new schema.
+    the new schema would break running servers.
     """
     return await _run_exclusively(url, _upgrade)
 
@@ -91,7 +95,7 @@ async def _run_exclusively(url: str, work: Callable[[Connection], str | None]) -
 
 
 async def _reject_undeclared_pooler(pair: Pair) -> None:
-    """Raise Misaddressed if the connection lacks its settings, which indicates a pooler."""
+    """Raise Misaddressed if the settings of the connection do not apply, which indicates an undeclared pooler."""
     made = "SELECT current_setting('jit') = 'off' AND current_setting('synchronous_commit') = 'on'"
     if not pair.settings and not await pair.raw.fetchval(made):
         raise Misaddressed(UNDECLARED_POOLER)

@@ -15,7 +15,7 @@ Column = Sequence[Any]
 _NO_ATTEMPT: Final = (None,) * len(AttemptRow._fields)
 _ATTEMPT_TEXTS: Final = ("error", "location", "remote_address")
 _HEALTH_TEXTS: Final = ("last_error", "last_location")
-"""Columns with strings from receivers and libraries, which may contain characters that PostgreSQL cannot store."""
+"""Columns with text from receivers and libraries. The text may contain characters that PostgreSQL cannot store."""
 
 
 async def settle(
@@ -23,8 +23,9 @@ async def settle(
 ) -> frozenset[tuple[int, int]]:
     """Write the outcomes of attempts and the health of their endpoints.
 
-    The commit waits for the disk, like `append`. Otherwise, the server would repeat finished attempts after a crash.
-    Batches grow during the wait, so the wait costs little.
+    Return the key of each delivery that no longer has the fence of its settlement. The commit waits for the disk, like
+    `append`. Otherwise, the server would repeat finished attempts after a crash. Settlements that arrive during the
+    wait form the next batch, so the wait costs little.
     """
     settlements = sorted(settlements, key=itemgetter(0, 1))
     settled = _columns(Settlement._fields, settlements)
@@ -56,10 +57,10 @@ async def settle(
 
 
 def _columns(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, Column]:
-    """Transpose rows: return their columns by name."""
+    """Return the columns of these rows, by name."""
     return dict(zip(names, zip(*rows, strict=True) if rows else [()] * len(names), strict=True))
 
 
 def _shortened(column: Column) -> Column:
-    """Return an empty column if all its values are NULL, so that the statement has less data."""
+    """Return the column, or an empty column if all values are NULL, so that the statement sends less data."""
     return () if column.count(None) == len(column) else column

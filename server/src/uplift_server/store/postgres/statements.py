@@ -1,7 +1,7 @@
 """The hot statements of PostgreSQL, grouped by operation.
 
-Each statement is one transaction unless a comment says otherwise. A statement over many rows takes one array for each
-column and unnests them. Statements lock rows in the order of their keys, so that they cannot deadlock.
+Each statement is its own transaction unless a comment says otherwise. A statement for many rows takes one array for
+each column and unnests the arrays. Statements lock rows in the order of their keys, so that they cannot deadlock.
 """
 
 from itertools import product
@@ -90,7 +90,10 @@ def _insert(*present: bool) -> str:
 
 APPEND: Final = {present: _insert(*present) for present in product((False, True), repeat=3)}
 """The statements that store events, for each combination of events with or without idempotency keys, chosen IDs and
-object IDs. Each statement returns the numbers in the order of the events."""
+object IDs.
+
+Each statement returns the event numbers in the order of the events.
+"""
 EVENTS_BY_KEY: Final = """\
 SELECT k.account_seq, k.key, e.seq, e.id, e.created_at, e.type_seq, e.expires_at, e.ordering_key, e.body
 FROM unnest(
@@ -117,10 +120,13 @@ CROSS JOIN LATERAL (
 JOIN events e ON e.seq = found.seq
 """
 EVENTS_BY_OWN_ID: Final = _EVENTS_BY_ID.format(partition="")
-"""The statement that finds events by IDs that the server may have generated. It searches every partition."""
+"""The statement that finds events by IDs that may be from the server. It searches all partitions."""
 EVENTS_BY_FOREIGN_ID: Final = _EVENTS_BY_ID.format(partition=f" AND f.seq < {NUMBERS}")
-"""The statement that finds events by all other IDs. It searches `chosen_event_ids`, and the first partition, whose
-events can be older than that table. A search of every partition would read random pages from disk."""
+"""The statement that finds events by IDs that are not from the server.
+
+It searches `chosen_event_ids` and the first partition, because events of the first partition can be older than this
+table. A search of all partitions would read random pages from disk.
+"""
 # After a partition of events is dropped, some of their chosen IDs remain for a while.
 DELETE_CHOSEN_IDS_WITHOUT_EVENT: Final = """\
 DELETE FROM chosen_event_ids c
@@ -209,11 +215,11 @@ SETTLEMENT_COLUMNS: Final = (
     "event_seq", "endpoint_seq", "fence", "status", "due_at", "attempts_made", "scheduled_attempts", "last_outcome",
     "failed_reason", "completed_at", "replay_seq",
 )  # fmt: skip
-"""The fields of `Settlement` that are parameters $1-$11 of SETTLE."""
+"""The fields of `Settlement` for the parameters $1-$11 of SETTLE."""
 ATTEMPT_COLUMNS: Final = tuple(name for name in AttemptRow._fields if name not in ("event_seq", "endpoint_seq"))
-"""The fields of `AttemptRow` that are parameters $12-$28 of SETTLE. They are NULL for a settlement without an attempt.
+"""The fields of `AttemptRow` for the parameters $12-$28 of SETTLE, which are NULL without an attempt.
 
-$29-$39 are the fields of `HealthRow`. $40 is the process that writes.
+The fields of `HealthRow` are $29-$39. The ID of the process that writes is $40.
 """
 # - If a resend fails, the delivery keeps the reason and time of its earlier status.
 # - A test delivery keeps its trigger.
@@ -309,7 +315,10 @@ SETTLE: Final = {
     for health in (False, True)
 }
 """The statements that write settlements, with or without attempts that replays count, and with or without the health of
-endpoints. Each statement returns the positions, from 1, of the settlements that it has written."""
+endpoints.
+
+Each statement returns the positions of the settlements that it has written, counted from 1.
+"""
 
 # ---- release
 
@@ -358,8 +367,10 @@ RECLAIM_OWNED: Final = _RECLAIM.format(ended="lease_owner = $3")
 # ---- release held deliveries
 
 HELD_LOCK: Final = 0x68656C64
-"""The first number of the advisory locks that a release of held deliveries takes. The second number of a lock is the
-endpoint's number modulo 2**31."""
+"""The first number of the advisory locks for the release of held deliveries.
+
+The second number is the endpoint's number modulo 2**31.
+"""
 # A separate statement takes the lock, so that the next statement sees what the previous holder released.
 # A single statement would use an older snapshot and release too many deliveries.
 LOCK_HELD: Final = f"""\

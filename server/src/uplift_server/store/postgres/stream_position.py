@@ -1,8 +1,9 @@
 """The stream position on PostgreSQL, found from sequences and table locks.
 
-A transaction that inserts into a table locks the table before it gets a sequence number, and holds the lock until it
-ends. If all transactions that held such a lock at a reading of the sequence have ended, all rows up to that number are
-visible. A long transaction with such a lock on these tables delays the position.
+A transaction that inserts into a table first locks the table, then gets a number from the sequence. It holds the lock
+until it ends. After a reading of a sequence, wait until all transactions that held such a lock at that time have ended.
+Then all rows up to the number of the reading are visible. A long transaction that inserts into these tables delays the
+position.
 """
 
 from collections.abc import Sequence
@@ -27,18 +28,21 @@ SELECT_POSITION: Final = (
 
 
 class StreamPositionFinder:
-    """The known stream position, and the transactions that later positions wait for."""
+    """Finds the stream position from readings of the sequences and lock holders."""
 
     def __init__(self) -> None:
         self.stream_position: StreamPosition | None = None
-        """The latest known position. None until the first position is known."""
+        """The latest known stream position. None until one is known."""
         self.given = StreamPosition(0, 0, 0)
-        """The sequences at the latest reading."""
+        """The last numbers of the sequences at the latest reading."""
         self._awaited: list[tuple[StreamPosition, set[str]]] = []
-        """Readings of the sequences, oldest first, each with the transactions that can still use lower numbers."""
+        """Earlier readings, oldest first.
+
+        Each contains the transactions that can still insert rows up to its numbers.
+        """
 
     def note(self, given: StreamPosition, holders: Sequence[str]) -> None:
-        """Add a reading of the sequences and lock holders. Add readings in the order in which they began."""
+        """Add a reading of the sequences and lock holders. Add the readings in the order of their start times."""
         if any(map(lt, given, self.given)):
             # A sequence can restart at a lower number after a crash or failover, so discard earlier readings.
             self.stream_position, self._awaited = None, []

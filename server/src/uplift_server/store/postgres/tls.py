@@ -1,6 +1,6 @@
 """TLS to PostgreSQL with the system's certificate authorities, which the driver does not support.
 
-In all other cases, the driver builds the context. Parameters and files are those of libpq:
+For all other certificate authorities, the driver builds the TLS context. Parameters and files are those of libpq:
 https://www.postgresql.org/docs/current/libpq-ssl.html
 """
 
@@ -16,16 +16,16 @@ from uplift_server.store.errors import Misaddressed
 from uplift_server.store.postgres.connection_errors import unusable_file
 
 SYSTEM: Final = "system"
-"""The value of `sslrootcert` for the system's authorities, since PostgreSQL 16."""
+"""The value of `sslrootcert` for the system's authorities. PostgreSQL 16 introduced this value."""
 _PROTOCOL: Final = "postgresql"
 """The ALPN name of the PostgreSQL protocol."""
 
 
 def uses_system_trust(url: str) -> bool:
-    """Whether to verify the certificate and the host with the system's authorities.
+    """Whether the connection must verify the host's certificate with the system's authorities.
 
-    Raises Misaddressed if the URL disables the verification of the host. Without the verification, anyone with a
-    certificate of such an authority could pose as the host.
+    Raises Misaddressed if the URL uses the system's authorities but does not verify the host name. Anyone with a
+    certificate of such an authority could then pose as the host.
     """
     parameters = _parameters(url)
     is_verified, authority = _find(parameters, "sslmode") == "verify-full", _find(parameters, "sslrootcert", "root.crt")
@@ -35,9 +35,9 @@ def uses_system_trust(url: str) -> bool:
 
 
 def system_trust(url: str) -> ssl.SSLContext:
-    """Build a context that trusts the system's authorities.
+    """Build a TLS context that trusts the system's authorities.
 
-    Raises Misaddressed if the client certificate or the revocation list cannot be used.
+    Raises Misaddressed if the client certificate or the revocation list is not usable.
     """
     parameters = _parameters(url)
     # This context verifies the certificate and the host.
@@ -68,7 +68,7 @@ def _parameters(url: str) -> Mapping[str, str]:
 
 
 def _find(parameters: Mapping[str, str], name: str, file: str | None = None) -> str | None:
-    """Find a parameter in the same places as libpq: the URL, the environment, or a default file."""
+    """Return a parameter or file. Like libpq, search the URL, the environment variables, and the default files."""
     value = parameters.get(name) or os.environ.get(f"PG{name.upper()}")
     if value or file is None:
         return value
