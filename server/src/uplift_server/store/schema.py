@@ -1,7 +1,7 @@
-"""The tables, with types that both databases support. The modules `store.schema_*` define further tables.
+"""The tables, with column types that both databases support. The modules `store.schema_*` define further tables.
 
-Timestamps are integer milliseconds UTC. Rows are joined by integer sequence numbers, which are never public. An ID
-column contains the 16 bytes that the public ID encodes. Secrets and header values are encrypted.
+Timestamps are integers in Unix ms. Rows refer to each other by integer numbers, which are never public. A column `id`
+contains the 16 bytes that the public ID encodes. Secrets and header values are encrypted.
 """
 
 import sqlalchemy as sa

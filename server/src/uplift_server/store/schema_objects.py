@@ -1,4 +1,4 @@
-"""The index of events by the ID of their object."""
+"""The table that indexes events by object ID."""
 
 import sqlalchemy as sa
 

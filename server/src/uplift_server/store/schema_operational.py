@@ -1,4 +1,4 @@
-"""The tables of operational events that are not sent yet, and the trigger that counts failed deliveries."""
+"""The table of operational events that are not yet stored as events, and the trigger that counts failed deliveries."""
 
 from typing import Final
 

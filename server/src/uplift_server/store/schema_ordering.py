@@ -1,11 +1,11 @@
 """The index of ordered deliveries, and the trigger that unblocks the next delivery of an order group.
 
-One delivery of an order group is due, scheduled or leased: it has a due time. The other pending deliveries are blocked:
-they have no due time. When a delivery ends or is held, the trigger gives the first of the other deliveries a due time,
-unless that delivery is held. Therefore, every statement that ends a delivery unblocks the next delivery, even in an
-earlier release.
+At any time, one pending delivery of an order group is due, scheduled or leased. It has a due time. The other pending
+deliveries are blocked: they have no due time. When a delivery ends or is held, the trigger gives a due time to the
+first open delivery of the group, unless that delivery is held. Therefore, every statement that ends a delivery unblocks
+the next delivery, even a statement of an earlier release.
 
-Resends are an exception, because a person requests them: they can be due together with other deliveries of their group.
+Resends are an exception: at a person's request, they can be due together with other deliveries of their group.
 """
 
 from typing import Final

@@ -1,7 +1,8 @@
 """The partitions of events and attempts by time on PostgreSQL.
 
-A partition contains the events of a range of numbers, and the attempts of these events. When a new partition starts,
-the numbers continue at its first number (`store.postgres.partitions`). SQLite has no partitions.
+A partition contains the events of a range of event numbers, and the attempts of these events. When a new partition
+starts, the sequence of event numbers continues at the start of its range (`store.postgres.partitions`). SQLite has no
+partitions.
 """
 
 from typing import Final
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 from uplift_server.store.schema import Uuid, metadata
 
 NUMBERS: Final = 10**12
-"""How many numbers a partition has: enough for a million events per second over 11 days."""
+"""The size of a partition's range of event numbers. It is enough for a million events per second over 11 days."""
 
 event_partitions = sa.Table(
     "event_partitions",
@@ -39,7 +40,7 @@ sa.Index("chosen_event_ids_by_event", chosen_event_ids.c.event_seq)
 
 
 def table_name(table: str, first_seq: int, end_seq: int) -> str:
-    """Return the name of the partition of `events` or `attempts` that has this range of event numbers."""
+    """Return the table name of the partition of `events` or `attempts` with this range of event numbers."""
     return f"{table}_{first_seq // NUMBERS}_{end_seq // NUMBERS}"
 
 

@@ -70,9 +70,9 @@ commands = sa.Table(
 )
 
 CHANNEL: Final = "uplift"
-"""The channel of PostgreSQL notifications between processes."""
+"""The PostgreSQL channel for notifications between processes."""
 CHANGED: Final = "changed"
-"""The notification of new rows in `directory_changes`."""
+"""The text of the notification that `directory_changes` has new rows."""
 _ENDPOINT_COLUMNS: Final = (
     "url", "description", "event_types", "secret", "headers", "rate_limit_per_second", "max_in_flight", "state",
     "disabled_reason", "updated_at", "deleted_at", "previous_secret", "previous_expires_at", "uplift_header_new",
@@ -88,7 +88,10 @@ _WATCHED: Final[dict[str, tuple[str, ...]]] = {
     "endpoints": _ENDPOINT_COLUMNS,
     "replays": ("state", "completed_at", "rate_per_second"),
 }
-"""The cached tables, each with the columns whose changes the triggers record. An empty tuple means all columns."""
+"""The tables that processes cache.
+
+Each has the columns whose changes the triggers record, or an empty tuple for all columns.
+"""
 
 
 def _differs(columns: tuple[str, ...]) -> str:

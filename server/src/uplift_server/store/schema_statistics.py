@@ -1,7 +1,7 @@
-"""The tables of statistics, and the trigger that records changes of delivery status.
+"""The tables of statistics, and the trigger that records status changes of deliveries.
 
-Successful deliveries are counted from their attempts, so they do not need extra writes. The trigger records only the
-rare changes: failed, held, cancelled, released and resent deliveries.
+Successful deliveries are counted by their attempts, so they need no recorded change. The trigger records only less
+frequent changes: failed, held, cancelled, released and resent deliveries.
 """
 
 from typing import Final
@@ -15,7 +15,7 @@ from uplift_server.store.status_triggers import create_status_trigger
 
 
 def _statistics(name: str, bucket: str) -> sa.Table:
-    """Return a table with a row for each bucket of an endpoint, an event type, an account, or all accounts."""
+    """Create a table with one row for each scope (endpoint, event type, account or all accounts) and period."""
     return sa.Table(
         name,
         metadata,

@@ -31,20 +31,20 @@ if TYPE_CHECKING:
 _MIGRATIONS: Final = "uplift_server.store:migrations"
 _SQLITE_URL: Final = "sqlite:///"
 HEAD: Final = max(path.name[:4] for path in Path(__file__).with_name("migrations").glob("versions/[0-9]*.py"))
-"""The newest revision, read from the file names because Alembic would load every migration."""
+"""The newest revision, taken from the file names. Alembic would have to load every migration."""
 _OF_STATEMENTS: Final = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT)
-"""SQLite error codes of faulty statements in a migration. A retry does not help."""
+"""Result codes of SQLite for wrong statements in a migration. A retry does not help."""
 REMEDY_NEWER: Final = "start the release that upgraded the database, or a later one"
 
 
 class UnknownSchema(Exception):
-    """The database has an unknown schema. The message says how to fix it."""
+    """This release does not know the schema of the database. The message says how to fix it."""
 
 
 def current(database: str | Path) -> str | None:
-    """Return the revision of a SQLite file (path or URL), or None if it is missing or empty.
+    """Return the schema revision of a SQLite file (path or URL), or None if the file is missing or empty.
 
-    Raises UnknownSchema for a file of another program, and Unavailable if the file cannot be read.
+    Raises UnknownSchema for a file of another program. Raises Unavailable if the file cannot be read.
     """
     path = _path(database)
     if not path.exists():
@@ -57,10 +57,11 @@ def current(database: str | Path) -> str | None:
 
 
 def upgrade(database: str | Path, *, now_ms: int) -> Path | None:
-    """Upgrade a SQLite file (path or URL) to the current revision in one transaction, or create its tables.
+    """Upgrade a SQLite file (path or URL) to the revision of this release, or create its tables.
 
-    Before an upgrade, the function copies the file. It returns the path of the copy. Raises UnknownSchema for a newer
-    file, and Unavailable if the file cannot be written, without any changes.
+    The function copies the file before an upgrade and returns the path of the copy, or None without an upgrade. Raises
+    UnknownSchema for a newer file. Raises Unavailable if the file cannot be written. After an error, the file is
+    unchanged.
     """
     path = _path(database)
     try:
@@ -115,11 +116,10 @@ def reject_unknown(database: str | Path, revision: str) -> None:
 
 
 def needed_release(revision: str) -> str | None:
-    """Return the oldest release that works with the schema after an upgrade from a revision.
+    """Return the oldest release that works with the schema after an upgrade from `revision`.
 
-    Return None if all earlier releases work with the schema.
-
-    Migrations that break earlier releases define `needs_release` (see CONTRIBUTING.md).
+    Return None if all earlier releases work with the new schema. A migration that breaks earlier releases defines
+    `needs_release` (see CONTRIBUTING.md).
     """
     from alembic.script import ScriptDirectory  # noqa: PLC0415
 
@@ -129,12 +129,15 @@ def needed_release(revision: str) -> str | None:
 
 
 def release_order(release: str) -> tuple[int, ...]:
-    """Return the sort key of a release: the numbers of `1.2.3` without a suffix."""
+    """Return the numbers of a release as a sort key, without a suffix: `1.2.3rc1` becomes (1, 2, 3)."""
     return tuple(int(number) for number in re.findall(r"\d+", release)[:3])
 
 
 def _back_up(raw: sqlite3.Connection, path: Path, revision: str, now_ms: int) -> Path:
-    """Copy the database durably into its directory, with SQLite, so that the copy includes the write-ahead log."""
+    """Copy the database into its directory before an upgrade. Return the path.
+
+    SQLite makes the copy, so that it includes the write-ahead log.
+    """
     timestamp = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
     copy = path.with_name(f"{path.name}.before-{re.sub(r'[^A-Za-z0-9_.]', '_', revision)}-{timestamp}")
     # Rename the copy when it is complete, so that a partial copy is never used as a backup.
@@ -153,9 +156,10 @@ def _back_up(raw: sqlite3.Connection, path: Path, revision: str, now_ms: int) ->
 
 
 def create(connection: Connection) -> None:
-    """Create the tables of an empty database from the models. A test compares them with the migrations.
+    """Create the tables of an empty database from their definitions in `store.schema`.
 
-    This function does not import Alembic, whose import takes 14 MiB and half a second.
+    A test compares these tables with the result of the migrations. This function does not import Alembic, because the
+    import takes 14 MiB and half a second.
     """
     metadata.create_all(connection, checkfirst=False)
     connection.exec_driver_sql(
@@ -178,7 +182,7 @@ def _in_transaction(raw: sqlite3.Connection, work: Callable[[Connection], None])
 
 
 def run(connection: Connection, revision: str = HEAD) -> None:
-    """Run the migrations up to a revision within the caller's transaction."""
+    """Run the migrations up to a revision, in the caller's transaction."""
     from alembic import command  # noqa: PLC0415
 
     # SQLAlchemy begins a transaction with the first statement. Alembic then leaves the transaction to the caller.

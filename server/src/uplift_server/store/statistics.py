@@ -39,30 +39,40 @@ from uplift_server.store.tallies import NewRows, RowKey, Tally, add_to, summed
 
 PREFIX: Final = "numbers."
 EVENTS_COUNTED: Final = f"{PREFIX}events"
-"""The name of the server value with the number of the last event whose deliveries are counted."""
+"""The name of the server value: the number of the last event whose deliveries are counted."""
 ATTEMPTS_COUNTED: Final = f"{PREFIX}attempts"
-"""The name of the server value with the number of the last counted attempt."""
+"""The name of the server value: the number of the last counted attempt."""
 _BEGAN: Final = f"{PREFIX}began"
-"""The name of the server value with the number of the last event that is older than the statistics. The event and all
-earlier events are never counted."""
+"""The name of the server value: the number of the last event before the statistics began.
+
+This event and all earlier events are never counted.
+"""
 BATCHES_COUNTED: Final = f"{PREFIX}turn"
-"""The name of the server value with the number of batches. Copying rows also increases this number, which invalidates a
-batch in progress."""
+"""The name of the server value: the number of batches.
+
+When a partition is replaced by a copy, the number also increases, which invalidates a batch in progress.
+"""
 TOTALS_COUNTED: Final = f"{PREFIX}totals"
-"""The name of the server value that is 1 while `delivery_totals` is exact. An earlier release deletes the value with
-its first batch."""
+"""The name of the server value: 1 while `delivery_totals` is exact.
+
+An earlier release deletes this value with its first batch.
+"""
 VALUES: Final = (EVENTS_COUNTED, ATTEMPTS_COUNTED, _BEGAN, BATCHES_COUNTED, TOTALS_COUNTED)
 _NO_END: Final = 2**62
 MINUTES_KEPT_MS: Final = 90 * MINUTE_MS
-"""How long the statistics of a minute are kept, in ms. The longest period that uses them is 1 hour."""
+"""How long the server keeps the statistics of a minute, in ms.
+
+The longest period with statistics by minute is 1 hour.
+"""
 MINUTE_ROWS_DELETED_MAX: Final = 5_000
-"""The maximum number of minute rows that a batch deletes."""
+"""The maximum number of expired minute rows that one batch deletes."""
 
 
 class Scope(NamedTuple):
-    """An endpoint, all endpoints of an account (`endpoint_seq` 0), or all accounts (both 0).
+    """The scope of statistics: an endpoint, an account (`endpoint_seq` is 0), or all accounts (both are 0).
 
-    A negative `endpoint_seq` is the number of an event type. The rows of an event type count only deliveries, by hour.
+    With a negative `endpoint_seq`, the scope is an event type, whose number is the positive value. The statistics of an
+    event type contain only deliveries, by hour.
     """
 
     account_seq: int
@@ -70,7 +80,7 @@ class Scope(NamedTuple):
 
     @classmethod
     def of_type(cls, account_seq: int, type_seq: int) -> "Scope":
-        """Return the scope of an event type in an account, or in all accounts (0)."""
+        """Return the scope of an event type in an account. Use the account number 0 for all accounts."""
         return cls(account_seq, -type_seq)
 
 
@@ -78,36 +88,37 @@ ALL_ACCOUNTS: Final = Scope(0, 0)
 
 
 _Totals = Sequence[tuple[int, int, int]]
-"""The endpoint, the number of pending deliveries and the number of held deliveries, for each endpoint."""
+"""For each endpoint: its number, the number of pending deliveries, and the number of held deliveries."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A counted batch: its rows, and the start of the next batch."""
+    """A counted batch: the rows to write, and the positions where the next batch starts."""
 
     hours: NewRows
     minutes: NewRows
     totals: _Totals
-    """The changes of `delivery_totals`, or its complete content if `delivery_totals` is not exact."""
+    """The changes of `delivery_totals`, or its new content if the stored totals are not exact."""
     minutes_from: int
-    """The first minute to keep (Unix ms). Rows of earlier minutes are deleted."""
+    """The time (Unix ms) of the first minute to keep. `save` deletes rows of earlier minutes."""
     positions: Mapping[str, int]
-    """The server values when the batch was read."""
+    """The stored server values when the batch was counted."""
     next_positions: Mapping[str, int]
     changes_through: int
-    """The number of the last change of status that was read. `save` deletes the changes up to this number."""
+    """The number of the last counted change of status. `save` deletes the changes up to this number."""
     more: bool
-    """Whether there are more rows to count."""
+    """Whether more rows are left to count."""
 
     def encode(self, rows: int) -> bool:
-        """Prepare up to `rows` more rows for `save`. Return whether rows are left."""
+        """Encode up to `rows` more rows for `save`. Return whether rows are left to encode."""
         return self.hours.encode(rows) or self.minutes.encode(rows)
 
 
 def by_bucket(
     connection: Connection, scopes: Iterable[Scope], *, since: int, until: int = _NO_END, minutes: bool = False
 ) -> dict[Scope, list[tuple[int, Statistics]]]:
-    """Return the statistics of each scope by hour or minute, from `since` to `until` (exclusive, Unix ms)."""
+    """Return the statistics of each scope by hour or minute, from `since` (inclusive) to `until` (exclusive), in Unix
+    ms."""
     found: dict[Scope, list[tuple[int, Statistics]]] = {scope: [] for scope in scopes}
     statement = (sql.MINUTES if minutes else sql.HOURS).between[connection.dialect.name]
     for row in connection.execute(statement, {"scopes": json.dumps(list(found)), "since": since, "until": until}):
@@ -116,9 +127,9 @@ def by_bucket(
 
 
 def sums(connection: Connection, scopes: Collection[Scope], *, since: int, until: int) -> dict[Scope, Statistics]:
-    """Return the sums of the counts of each scope from `since` to `until` (exclusive, Unix ms).
+    """Return the total counts of each scope, from `since` (inclusive) to `until` (exclusive), in Unix ms.
 
-    The sums do not include outcomes or durations. Scopes without statistics are absent.
+    The counts do not include outcomes or durations. Scopes without statistics are absent.
     """
     values = {"scopes": json.dumps(list(scopes)), "since": since, "until": until}
     return {
@@ -130,9 +141,10 @@ def sums(connection: Connection, scopes: Collection[Scope], *, since: int, until
 def count(
     connection: Connection, stream_position: StreamPosition, *, now: int, rows: int, changes: int
 ) -> Counted | None:
-    """Count new rows up to the stream position: about `rows` deliveries and attempts, and up to `changes` changes.
+    """Count a batch of new rows up to the stream position, without any writes. `save` writes the result.
 
-    Write nothing: `save` writes the result. `now` is in Unix ms. Return None if there is nothing new.
+    The batch contains up to about `rows` deliveries and attempts, and up to `changes` changes of status. `now` is in
+    Unix ms. Return None if there is nothing to count.
     """
     stored = server_values.get(connection, VALUES)
     batch = _batch(connection, stored, stream_position, rows=rows, changes=changes)
@@ -162,7 +174,7 @@ def count(
 
 
 def save(connection: Connection, counted: Counted) -> bool:
-    """Write a batch. Return False without any changes if another batch was written since it was read."""
+    """Write a batch. Return False without any changes if another batch was written after this batch was counted."""
     server_values.lock(connection, PREFIX)
     if server_values.get(connection, VALUES) != counted.positions:
         return False
@@ -188,7 +200,7 @@ def save(connection: Connection, counted: Counted) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """The events, attempts and changes that a batch counts, as ranges of their numbers."""
+    """The ranges of the numbers of events, attempts and changes that a batch counts."""
 
     began: int
     events_after: int
@@ -199,7 +211,7 @@ class _Batch:
     changes_through: int
     more: bool
     has_later: bool
-    """Whether there are attempts or changes after the stream position."""
+    """Whether attempts or changes exist beyond the stream position."""
 
 
 def _batch(
@@ -235,7 +247,7 @@ def _batch(
 
 
 def _nth(connection: Connection, column: sa.Column[int], after: int, count: int) -> int | None:
-    """Return the value in the row that is `count` rows after the value `after`, or None if there are fewer rows."""
+    """Return the value of the `count`th row after the value `after`, or None if there are fewer rows."""
     query = sa.select(column).where(column > after).order_by(column).offset(count - 1).limit(1)
     return connection.scalars(query).first()
 
@@ -246,14 +258,14 @@ def _nth(connection: Connection, column: sa.Column[int], after: int, count: int)
 _COUNTED_AS: Final[dict[Status, int]] = {
     status: COUNT_FIELDS.index(status.text) for status in Status if status is not Status.PENDING
 }
-"""The position of each status in the counts. The number of pending deliveries is the remainder, so it is not stored."""
+"""The index of each status in the counts. Pending has no index, because its number is the rest of the deliveries."""
 _DELIVERIES_OF, _ATTEMPTS_OF, _FIRST_OF, _FIRST_DELIVERED_OF = map(
     COUNT_FIELDS.index, ("deliveries", "attempts", "first_attempts", "first_delivered")
 )
 
 
 def _tallied(connection: Connection, batch: _Batch) -> tuple[dict[RowKey, Tally], dict[RowKey, Tally]]:
-    """Return the counts of endpoints by minute and the counts of event types by minute that the batch adds."""
+    """Return the tallies of endpoints by minute, and the tallies of event types by minute, for a batch."""
     own: defaultdict[RowKey, Tally] = defaultdict(Tally)
     by_type: defaultdict[RowKey, Tally] = defaultdict(Tally)
     span = asdict(batch)
@@ -285,7 +297,10 @@ def _tallied(connection: Connection, batch: _Batch) -> tuple[dict[RowKey, Tally]
 def _subtract(
     connection: Connection, span: Mapping[str, int], own: dict[RowKey, Tally], by_type: dict[RowKey, Tally]
 ) -> None:
-    """Subtract the attempts and changes in a range from the tallies, because a later batch counts them."""
+    """Subtract the effect of later attempts and changes from the tallies. A later batch counts this effect.
+
+    `span` is the range of the later attempts and changes.
+    """
     for key, event_type, n in _created(connection, span):
         for tally in _of(own, by_type, key, event_type):
             tally.counts[_DELIVERIES_OF] -= n
@@ -295,14 +310,14 @@ def _subtract(
 
 
 def _of(own: dict[RowKey, Tally], by_type: dict[RowKey, Tally], key: RowKey, event_type: int | None) -> Sequence[Tally]:
-    """Return the tally of an endpoint, and the tally of the event type if the type is known."""
+    """Return the tally of an endpoint, and, if the event type is known, the tally of the event type."""
     return [own[key]] if event_type is None else [own[key], by_type[key._replace(endpoint_seq=-event_type)]]
 
 
 def _beyond(batch: _Batch, began: int) -> Mapping[str, int]:
-    """Return the range of attempts and changes after the batch.
+    """Return the range of the attempts and changes after the batch, for the deliveries of counted events.
 
-    The range applies to events after `began` and up to the last event of the batch.
+    The counted events are those after `began` and up to the last event of the batch.
     """
     return {
         "began": began,
@@ -315,19 +330,19 @@ def _beyond(batch: _Batch, began: int) -> Mapping[str, int]:
 
 
 def _created(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[RowKey, int | None, int]]:
-    """Yield the number of deliveries that replays created for events after `began` and up to `events_after`.
+    """Yield the number of deliveries that replays created for earlier events, by endpoint, minute and event type.
 
-    Yield one number for each endpoint, minute and event type. The type is None if it is unknown.
+    The type is None if it is unknown. The earlier events are those after `began` and up to `events_after`.
     """
     for minute, account, endpoint, event_type, n in sql.read_rows(connection, sql.COUNT_CREATED, span):
         yield RowKey(account, endpoint, minute * MINUTE_MS), event_type, n
 
 
 def _moves(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[RowKey, int | None, Status, int]]:
-    """Yield the changes of the counts by status that the attempts and status changes in a range cause.
+    """Yield the effects of the attempts and status changes of a range on the counts by status.
 
-    Each change has its event type, or None if the type is unknown. Only events after `began` and up to `events_after`
-    count.
+    Each effect has an endpoint, a minute, an event type (None if unknown), a status and a number to add. Only the
+    deliveries of events after `began` and up to `events_after` are included.
     """
     for minute, account, endpoint, event_type, n in sql.read_rows(connection, sql.COUNT_DELIVERED, span):
         yield RowKey(account, endpoint, minute * MINUTE_MS), event_type, Status.DELIVERED, n
@@ -344,14 +359,14 @@ def _by_hour(own: Mapping[RowKey, Tally]) -> dict[RowKey, Tally]:
 
 
 def _with_sums(own: Mapping[RowKey, Tally]) -> dict[RowKey, Tally]:
-    """Add the sums of each account and over all accounts to the tallies of endpoints."""
+    """Add the total of each account, and the total of all accounts, to the tallies of endpoints."""
     accounts = summed((RowKey(account, 0, at), tally) for (account, _, at), tally in own.items())
     everything = summed((RowKey(0, 0, at), tally) for (_, _, at), tally in accounts.items())
     return {**own, **accounts, **everything}
 
 
 def _with_all_accounts(by_type: Mapping[RowKey, Tally]) -> dict[RowKey, Tally]:
-    """Add the sums over all accounts to the tallies of event types."""
+    """Add the total of each event type over all accounts to the tallies of event types."""
     return {**by_type, **summed((RowKey(0, negative, at), tally) for (_, negative, at), tally in by_type.items())}
 
 
@@ -359,7 +374,7 @@ def _with_all_accounts(by_type: Mapping[RowKey, Tally]) -> dict[RowKey, Tally]:
 
 
 def _changes_of_totals(own: Mapping[RowKey, Tally]) -> _Totals:
-    """Return the changes of the numbers of pending and held deliveries of each endpoint."""
+    """Return how the numbers of pending and held deliveries of each endpoint change."""
     pending: Counter[int] = Counter()
     held: Counter[int] = Counter()
     for key, tally in own.items():
@@ -370,9 +385,9 @@ def _changes_of_totals(own: Mapping[RowKey, Tally]) -> _Totals:
 
 
 def _recounted_totals(connection: Connection, batch: _Batch) -> _Totals:
-    """Count the open deliveries of each endpoint, with their statuses at the end of the batch.
+    """Count the open deliveries of each endpoint, in their state at the end of the batch.
 
-    The count reads all open deliveries. It is necessary only after the upgrade from a release without totals.
+    This function reads all open deliveries. It runs only after an upgrade from a release that had no totals.
     """
     found: Counter[tuple[int, Status]] = Counter()
     span = {"began": batch.began, "events_through": batch.events_through}

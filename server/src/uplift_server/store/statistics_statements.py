@@ -1,4 +1,4 @@
-"""The statements that count and read statistics, for both engines."""
+"""The statements that count, store and read statistics, for both engines."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,17 +14,17 @@ from uplift_server.store import status_sql
 from uplift_server.store.status_sql import CREATED, TEST
 
 KEY_COLUMNS: Final = ("account_seq", "endpoint_seq", "at")
-"""The key columns of a row."""
+"""The key columns of a row of statistics."""
 
 Statements = Mapping[str, sa.TextClause]
-"""The variants of one statement, one for each engine."""
+"""The variants of a statement, by the name of the database: `sqlite` and `postgresql`."""
 
 
 def _listed(columns: Sequence[str], texts: Mapping[str, str] | str) -> Statements:
-    """Return a query for `read_rows`. On SQLite, its result is one JSON list of lists.
+    """Build a query for `read_rows`. On SQLite, the query returns all rows as one JSON list of lists.
 
-    The driver of SQLite releases the interpreter lock for every row. While the event loop is busy, a query of a
-    thousand rows would delay the loop and the query a thousand times.
+    The SQLite driver releases the interpreter lock for every row. While the event loop is busy, a query with a thousand
+    rows would wait for the lock a thousand times.
     """
     by_dialect = {"sqlite": texts, "postgresql": texts} if isinstance(texts, str) else texts
     listed = f"SELECT json_group_array(json_array({', '.join(columns)})) FROM ({by_dialect['sqlite']})"  # noqa: S608
@@ -32,7 +32,7 @@ def _listed(columns: Sequence[str], texts: Mapping[str, str] | str) -> Statement
 
 
 def read_rows(connection: Connection, query: Statements, values: Mapping[str, object]) -> Iterable[Sequence[Any]]:
-    """Return the rows of a query from `_listed`. Each row is a sequence in the order of the columns."""
+    """Run a query that `_listed` has built. Return its rows, each with its values in the order of the columns."""
     found = connection.execute(query[connection.dialect.name], values)
     return json.loads(found.scalar_one()) if connection.dialect.name == "sqlite" else found
 
@@ -143,7 +143,10 @@ _LISTS: Final = {
 
 
 def _joined(table: str, columns: str, lists: str, *, by: Sequence[str], more: str = "") -> dict[str, str]:
-    """Return the statements that find rows of a table. Their parameter is a JSON list of values of the columns `by`."""
+    """Return the statements that join a table with the parameter `lists`.
+
+    The parameter is a JSON list. Each item is a list with values of the columns `by`.
+    """
     texts = {}
     for dialect, (rows, join, item) in _LISTS.items():
         found = " AND ".join(f"r.{column} = {item.format(place)}" for place, column in enumerate(by))
@@ -190,7 +193,7 @@ DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _VALUES)}
 
 @dataclass(frozen=True, slots=True)
 class TableStatements:
-    """The statements of a table of statistics, each with a variant for every engine."""
+    """The statements of a table of statistics, each with a variant for both databases."""
 
     between: Statements
     at: Statements
@@ -198,7 +201,7 @@ class TableStatements:
 
     @classmethod
     def of(cls, table: str) -> "TableStatements":
-        """Build the statements of a table."""
+        """Build the statements of the table with this name."""
         return cls(_rows_between(table), _rows_at(table), _put_rows(table))
 
 

@@ -1,6 +1,7 @@
-"""SQL conditions on the status of deliveries, with the numbers of `core.lifecycle`.
+"""SQL conditions on the status of deliveries. They contain the status numbers of `core.lifecycle`.
 
-Partial indexes have these conditions. A statement uses such an index if it repeats the condition literally.
+The partial indexes have these conditions. A database uses such an index only if the statement repeats its condition
+literally.
 """
 
 from typing import Final
@@ -14,12 +15,12 @@ FAILED: Final = int(Status.FAILED)
 HELD: Final = int(Status.HELD)
 CANCELLED: Final = int(Status.CANCELLED)
 CREATED: Final = -1
-"""The old status in `delivery_changes` for a delivery that a replay created for an earlier event."""
+"""The old status in `delivery_changes` when a replay has created the delivery. Such a delivery had no old status."""
 SCHEDULE: Final = int(Trigger.SCHEDULE)
 REPLAY: Final = int(Trigger.REPLAY)
 TEST: Final = int(Trigger.TEST)
 OPEN: Final = ", ".join(str(int(status)) for status in lifecycle.OPEN)
-"""The numbers of the statuses pending and held, for `IN`."""
+"""The numbers of the open statuses (pending and held) for an `IN` list."""
 
 
 def waiting(alias: str = "") -> str:
@@ -40,7 +41,7 @@ def held(alias: str = "") -> str:
 
 
 def blocked(alias: str = "") -> str:
-    """Return the condition for deliveries that wait for an earlier delivery of their order group."""
+    """Return the condition for blocked deliveries, which wait for an earlier delivery of their order group."""
     return f"{waiting(alias)} AND {_prefix(alias)}due_at IS NULL"
 
 

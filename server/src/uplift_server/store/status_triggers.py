@@ -1,4 +1,4 @@
-"""Triggers that run after the status of a delivery changes, including changes by servers of an earlier release."""
+"""Triggers that run after a status change of a delivery, even if a server of an earlier release changed the status."""
 
 import sqlalchemy as sa
 
@@ -6,7 +6,7 @@ from uplift_server.store.schema import metadata
 
 
 def create_status_trigger(name: str, *, condition: str, statement: str, lock: str = "") -> None:
-    """Create a trigger after the tables are created. On PostgreSQL, the trigger runs `lock` before `statement`."""
+    """Define a trigger that is created after the tables. On PostgreSQL, it runs `lock` before `statement`."""
     event = "AFTER UPDATE OF status ON deliveries"
     function = (
         f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {lock}{statement} RETURN NULL; END $$"

@@ -1,23 +1,23 @@
-"""The stream position: the numbers up to which no more rows can appear.
+"""The stream position: the numbers up to which all rows are visible.
 
-On PostgreSQL, a row can be committed after a row with a higher number. Readers that read rows in the order of
-their numbers and never go back stop at the stream position, so that they do not miss rows.
+On PostgreSQL, a row can be committed after a row with a higher number. Some readers read rows in the order of their
+numbers and never go back. These readers stop at the stream position, so that they do not miss rows.
 """
 
 from typing import Final, NamedTuple
 
 
 class StreamPosition(NamedTuple):
-    """The position in each table. Read the position before the rows."""
+    """The highest safe number of each table. Read the stream position before you read the rows."""
 
     events: int
     attempts: int
     changes: int
-    """The position in `delivery_changes`."""
+    """The highest safe number of `delivery_changes`."""
 
 
 STREAM_POSITION_MAX: Final = StreamPosition(*[2**63 - 1] * len(StreamPosition._fields))
-"""A position that includes all rows.
+"""A stream position that includes all rows.
 
-On SQLite, the position is always this one: one writer assigns numbers in the order of commits, so readers do not miss
-rows."""
+SQLite always uses this position, because its only writer assigns numbers in the order of commits.
+"""

@@ -1,4 +1,4 @@
-"""Statistics rows during a count: the tally that a batch adds to each row, and the new values of the row."""
+"""Statistics rows during a count: the tally that a batch adds to a row, and the new values of the row."""
 
 import json
 from collections import defaultdict
@@ -10,7 +10,7 @@ from uplift_server.core.operations.statistics import COUNT_FIELDS, parse_sparse,
 
 
 class RowKey(NamedTuple):
-    """The key of a row: a scope and the start of its hour or minute (Unix ms), in the order of KEY_COLUMNS."""
+    """The key of a row: a scope, and the start of the hour or minute (Unix ms). The order is that of KEY_COLUMNS."""
 
     account_seq: int
     endpoint_seq: int
@@ -24,7 +24,7 @@ StoredRow = tuple[Sequence[int], str, str]
 class Tally:
     """The counts that a batch adds to a row.
 
-    The counts are plain lists and dictionaries, because a batch has thousands of tallies.
+    They are plain lists and dictionaries to save time and memory, because a batch has thousands of tallies.
     """
 
     __slots__ = ("counts", "durations", "moves", "outcomes")
@@ -32,13 +32,13 @@ class Tally:
     def __init__(self) -> None:
         self.counts = [0] * len(COUNT_FIELDS)
         self.moves = [0] * len(COUNT_FIELDS)
-        """Changes to the counts by status, for deliveries that were counted before."""
+        """Changes of the counts by status, for deliveries that an earlier batch counted."""
         self.outcomes: dict[int, int] = {}
         self.durations: dict[int, int] = {}
 
     @classmethod
     def sum(cls, parts: Sequence["Tally"]) -> "Tally":
-        """Return the sum of tallies, or the tally itself if there is only one."""
+        """Return the sum of the tallies. A single tally is returned itself, not a copy."""
         if len(parts) == 1:
             return parts[0]
         found = cls()
@@ -51,11 +51,17 @@ class Tally:
 
     @property
     def adds(self) -> bool:
-        """Whether the tally can create a row. If the tally has only moves, retention has deleted the row."""
+        """Whether the tally may create a row.
+
+        A tally with only moves may not, because retention has deleted its row.
+        """
         return any(self.counts)
 
     def added_to(self, before: StoredRow | None) -> tuple[int | str, ...]:
-        """Return the new values of the row after adding this tally to `before`."""
+        """Return the values of a row after this tally is added.
+
+        `before` is the stored row, or None if there is none.
+        """
         if before is None:
             # A replay can add deliveries to a new row. The changes of their status are in `moves`.
             return (*map(add, self.counts, self.moves), sparse_text(self.outcomes), sparse_text(self.durations))
@@ -68,7 +74,7 @@ class Tally:
 
 
 def summed(parts: Iterable[tuple[RowKey, Tally]]) -> dict[RowKey, Tally]:
-    """Return the sum of the tallies of each key."""
+    """Sum the tallies that have the same key. Return one tally for each key."""
     grouped: defaultdict[RowKey, list[Tally]] = defaultdict(list)
     for key, tally in parts:
         grouped[key].append(tally)
@@ -90,9 +96,9 @@ def _merged(text: str, more: Mapping[int, int]) -> str:
 
 
 class NewRows:
-    """The new values of rows, as JSON for a statement.
+    """The new values of rows, encoded as JSON for a statement.
 
-    The values are encoded in parts, so that the event loop is not blocked.
+    The caller encodes the rows in parts, so that the event loop is not blocked.
     """
 
     def __init__(self, tallies: Mapping[RowKey, Tally], stored: Mapping[RowKey, StoredRow]) -> None:
@@ -101,7 +107,7 @@ class NewRows:
         self._encoded: list[str] = []
 
     def encode(self, count: int) -> bool:
-        """Encode up to `count` more rows. Return whether rows are left."""
+        """Encode up to `count` more rows. Return whether rows are left to encode."""
         part, self._left = self._left[-count:], self._left[:-count]
         if part:
             rows = [(*key, *tally.added_to(self._stored.get(key))) for key, tally in part]
@@ -109,6 +115,6 @@ class NewRows:
         return bool(self._left)
 
     def json(self) -> str | None:
-        """Return all rows, each as a list of its key and values. None if there are no rows."""
+        """Return all rows as a JSON list, or None if there are no rows. Each row is a list of its key and values."""
         self.encode(len(self._left))
         return f"[{','.join(self._encoded)}]" if self._encoded else None

@@ -1,7 +1,7 @@
-"""Test events, each with one delivery that is attempted once, immediately.
+"""Test events. Each has one delivery, which the server attempts once and immediately.
 
-The trigger of a test delivery never changes. The delivery is stored as failed, and leased like a resend in the same
-transaction. If the attempt is not possible, the delivery returns to failed.
+The delivery is stored as failed, and leased in the same transaction, like a resend. If the attempt is not possible, the
+delivery is failed again. The trigger of a test delivery never changes.
 """
 
 import sqlalchemy as sa
@@ -19,7 +19,7 @@ _FIRST_FENCE = 1
 
 
 def new_delivery(endpoint_seq: int) -> NewDelivery:
-    """Return the delivery of a test event before its lease."""
+    """Return the delivery to store with a test event, before `begin` leases it."""
     return NewDelivery(endpoint_seq, Status.FAILED, None)
 
 
@@ -32,7 +32,7 @@ def begin(
     process_id: int,
     wrong_signature: bool = False,
 ) -> LeasedDelivery:
-    """Lease the delivery of a test event that was stored in this transaction."""
+    """Lease the delivery of a test event. The current transaction must have stored the event."""
     [delivery] = event.deliveries
     leased = LeasedDelivery(
         event_seq=event_seq,
@@ -71,9 +71,9 @@ def begin(
 def get_result(
     connection: Connection, account_seq: int, event_id: bytes, endpoint_id_tail: bytes
 ) -> tuple[Delivery, Attempt | None] | None:
-    """Return the delivery of a test, and its attempt if the attempt has ended.
+    """Return the delivery of a test event, and its attempt, or None until the attempt has ended.
 
-    Return None if retention has deleted the test.
+    Return None instead of both if retention has deleted the test event.
     """
     for delivery in find(connection, account_seq, event_id, endpoint_id_tail):
         attempts = page_of_delivery(connection, delivery.event_seq, delivery.endpoint_seq, PageRequest(1)).items

@@ -12,7 +12,10 @@ from uplift_server.store.statistics import TOTALS_COUNTED, VALUES
 
 
 class OpenCounts(NamedTuple):
-    """The numbers of an endpoint's open deliveries, without tests and deliveries that are older than the statistics."""
+    """The numbers of open deliveries of an endpoint.
+
+    They do not include test deliveries, or deliveries of events before the statistics began.
+    """
 
     pending: int
     held: int
@@ -22,9 +25,10 @@ NO_OPEN: OpenCounts = OpenCounts(0, 0)
 
 
 def read(connection: Connection, endpoint_seqs: Collection[int] | None = None) -> dict[int, OpenCounts] | None:
-    """Return the counts of these endpoints, or of all endpoints if None, by endpoint number.
+    """Return the numbers of open deliveries by endpoint number.
 
-    Endpoints without open deliveries are absent. Return None until the first count after an upgrade.
+    If `endpoint_seqs` is None, return all endpoints. Endpoints without open deliveries are absent. Return None until
+    the first count after an upgrade.
     """
     counted = server_values.get(connection, VALUES)
     # An upgraded database has stored positions but no totals yet. A new database has no positions and no totals.

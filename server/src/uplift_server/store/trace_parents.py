@@ -1,4 +1,4 @@
-"""Trace contexts of events. The server stores a trace context if the sender sets one while tracing is enabled."""
+"""Trace contexts of events. The server stores the trace context of a request while tracing is enabled."""
 
 from collections.abc import Collection, Mapping
 from typing import Final
@@ -15,14 +15,14 @@ _PUT: Final = sa.text(
 
 
 def put(connection: Connection, found: Mapping[int, str]) -> None:
-    """Store trace contexts by event number. The call can be repeated."""
+    """Store trace contexts by event number. A repeated call changes nothing."""
     rows = [{"event_seq": seq, "traceparent": text} for seq, text in found.items()]
     if rows:
         connection.execute(_PUT, rows)
 
 
 def of_events(connection: Connection, event_ids: Collection[bytes]) -> dict[bytes, str]:
-    """Return the trace contexts of events, by event ID."""
+    """Return the stored trace contexts of events, by event ID."""
     query = (
         sa.select(events.c.id, trace_parents.c.traceparent)
         .join_from(events, trace_parents, trace_parents.c.event_seq == events.c.seq)

@@ -1,8 +1,8 @@
 """Transfer of all data from a SQLite file to an empty PostgreSQL database.
 
-Tables are copied in batches, in the order of their keys. The target stores the progress in the transaction of each
-batch, so an interrupted transfer can continue. The progress table is dropped after the comparison. Until then, servers
-do not start on the target. The caller holds the file lock.
+The function copies tables in batches, in the order of their keys. The target stores the progress in the transaction of
+each batch, so an interrupted transfer can continue. Servers do not start on the target while the progress table exists.
+The function drops this table after both databases are compared. The caller must hold the file lock.
 """
 
 import ast
@@ -23,7 +23,7 @@ from uplift_server.store.sqlite.connection import unavailable
 from uplift_server.store.transfer_tables import TRANSFER_TABLES, Checksum, Key, TransferTable, quoted
 
 COMPARE_BATCH_ROWS: Final = 500
-"""Maximum number of target rows in memory at one time, including their bodies."""
+"""Maximum number of rows of the target that the comparison reads at a time, including their bodies."""
 _NO_TIMEOUTS: Final = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0"
 _CREATE_PROGRESS: Final = (
     f"CREATE TABLE {TRANSFER_TABLE} (name text PRIMARY KEY, source text NOT NULL, after_key text, rows bigint NOT NULL)"
@@ -32,12 +32,12 @@ _HOW_TO_RESTART: Final = "drop the target database, create it again, then repeat
 
 
 class CannotTransfer(Exception):
-    """The transfer is not possible. The message says how to fix it."""
+    """The server cannot transfer the data. The message says how to fix it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The progress of the transfer in one table."""
+    """The progress of one table: the rows that are copied or compared so far, and all rows."""
 
     step: Literal["copying", "comparing"]
     table: str
@@ -47,20 +47,20 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Transferred:
-    """A table that was transferred and compared."""
+    """A table whose transfer is complete and compared."""
 
     table: str
     rows: int
     checksum: str
     characters_replaced: int
-    """Number of replaced NUL characters, which PostgreSQL cannot store in text."""
+    """Number of NUL characters that were replaced, because PostgreSQL cannot store them in text."""
 
 
 async def transfer(path: Path, url: str, on_progress: Callable[[Progress], None]) -> list[Transferred]:
-    """Copy all tables of a SQLite file into a PostgreSQL database, and compare both.
+    """Copy all tables of a SQLite file to a PostgreSQL database, and compare both.
 
-    Raises CannotTransfer, UnknownSchema, Unavailable and Rejected. After an interruption, another call continues after
-    the copied rows.
+    After an interruption, another call continues after the rows that are already copied. Raises CannotTransfer,
+    UnknownSchema, Unavailable or Rejected.
     """
     revision = schema_version.current(path)
     if revision != schema_version.HEAD:
@@ -105,7 +105,7 @@ async def _transfer(
 
 
 async def _prepare(url: str) -> None:
-    """Create the tables of an empty target. Raises CannotTransfer if existing tables belong to another release."""
+    """Create the tables if the target is empty. Raises CannotTransfer if the tables of another release exist."""
     revision = await postgres_version.current(url)
     if revision not in (None, schema_version.HEAD):
         raise CannotTransfer(
@@ -115,9 +115,9 @@ async def _prepare(url: str) -> None:
 
 
 async def _is_begun(target: Raw, name: str) -> bool:
-    """Whether an earlier transfer can continue.
+    """Whether the target has an unfinished transfer that can continue.
 
-    Raises CannotTransfer if the earlier transfer had another source or release.
+    Raises CannotTransfer if the unfinished transfer has another source or release.
     """
     if await target.fetchval("SELECT to_regclass($1)", TRANSFER_TABLE) is None:
         return False
@@ -133,7 +133,7 @@ async def _is_begun(target: Raw, name: str) -> bool:
 
 
 async def _begin(target: Raw, name: str) -> None:
-    """Create the progress table. Raises CannotTransfer if the target has rows."""
+    """Create the progress table. Raises CannotTransfer if a table of the target has rows."""
     async with target.transaction():
         await target.execute(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")
         for table in metadata.sorted_tables:
@@ -176,7 +176,7 @@ async def _copy(
 async def _compare(
     source: sqlite3.Connection, target: Raw, table: TransferTable, count: int, on_progress: Callable[[Progress], None]
 ) -> Transferred:
-    """Compare all rows of a table in both databases. Raises CannotTransfer if they differ."""
+    """Compare all rows of a table in both databases. Raises CannotTransfer if the rows differ."""
     wanted, found, replaced = Checksum(), Checksum(), 0
     for row, characters in table.rows(source):
         wanted.add(row)
@@ -196,7 +196,7 @@ async def _compare(
 
 
 async def _finish(target: Raw) -> None:
-    """Set the sequences, and allow servers to start."""
+    """Set the sequences of the target, and drop the progress table, so that servers can start."""
     # Update the statistics of the tables. Otherwise, the first statements would be planned for empty tables.
     await target.execute("ANALYZE")
     async with target.transaction():

@@ -1,4 +1,4 @@
-"""The tables of a transfer: order, row format and checksums."""
+"""The tables of a transfer: their order, the format of their rows, and checksums."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -19,15 +19,15 @@ Key = tuple[Any, ...]
 
 BATCH_ROWS_MAX: Final = 5000
 BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
-"""The size in bytes after which a batch ends. The last row can exceed the size, because a body has up to 256 KiB."""
+"""The size in bytes at which a batch ends. The last row may exceed this size, because a body has up to 256 KiB."""
 _DIGEST_BYTES: Final = 16
 _NOT_TRANSFERRED: Final = (processes, duties, directory_changes, told_texts, commands, event_partitions)
-"""Tables that are not transferred: they describe running processes or the database itself."""
+"""Tables that are not transferred, because they describe running processes or the database itself."""
 REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 
 
 class TransferTable:
-    """A table to transfer, whose rows are converted to values that are the same in both databases."""
+    """A table to transfer. Its rows are converted to values that are equal in both databases."""
 
     def __init__(self, table: sa.Table) -> None:
         self.name = table.name
@@ -43,15 +43,18 @@ class TransferTable:
 
     @cached_property
     def select(self) -> str:
-        """The statement that selects all rows in any order."""
+        """The statement that selects all rows of the table, in any order."""
         return f"SELECT {', '.join(map(quoted, self.columns))} FROM {quoted(self.name)}"  # noqa: S608 - contains only constants
 
     def key_of(self, row: Row) -> Key:
-        """Return the primary key of a row."""
+        """Return the primary key of a converted row."""
         return tuple(row[at] for at in self._key)
 
     def batches(self, source: sqlite3.Connection, after: Key | None) -> Iterator[list[Row]]:
-        """Iterate over batches of rows after a key (None for all), in SQLite's order of keys."""
+        """Iterate over batches of converted rows, sorted by key.
+
+        Start after the key `after`, or with the first row if None.
+        """
         condition = "" if after is None else f" WHERE ({self._key_text}) > ({', '.join('?' * len(after))})"
         batch: list[Row] = []
         size = 0
@@ -65,7 +68,7 @@ class TransferTable:
             yield batch
 
     def rows(self, source: sqlite3.Connection) -> Iterator[tuple[Row, int]]:
-        """Yield each row of a SQLite file with the number of its replaced characters."""
+        """Yield each converted row of a SQLite file, with the number of its replaced characters."""
         return map(self._portable, source.execute(self.select))
 
     def count(self, source: sqlite3.Connection) -> int:
@@ -87,10 +90,10 @@ class TransferTable:
 
 
 class EventObjects(TransferTable):
-    """The index of object IDs, whose buckets have another size in the target."""
+    """The index of object IDs. Its buckets have another size in PostgreSQL."""
 
     def key_of(self, row: Row) -> Key:
-        """Return the primary key of a row in the source."""
+        """Return the primary key that a converted row has in the SQLite file."""
         _, object_key, event_seq = row
         return event_seq - event_seq % SQLITE_BUCKET, object_key, event_seq
 
@@ -100,14 +103,14 @@ class EventObjects(TransferTable):
 
 
 class Checksum:
-    """The number of rows, and a checksum that does not depend on their order."""
+    """The number of rows, and a checksum of the rows that does not depend on their order."""
 
     def __init__(self) -> None:
         self.rows = 0
         self._sum = 0
 
     def add(self, row: Sequence[Any]) -> None:
-        """Count a row, and add it to the checksum."""
+        """Count a row, and include it in the checksum."""
         self.rows += 1
         digest = blake2b(repr(tuple(row)).encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES)
         self._sum += int.from_bytes(digest.digest(), "big")
@@ -119,7 +122,7 @@ class Checksum:
 
 
 def quoted(name: str) -> str:
-    """Quote a name in a form that both databases accept."""
+    """Quote a name for both databases."""
     return f'"{name}"'
 
 
