@@ -1,4 +1,4 @@
-"""The server processes on a database, with their heartbeats."""
+"""The server processes of a database, with their heartbeats."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 
 class ProcessEvicted(Conflict):
-    """The process was evicted, and other processes can lease its deliveries."""
+    """The process was evicted. Other processes may lease its deliveries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Process:
     """A server process. Timestamps are Unix ms."""
 
     seq: int
-    """The process ID, which the leases of the process contain."""
+    """The process ID. Each lease contains the ID of its process."""
     role: ProcessRole
     host: str
     pid: int
@@ -35,9 +35,9 @@ class Process:
     started_at: int
     seen_at: int
     delivers: bool
-    """Whether the process is a worker that can own endpoints."""
+    """Whether the process sends deliveries, so that it can own endpoints."""
     view: int
-    """The hash of the workers that the process knows (`core.operations.cluster.membership_hash`)."""
+    """The hash of all workers that the process has last seen (`core.operations.cluster.membership_hash`)."""
     in_flight: int
     in_flight_max: int
     waiting: int
@@ -54,14 +54,14 @@ class Heartbeat(NamedTuple):
 
 
 class ForeignLeases(NamedTuple):
-    """The number of deliveries of an endpoint that other processes have leased."""
+    """The number of deliveries of one endpoint that other processes lease."""
 
     endpoint_seq: int
     leased: int
 
 
 def database_now(connection: Connection) -> float:
-    """Return the current time of the database (Unix ms), not the start time of the transaction."""
+    """Return the current time of the database (Unix ms). The time advances within a transaction."""
     if connection.dialect.name == "sqlite":
         query = "SELECT (julianday('now') - 2440587.5) * 86400000.0"
     else:
@@ -70,9 +70,9 @@ def database_now(connection: Connection) -> float:
 
 
 def join(connection: Connection, role: ProcessRole, *, host: str, pid: int, version: str, now: int) -> int:
-    """Add a process. Return its process ID. The process does not own endpoints before its first heartbeat.
+    """Add a process. Return its process ID. The process owns no endpoints until its first heartbeat.
 
-    Raises UnknownSchema if this version does not work with the schema, and Unavailable while the schema is changing.
+    Raises UnknownSchema if this version does not work with the schema. Raises Unavailable while the schema is changing.
     """
     admission.admit(connection, version)
     query = sa.insert(processes).values(
@@ -82,7 +82,7 @@ def join(connection: Connection, role: ProcessRole, *, host: str, pid: int, vers
 
 
 def record_heartbeat(connection: Connection, seq: int, heartbeat: Heartbeat, *, now: int) -> list[Process]:
-    """Save a heartbeat. Return all processes in the order of their numbers. Raises ProcessEvicted."""
+    """Store the heartbeat of the process `seq`. Return all processes, sorted by ID. Raises ProcessEvicted."""
     change = sa.update(processes).where(processes.c.seq == seq).values(seen_at=now, **heartbeat._asdict())
     if connection.execute(change).rowcount == 0:
         raise ProcessEvicted("the process was evicted because its heartbeat expired")
@@ -92,7 +92,7 @@ def record_heartbeat(connection: Connection, seq: int, heartbeat: Heartbeat, *, 
 def unless_evicted(seq: int, body: Callable[[Connection], R]) -> Callable[[Connection], R]:
     """Wrap a function so that it raises Unavailable if the process was evicted, because its cache may be outdated.
 
-    The process cannot be evicted before the end of the transaction. A `seq` of 0 stands for the only process of a
+    Other transactions cannot evict the process until the end of the transaction. A `seq` of 0 is the only process of a
     database, which cannot be evicted.
     """
     if seq == 0:
@@ -109,14 +109,14 @@ def unless_evicted(seq: int, body: Callable[[Connection], R]) -> Callable[[Conne
 
 
 def list_all(connection: Connection) -> list[Process]:
-    """List all processes in the order of their numbers, including dead processes that are not evicted yet."""
+    """List all processes, sorted by ID. Processes with an expired heartbeat are included until they are evicted."""
     return [_process(row) for row in connection.execute(sa.select(processes).order_by(processes.c.seq))]
 
 
 def list_running_before(connection: Connection, release: str) -> list[Process]:
-    """List the running processes of releases before `release`.
+    """List the running processes whose release is older than `release`.
 
-    Evict dead processes. A process that was only suspended must rejoin.
+    Evict those of them whose heartbeat has expired. If such a process still runs, it must rejoin.
     """
     now = int(database_now(connection))
     earlier = [each for each in list_all(connection) if release_order(each.version) < release_order(release)]
@@ -128,10 +128,10 @@ def list_running_before(connection: Connection, release: str) -> list[Process]:
 
 
 def remove(connection: Connection, seq: int, *, seen_at: int | None = None) -> bool:
-    """Remove a process that has stopped or is dead, and release its singleton jobs. Return whether it was removed.
+    """Remove a process and release its singleton jobs. Return whether the process was removed.
 
-    `seen_at` is the time of the last known heartbeat of the process (Unix ms). If the process has sent another
-    heartbeat since, do not remove it.
+    `seen_at` is the time of the last heartbeat that the caller knows (Unix ms). If the process has sent a newer
+    heartbeat, do not remove it.
     """
     # Delete the process first, because a heartbeat locks the rows in this order.
     query = sa.delete(processes).where(processes.c.seq == seq)
@@ -144,7 +144,7 @@ def remove(connection: Connection, seq: int, *, seen_at: int | None = None) -> b
 
 
 def foreign_leases(connection: Connection, own: int) -> list[ForeignLeases]:
-    """Count the deliveries of each endpoint that other processes have leased."""
+    """Count the deliveries of each endpoint that processes other than `own` lease."""
     # Repeat the condition of the partial index literally, so that both databases use the index.
     query = (
         sa.select(deliveries.c.endpoint_seq, sa.func.count())

@@ -1,4 +1,4 @@
-"""Records of the store, as plain values. The records of the hot path are in `store.hot_records`."""
+"""Records that store functions take and return. The records of the hot path are in `store.hot_records`."""
 
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -13,9 +13,9 @@ from uplift_server.core.security.secrets import SecretPair
 
 
 class EndpointState(NamedCode):
-    """The states of an endpoint, which determine whether it receives deliveries.
+    """The states of an endpoint. The state determines whether the endpoint receives deliveries.
 
-    The store saves the number of the state.
+    The database contains the number of the state.
     """
 
     ENABLED = 0
@@ -24,7 +24,7 @@ class EndpointState(NamedCode):
 
 
 class DisabledReason(NamedCode):
-    """The reason why the server or an operator disabled an endpoint."""
+    """The reason why an endpoint is disabled: failed deliveries, the status code 410, or an operator."""
 
     FAILING = 0
     GONE = 1
@@ -32,7 +32,10 @@ class DisabledReason(NamedCode):
 
 
 class HeldAction(NamedCode):
-    """The action for held deliveries of an enabled endpoint. The server executes it in batches."""
+    """What the server does with the held deliveries of an endpoint after the endpoint is enabled again.
+
+    The server processes the held deliveries in batches.
+    """
 
     SEND = 0
     DROP = 1
@@ -41,7 +44,7 @@ class HeldAction(NamedCode):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account."""
+    """An account: the owner of endpoints and the receiver of events. Timestamps are Unix ms."""
 
     seq: int
     id: bytes
@@ -57,7 +60,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """An API key of an account, or of an operator if `account_seq` is None, without its text."""
+    """An API key of an account, or of an operator if `account_seq` is None. The text of the key is not stored."""
 
     seq: int
     id: bytes
@@ -65,27 +68,27 @@ class ApiKey:
     name: str
     digest: bytes
     ends_with: str
-    """The last characters of the key, so that people recognize it."""
+    """The last characters of the key, to help people recognize it."""
     scopes: frozenset[str]
     created_at: int
     expires_at: int | None = None
-    """The time when the key stops working (Unix ms). None if it does not expire."""
+    """The time when the key expires (Unix ms). None if it does not expire."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceKey:
-    """A service key without its text. Within its scopes, the key acts for all accounts."""
+    """A service key, which acts for all accounts within its scopes. The text of the key is not stored."""
 
     seq: int
     id: bytes
     name: str
     digest: bytes
     ends_with: str
-    """The last characters of the key, so that people recognize it."""
+    """The last characters of the key, to help people recognize it."""
     scopes: frozenset[str]
     created_at: int
     expires_at: int | None
-    """The time when the key stops working (Unix ms). None if it does not expire."""
+    """The time when the key expires (Unix ms). None if it does not expire."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,32 +101,32 @@ class Person:
     """The email, in lower case. None for a portal guest."""
     name: str
     password_hash: str | None = field(repr=False)
-    """The hash of the password. None if the person signs in only with portal links or single sign-on."""
+    """The hash of the password. None for a person who signs in only with portal links or single sign-on."""
     proved: bool
-    """Whether the email is verified: by an emailed link, or by the operator."""
+    """Whether an emailed link or an operator has verified the email."""
     created_at: int
 
     @property
     def title(self) -> str:
-        """The name and email to show to other people."""
+        """The name and email of the person, as other people see them."""
         return self.name if self.email in (None, self.name) else f"{self.name} <{self.email}>"
 
 
 @dataclass(frozen=True, slots=True)
 class SecondFactor:
-    """The authenticator app of a person. Times are Unix ms."""
+    """The authenticator app of a person. `created_at` is in Unix ms."""
 
     person_id: bytes
     totp_secret: bytes = field(repr=False)
     """The encrypted key of the authenticator app."""
     last_step: int
-    """The time step of the last used code. Only codes of later time steps are valid."""
+    """The time step of the last used code. A code is valid only if its time step is later."""
     created_at: int
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A person as a member of an account."""
+    """The membership of a person in an account, with a role."""
 
     seq: int
     id: bytes
@@ -132,9 +135,9 @@ class Member:
     created_at: int
     person: Person
     has_identity: bool = False
-    """Whether the person has used single sign-on."""
+    """Whether the person has an identity for single sign-on."""
     has_second_factor: bool = False
-    """Whether sign-in with the password requires a code of the authenticator app."""
+    """Whether the person must enter a code of the authenticator app after the password."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,38 +147,40 @@ class Session:
     digest: bytes
     person_seq: int | None
     account_seq: int | None
-    """For a session of a portal link: the only account that the session can access."""
+    """The number of the account of a portal link. The session can access only this account. None for other sessions."""
     key_digest: bytes | None
-    """For an operator: the digest of the key whose revocation ends the session. After single sign-on, it is the digest
-    of the settings that make the person an operator.
+    """The digest of the key that started an operator's session.
+
+    The session ends when the key is revoked. After single sign-on, the digest of the settings that make the person an
+    operator.
     """
     created_at: int
     seen_at: int
     confirmed_at: int | None
     ends_at: int
     is_read_only: bool = False
-    """Whether the operator can only read."""
+    """Whether the session belongs to an operator who may only read."""
     subject: str | None = None
-    """After single sign-on: the ID of the person at the identity provider."""
+    """The ID of the person at the identity provider. None without single sign-on."""
     operator_name: str | None = None
-    """After single sign-on: the name of an operator."""
+    """The name of an operator who signed in with single sign-on. None for other sessions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An unused one-time link."""
+    """An unused one-time link. `expires_at` is in Unix ms."""
 
     id: bytes
     account_seq: int | None
-    """The account that the link opens. None for a link of an operator."""
+    """The number of the account that the link opens. None for a link of an operator."""
     email: str | None
     role: Role
-    """The role of a new member."""
+    """The role of the member that the link signs in."""
     key_digest: bytes | None
-    """For an operator: the digest of the key that created the link."""
+    """The digest of the key that created an operator's link. None for other links."""
     expires_at: int
     is_read_only: bool = False
-    """Whether the operator who uses the link can only read."""
+    """Whether the link signs in an operator who may only read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,14 +194,18 @@ class Invitation:
     role: Role
     invited_by: str
     proves: bool
-    """Whether the link verifies the email: true if the server emailed the link, or if the operator handed it over."""
+    """Whether acceptance verifies the email: true if the server emailed the link, or if the operator handed the link
+    over."""
     created_at: int
     expires_at: int
 
 
 @dataclass(frozen=True, slots=True)
 class EventType:
-    """An event type of the catalog. `schema` and `example` describe `data` as JSON strings."""
+    """An event type of the catalog.
+
+    `schema` is the JSON Schema of `data`, and `example` an example of `data`, both as JSON.
+    """
 
     seq: int
     name: str
@@ -213,7 +222,7 @@ class EventType:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A URL with its subscription, encrypted secrets, settings and health."""
+    """An endpoint: a URL with its subscription, encrypted secrets, settings and health. Timestamps are Unix ms."""
 
     seq: int
     id: bytes
@@ -234,46 +243,50 @@ class Endpoint:
     created_at: int
     updated_at: int
     previous_secret: bytes | None = field(default=None, repr=False)
-    """The encrypted old secret. The server signs with both secrets until `previous_expires_at`."""
+    """The encrypted previous secret. Until `previous_expires_at`, the server signs requests with both secrets."""
     previous_expires_at: int | None = None
     uplift_header_new: bool = False
-    """Whether x-uplift-signature-256 uses `secret` while `previous_secret` is active."""
+    """Whether x-uplift-signature-256 already uses `secret` while `previous_secret` is active."""
     excused_ms: int = 0
     warned_at: int | None = None
     state_since: int | None = None
     held_action: HeldAction | None = None
-    """The action for held deliveries of an enabled endpoint. The action applies to deliveries that were held when the
-    action was set. The server sends all other held deliveries."""
+    """The action for the deliveries that were held when this action was set. The server sends
+    deliveries that were held later.
+    """
     held_through: int | None = None
-    """The number of the last event to which `held_action` applies."""
+    """The number of the last event whose held delivery `held_action` applies to."""
     last_status_code: int | None = None
     last_error: str | None = None
     last_location: str | None = None
     probe_at: int | None = None
     tested_at: int | None = None
-    """Time of the last test event. The cache can have an earlier value."""
+    """The time of the last test event. A cached endpoint can have an earlier time."""
     verified_at: int | None = None
-    """The time when the receiver rejected a wrong signature and accepted a valid one.
+    """The time of the last successful signature check: the receiver rejected a wrong signature and accepted a valid
+    one.
 
-    The cache can have an earlier value.
+    A cached endpoint can have an earlier time.
     """
     uid: str | None = None
-    """The operator's own ID of the endpoint, unique in the account."""
+    """The operator's own ID of the endpoint. It is unique within the account."""
     metadata: str | None = None
     """The metadata: a JSON object of strings. None if it is empty."""
     filter: str | None = None
-    """The filter: a JSON object with the pattern that an event's data must match. None matches all events."""
+    """The filter: a JSON object with a pattern for the `data` of events. None if the endpoint has no filter."""
     auth: bytes | None = field(default=None, repr=False)
-    """The encrypted authentication. Each update results in different bytes, even if the authentication does not
-    change."""
+    """The encrypted authentication. An update changes these bytes even if the authentication stays the same."""
     certificate_expires_at: int | None = None
     certificate_warned_at: int | None = None
-    """Time of the last warning about the expiry of the client certificate. The cache can have an earlier value."""
+    """The time of the last warning about the expiry of the client certificate.
+
+    A cached endpoint can have an earlier time.
+    """
     settings: EndpointSettings = DEFAULTS
 
     @property
     def secrets(self) -> SecretPair[bytes]:
-        """The current and the old secret, encrypted."""
+        """The current and the previous secret, both encrypted."""
         return SecretPair(
             self.secret,
             self.secret_created_at,
@@ -284,7 +297,7 @@ class Endpoint:
 
     @property
     def health(self) -> Health:
-        """The health of the endpoint, as the database stores it."""
+        """The health of the endpoint in the database. The engine can have newer health in memory."""
         return Health(
             self.consecutive_failures,
             self.failing_since,
@@ -302,7 +315,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An accepted event. Lists omit the body, unless the caller requests it."""
+    """An accepted event. Timestamps are Unix ms."""
 
     seq: int
     id: bytes
@@ -317,14 +330,14 @@ class Event:
     object_id: str | None = None
     is_test: bool = False
     body: bytes | None = None
-    """The body in JSON. None in lists without bodies, and if the event is erased."""
+    """The body as JSON. None if the event is erased, or if a list was requested without bodies."""
     erased_at: int | None = None
     ordering_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """The delivery of one event to one endpoint."""
+    """The delivery of one event to one endpoint. Timestamps are Unix ms."""
 
     event_seq: int
     endpoint_seq: int
@@ -348,10 +361,12 @@ class Delivery:
     """The time when the event was erased."""
     is_test: bool = False
     order_group: int | None = None
-    """The order group. The server sends the deliveries of a group in the order of their events. None if the delivery is
-    not ordered."""
+    """The number of the order group.
+
+    The server sends the deliveries of a group in the order of their events. None if the delivery is not ordered.
+    """
     blocked_by: str | None = None
-    """The ID of the delivery that a blocked delivery waits for."""
+    """The ID of the delivery for which a blocked delivery waits."""
 
     @property
     def is_blocked(self) -> bool:
@@ -361,7 +376,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt of a delivery."""
+    """An attempt: one HTTP request for a delivery, with its timings and response. `started_at` is in Unix ms."""
 
     number: int
     trigger: Trigger
@@ -383,33 +398,36 @@ class Attempt:
 
     @property
     def is_erased(self) -> bool:
-        """Whether the request and the response were erased with the event."""
+        """Whether the content of the attempt was erased together with the event."""
         return not self.request_head
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointFilter:
-    """Filter for a list of endpoints. An endpoint matches one value of each tuple. An empty tuple means all."""
+    """Filter for a list of endpoints.
+
+    For each tuple, an endpoint must match one of the values. An empty tuple matches all endpoints.
+    """
 
     states: tuple[EndpointState, ...] = ()
     failing: bool = False
-    """Whether to list failing endpoints, in addition to endpoints in one of `states`."""
+    """Whether failing endpoints match, in addition to the endpoints in one of `states`."""
     text: str | None = None
-    """Text to find in the URL without its query, or in the description. Case is ignored."""
+    """Text that the URL without its query, or the description, must contain. Case is ignored."""
     cause: str | None = None
-    """The cause (a code) of the last failed attempt. Only failing endpoints match."""
+    """The code of the cause of the last failed attempt. Only failing endpoints can match."""
     ids: tuple[bytes, ...] = ()
     patterns: tuple[str, ...] = ()
-    """Only endpoints with one of these event types or patterns in their subscription match."""
+    """Event types and patterns. The subscription of the endpoint must contain one of them."""
     without_patterns: bool = True
-    """Whether endpoints whose subscription has no patterns also match `patterns`."""
+    """Whether endpoints that subscribe to all events also match `patterns`."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Filter for a list of events. Timestamps are exclusive, in Unix ms.
+    """Filter for a list of events. The timestamps are exclusive, in Unix ms.
 
-    An event matches one value of each tuple. An empty tuple means all.
+    For each tuple, an event must match one of the values. An empty tuple matches all events.
     """
 
     type_seqs: tuple[int, ...] = ()
@@ -418,30 +436,30 @@ class EventFilter:
     object_id: str | None = None
     ids: tuple[bytes, ...] = ()
     is_test: bool | None = None
-    """Whether to list only test events (True) or only other events (False)."""
+    """True for only test events, False for only other events, None for all events."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryFilter:
-    """Filter for a list of deliveries. The timestamps limit the time of the events, exclusive, in Unix ms.
+    """Filter for a list of deliveries. The timestamps are those of the events, exclusive, in Unix ms.
 
-    A delivery matches one value of each tuple. An empty tuple means all.
+    For each tuple, a delivery must match one of the values. An empty tuple matches all deliveries.
     """
 
     statuses: tuple[Status, ...] = ()
     endpoint_seqs: tuple[int, ...] = ()
     type_seqs: tuple[int, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
-    """Outcomes of the last attempt."""
+    """Possible outcomes of the last attempt."""
     status_codes: tuple[tuple[int, int], ...] = ()
-    """Inclusive ranges of status codes of the last attempt."""
+    """Inclusive ranges of the status code of the last attempt."""
     object_id: str | None = None
     is_test: bool | None = None
-    """Whether to list only test deliveries (True) or only other deliveries (False)."""
+    """True for only test deliveries, False for only other deliveries, None for all deliveries."""
     created_after: int | None = None
     created_before: int | None = None
     ids: tuple[tuple[bytes, bytes], ...] = ()
-    """IDs of deliveries, each as the ID of the event and the last bytes of the endpoint's ID."""
+    """IDs of deliveries. Each is a pair: the ID of the event, and the last bytes of the endpoint's ID."""
 
 
 T = TypeVar("T")
@@ -450,32 +468,32 @@ U = TypeVar("U")
 
 @dataclass(frozen=True, slots=True)
 class StreamPage(Generic[T]):
-    """A page of an endless list. The next page starts after `key`.
+    """A page of an endless list, to which new items are added at the end.
 
-    `more` states whether the next page has items now.
+    The next page starts after `key`. `more` is true if the next page already has items.
     """
 
     items: list[T]
     key: tuple[int, ...]
     more: bool
     prev_key: tuple[int, ...] | None = None
-    """The key of the previous page; None on the first page."""
+    """The key of the previous page. None on the first page."""
 
     def of(self, items: "list[U]") -> "StreamPage[U]":
-        """Return a copy of the page with `items` instead of its own items."""
+        """Return the page with other items."""
         return StreamPage(items, self.key, self.more, self.prev_key)
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """A page of a list. Lists that only go forward have no `prev_key`."""
+    """A page of a list. `prev_key` is None if the list cannot go back."""
 
     items: list[T]
     next_key: tuple[int, ...] | None
-    """The key of the next page; None on the last page."""
+    """The key of the next page. None on the last page."""
     prev_key: tuple[int, ...] | None = None
-    """The key of the previous page; None on the first page."""
+    """The key of the previous page. None on the first page."""
 
     def of(self, items: "list[U]") -> "Page[U]":
-        """Return a copy of the page with `items` instead of its own items."""
+        """Return the page with other items."""
         return Page(items, self.next_key, self.prev_key)

@@ -17,16 +17,16 @@ BATCH_ROWS: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class Reencrypted:
-    """The number of encrypted values, and the number of those values that were re-encrypted."""
+    """The number of all encrypted values, and the number of values that were encrypted again with the new key."""
 
     values: int
     changed: int
 
 
 def reencrypt(connection: Connection, old: Cipher, new: Cipher) -> Reencrypted:
-    """Encrypt every value with the new key in this transaction.
+    """Encrypt all values with the new key, in the current transaction.
 
-    Skip values that an earlier call has encrypted with this key. Raises WrongSecretKey if neither key decrypts a value.
+    Skip values that are already encrypted with the new key. Raises WrongSecretKey if neither key decrypts a value.
     """
     factors = second_factors.c
     found = [
@@ -45,7 +45,7 @@ def _reencrypt(
     old: Cipher,
     new: Cipher,
 ) -> Reencrypted:
-    """Encrypt the values of these columns in the rows of the owner's table that meet the condition."""
+    """Encrypt columns of one table with the new key. `owner` is the column with the ID of the owner of the values."""
     table = owner.table
     change = (
         sa.update(table)

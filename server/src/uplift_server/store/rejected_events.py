@@ -1,4 +1,7 @@
-"""Rejected events: messages of the stream that are not valid events. The data of the messages is not stored."""
+"""Rejected events: messages of a stream that are not valid events.
+
+The server does not store the data of the messages.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,7 +25,7 @@ from uplift_server.store.schema import accounts
 from uplift_server.store.schema_rejected_events import rejected_events
 
 WINDOW_ROWS: Final = 10_000
-"""Number of rejected events that one page scans. If few of them match, the page ends early."""
+"""Number of rejected events that one page scans. If few rejected events match, the page ends early."""
 _ADD: Final = sa.text(
     "INSERT INTO rejected_events (id, account_seq, subject, event_type, event_id, idempotency_key, problem, size_bytes,"
     " stream_seq, published_at, rejected_at)"
@@ -33,17 +36,17 @@ _ADD: Final = sa.text(
 
 @dataclass(frozen=True, slots=True)
 class RejectedEvent:
-    """A rejected event. Timestamps are Unix ms."""
+    """A rejected event, without its data. Timestamps are Unix ms."""
 
     account_seq: int | None
-    """The account. None if it is unknown."""
+    """The number of the account. None if the server could not find the account."""
     subject: str
     event_type: str | None
-    """The event type as the emitter sent it. The event ID and the idempotency key also come from the emitter."""
+    """The event type from the message. The event ID and the idempotency key are also from the message."""
     event_id: str | None
     idempotency_key: str | None
     problem: Mapping[str, Any]
-    """The problem details (RFC 9457) that `POST /v1/events` would have returned."""
+    """The problem details (RFC 9457), as in the response of `POST /v1/events`."""
     size_bytes: int
     stream_seq: int
     published_at: int
@@ -53,9 +56,10 @@ class RejectedEvent:
 
     @property
     def id(self) -> bytes:
-        """The ID of the rejected event. The ID stays the same if the stream delivers the message again.
+        """The ID of the rejected event. If the stream delivers the message again, the ID is the same.
 
-        The ID also depends on the timestamp, because the numbers of a new stream start at 1.
+        The ID depends on the message's number in the stream and on its timestamp. The timestamp distinguishes messages
+        of different streams, whose numbers all start at 1.
         """
         digest = blake2b(self.stream_seq.to_bytes(8, "big"), digest_size=ids.RANDOM_BYTES).digest()
         return ids.uuid7(self.published_at, digest)
@@ -67,15 +71,15 @@ class RejectedEventFilter:
 
     event_types: Sequence[str] = ()
     since: int | None = None
-    """Only events that were rejected at this time or later match."""
+    """The earliest time of rejection (inclusive)."""
     until: int | None = None
-    """Only events that were rejected before this time match."""
+    """The latest time of rejection (exclusive)."""
 
 
 def add(connection: Connection, *rejected: RejectedEvent) -> None:
-    """Store rejected events without their data, and delete the oldest events beyond the limit of each account.
+    """Store rejected events, and delete the oldest rejected events beyond the limit of each account.
 
-    Skip messages that are already stored, so that the call can be repeated.
+    Skip messages that are already stored, so that a repeated call has no effect.
     """
     if not rejected:
         return
@@ -87,7 +91,10 @@ def add(connection: Connection, *rejected: RejectedEvent) -> None:
 def page(
     connection: Connection, account_seq: int | None, wanted: RejectedEventFilter, request: PageRequest
 ) -> Page[RejectedEvent]:
-    """List the rejected events of an account, or of all accounts and of unknown accounts."""
+    """List a page of the rejected events of an account.
+
+    If `account_seq` is None, list the rejected events of all accounts and of unknown accounts.
+    """
     after = None if wanted.since is None else wanted.since - 1
     bounds = numbers_between(connection, rejected_events.c.rejected_at, after=after, before=wanted.until)
     low, high = request.narrowed(*bounds)
@@ -103,7 +110,7 @@ def page(
 
 
 def get(connection: Connection, account_seq: int | None, rejected_id: bytes) -> RejectedEvent | None:
-    """Return the rejected event with this ID, in one account or in any account."""
+    """Return the rejected event with this ID in an account, or in any account if `account_seq` is None."""
     query = _details().where(rejected_events.c.id == rejected_id)
     if account_seq is not None:
         query = query.where(rejected_events.c.account_seq == account_seq)
@@ -112,7 +119,7 @@ def get(connection: Connection, account_seq: int | None, rejected_id: bytes) -> 
 
 
 def count_since(connection: Connection, since: int) -> int:
-    """Count the events that were rejected at a time (Unix ms) or later, up to REJECTED_EVENTS_COUNTED_MAX."""
+    """Count the events that were rejected at `since` (Unix ms) or later, up to REJECTED_EVENTS_COUNTED_MAX."""
     # `order_by` makes PostgreSQL use the index.
     at = rejected_events.c.rejected_at
     query = sa.select(at).where(at >= since).order_by(at.desc()).limit(REJECTED_EVENTS_COUNTED_MAX)
@@ -120,7 +127,7 @@ def count_since(connection: Connection, since: int) -> int:
 
 
 def has_any(connection: Connection, account_seq: int | None) -> bool:
-    """Whether the account, or any account if None, has rejected events."""
+    """Whether an account has rejected events. If `account_seq` is None, whether any rejected event exists."""
     query = sa.select(rejected_events.c.seq).order_by(rejected_events.c.seq.desc()).limit(1)
     if account_seq is not None:
         query = query.where(rejected_events.c.account_seq == account_seq)
@@ -128,14 +135,14 @@ def has_any(connection: Connection, account_seq: int | None) -> bool:
 
 
 def erase_keys(connection: Connection, account_seq: int, keys: Sequence[str]) -> None:
-    """Erase the idempotency keys of erased events in an account's rejected events."""
+    """Erase these idempotency keys in an account's rejected events. The keys belong to erased events."""
     stored = [stored_text(key) for key in keys]
     own = (rejected_events.c.account_seq == account_seq, rejected_events.c.idempotency_key.in_(stored))
     connection.execute(sa.update(rejected_events).where(*own).values(idempotency_key=None))
 
 
 def erase_object_id(connection: Connection, account_seq: int, object_id: str) -> None:
-    """Erase the keys and IDs of an account's rejected events that contain an object ID."""
+    """Erase the event IDs and idempotency keys that contain an object ID in an account's rejected events."""
     for column in (rejected_events.c.idempotency_key, rejected_events.c.event_id):
         own = (rejected_events.c.account_seq == account_seq, column.contains(object_id, autoescape=True))
         connection.execute(sa.update(rejected_events).where(*own).values({column: None}))

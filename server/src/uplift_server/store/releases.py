@@ -18,17 +18,18 @@ from uplift_server.store.schema import attempts, deliveries, events, replays
 
 @dataclass(frozen=True, slots=True)
 class ReplayCount:
-    """The number of deliveries to replay up to the event `through`, and the oldest and newest times of their events."""
+    """The number of deliveries to replay up to the event number `through`, with the oldest and newest event times (Unix
+    ms)."""
 
     count: int
     oldest_at: int | None
     newest_at: int | None
     through: int
     missing: int = 0
-    """The number of deliveries among `count` that do not exist yet."""
+    """The number of missing deliveries in `count`, which the replay creates."""
 
     def then(self, more: "ReplayCount") -> "ReplayCount":
-        """Return the sum of this count and the count of the next window."""
+        """Return the total of this count and of `more`, the count of the next window."""
         oldest = [at for at in (self.oldest_at, more.oldest_at) if at is not None]
         newest = [at for at in (self.newest_at, more.newest_at) if at is not None]
         return ReplayCount(
@@ -41,7 +42,11 @@ class ReplayCount:
 
 
 def count(connection: Connection, choice: ReplaySelection, *, first: int, last: int, rows: int) -> ReplayCount:
-    """Count the deliveries to replay between two events. Read at most `rows` deliveries or events."""
+    """Count the deliveries to replay from the event number `first`.
+
+    The count ends at the event number `last`, or earlier, after `rows` deliveries of the endpoint (or `rows` events of
+    the account, if the replay sends missing events).
+    """
     through = _window_end(connection, choice, first, last, rows)
     if choice.missing is not None:
         return _count_with_missing(connection, choice, choice.missing, first, through)
@@ -84,7 +89,7 @@ def _count_with_missing(
 
 
 def _any(table: sa.Table, *where: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-    """Return a condition that is true if the table has a row that meets the conditions.
+    """Return a condition that is true if a row of the table meets `where`.
 
     Because of the OFFSET clause, PostgreSQL searches an index for each event instead of reading the whole table once.
     """
@@ -92,7 +97,10 @@ def _any(table: sa.Table, *where: sa.ColumnElement[bool]) -> sa.ColumnElement[bo
 
 
 def save_count(connection: Connection, replay_seq: int, counted: ReplayCount, *, first: int, now: int) -> Replay:
-    """Add the count of a window to a replay. The window starts at the event `first`."""
+    """Add the count of a window, which starts at the event number `first`, to the total of a replay.
+
+    If the window is already counted, change nothing.
+    """
     connection.execute(
         sa.update(replays)
         .where(replays.c.seq == replay_seq, replays.c.counted_through == first - 1)
@@ -102,7 +110,7 @@ def save_count(connection: Connection, replay_seq: int, counted: ReplayCount, *,
 
 
 class CandidateRow(NamedTuple):
-    """A delivery that a replay can lease. The fields are in the order of the columns of both engines' statements."""
+    """A delivery that a replay can lease, as the statements of both engines return it."""
 
     event_seq: int
     endpoint_seq: int
@@ -121,9 +129,9 @@ class CandidateRow(NamedTuple):
 
 
 def candidates(rows: Iterable[CandidateRow], body_bytes_max: int) -> tuple[list[Candidate], bool]:
-    """Return the first candidates, and whether the total size of their bodies exceeds `body_bytes_max`.
+    """Return candidates until the total size of their bodies exceeds `body_bytes_max`.
 
-    The candidate that exceeds the limit is the last one.
+    Also return whether the total size exceeds the limit. If so, the last candidate exceeds it.
     """
     found: list[Candidate] = []
     body_bytes = 0
@@ -153,7 +161,7 @@ def candidates(rows: Iterable[CandidateRow], body_bytes_max: int) -> tuple[list[
 
 
 class ReplayProgress(NamedTuple):
-    """The progress of a running replay."""
+    """The progress of a replay: the counts of its deliveries, and the next event."""
 
     state: int
     total: int
@@ -164,12 +172,13 @@ class ReplayProgress(NamedTuple):
     skipped: int
     outstanding: int
     returned: Sequence[int]
-    """The events of deliveries that were returned to the replay without an attempt, oldest first."""
+    """The event numbers of deliveries that were returned to the replay without an attempt, in ascending order."""
 
     def after(self, batch: ReplayBatch, *, again: int, fresh: int, leased: int) -> "ReplayProgress":
-        """Return the progress after `again` returned deliveries and `fresh` new deliveries.
+        """Return the progress after the replay has processed more deliveries.
 
-        The replay has leased `leased` of these deliveries and skips the others.
+        The replay has processed `again` returned deliveries and the first `fresh` deliveries of the batch. It has
+        leased `leased` of these deliveries and skipped the others.
         """
         outstanding = self.outstanding + leased
         next_event_seq = self.next_event_seq
@@ -191,9 +200,10 @@ class ReplayProgress(NamedTuple):
 
 
 def unexpired(candidates: Iterable[Candidate], lease: ReplayLease) -> list[Candidate]:
-    """Return the candidates whose event has not expired and will not be deleted soon.
+    """Return the candidates whose event has not expired, without missing deliveries of events that retention deletes
+    soon.
 
-    Set the order group of the deliveries to create.
+    Set the order group of the missing deliveries.
     """
     found = [
         each
@@ -208,7 +218,7 @@ def unexpired(candidates: Iterable[Candidate], lease: ReplayLease) -> list[Candi
 
 
 def leased(candidates: Iterable[Candidate], replay_seq: int, lease: ReplayLease) -> list[LeasedDelivery]:
-    """Return the deliveries of candidates that a replay has leased."""
+    """Return the deliveries of these candidates, with the data of their lease."""
     deliveries_leased = []
     for delivery, _, _ in candidates:
         delivery.lease_until = lease.until
@@ -249,7 +259,11 @@ def _of_events(choice: ReplaySelection) -> list[sa.ColumnElement[bool]]:
 
 
 def _window_end(connection: Connection, choice: ReplaySelection, first: int, last: int, rows: int) -> int:
-    """Return the last event of a window of `rows` deliveries of the endpoint, or of `rows` events of its account."""
+    """Return the number of the last event in a window that starts at the event number `first`.
+
+    The window has `rows` deliveries of the endpoint, or `rows` events of the account if the replay sends missing
+    events.
+    """
     seq, own = deliveries.c.event_seq, deliveries.c.endpoint_seq == choice.endpoint_seq
     if choice.missing is not None:
         seq, own = events.c.seq, events.c.account_seq == choice.missing.account_seq

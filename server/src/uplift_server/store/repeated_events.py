@@ -1,4 +1,4 @@
-"""Repeats of events: events that have the idempotency key or the chosen ID of an earlier event."""
+"""Detection of repeated events: events that have the idempotency key or the chosen ID of an earlier event."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from uplift_server.store.hot_records import Appended, IdempotencyConflict, NewEv
 
 
 class StoredEvent:
-    """An event that was stored before, or earlier in this transaction."""
+    """An event in the database, or an earlier event of the same transaction."""
 
     __slots__ = ("body", "created_at", "expires_at", "id", "ordering_key", "seq", "type_seq")
 
@@ -31,11 +31,11 @@ class StoredEvent:
         self.body = body
 
     def has_same_content(self, event: NewEvent) -> bool:
-        """Whether a repeat has the same type, expiry, ordering key and data, byte for byte."""
+        """Whether an event has the same type, expiry, ordering key and bytes of `data`."""
         return self.matches(event.type_seq, event.expires_at, event.ordering_key, event.data)
 
     def matches(self, type_seq: int, expires_at: int | None, ordering_key: str | None, data: bytes) -> bool:
-        """Whether the event has this content."""
+        """Whether the stored event has this type, expiry, ordering key and `data`."""
         return (
             self.type_seq == type_seq
             and self.expires_at == expires_at
@@ -45,22 +45,22 @@ class StoredEvent:
 
 
 class Match(NamedTuple):
-    """An earlier event, and the field that identifies it."""
+    """An earlier event with the same idempotency key or chosen ID."""
 
     field: str
-    """The field that identifies the event: `idempotency_key` or `id`."""
+    """The field that both events share: `idempotency_key` or `id`."""
     stored: StoredEvent
 
 
 class KnownEvents:
-    """Known events, by idempotency key and by ID."""
+    """Earlier events, by account number and idempotency key, and by account number and ID."""
 
     def __init__(self) -> None:
         self.by_key: dict[tuple[int, str], StoredEvent] = {}
         self.by_id: dict[tuple[int, bytes], StoredEvent] = {}
 
     def add(self, event: NewEvent, seq: int) -> None:
-        """Add an event, so that `find` recognizes later repeats of the event in the transaction."""
+        """Add an event of this transaction, so that `find` finds it for later repeats."""
         stored = StoredEvent(
             seq, event.id, event.created_at, event.type_seq, event.expires_at, event.ordering_key, event.body
         )
@@ -69,7 +69,7 @@ class KnownEvents:
         self.by_id[event.account_seq, event.id] = stored
 
     def find(self, event: NewEvent) -> Match | None:
-        """Find the event with the same key or chosen ID."""
+        """Return the earlier event that has the same idempotency key or chosen ID, if any."""
         if event.idempotency_key is not None:
             stored = self.by_key.get((event.account_seq, event.idempotency_key))
             if stored is not None:
@@ -85,14 +85,18 @@ Find = Callable[[NewEvent], Match | None]
 
 
 def may_repeat(group: Sequence[NewEvent]) -> bool:
-    """Whether a group contains an event that can be a repeat."""
+    """Whether an event of the group can be a repeat, because it has an idempotency key or a chosen ID."""
     return any(event.idempotency_key is not None or event.caller_chose_id for event in group)
 
 
 def check(
     group: Sequence[NewEvent], numbers: Sequence[int], *earlier: Find
 ) -> tuple[list[Appended], list[tuple[NewEvent, int]]] | IdempotencyConflict:
-    """Return the result of each event of a group, and the events to store with their numbers."""
+    """Return a result for each event of a group, and the events to store, each with its number.
+
+    `numbers` are the numbers for new events. `earlier` are functions that find earlier events outside of the group.
+    Return IdempotencyConflict if a repeat has other content than the earlier event.
+    """
     results: list[Appended] = []
     fresh: list[tuple[NewEvent, int]] = []
     # An event can repeat an earlier event of the same group.

@@ -1,11 +1,11 @@
-"""Replays and their selection of deliveries.
+"""Replays, and the deliveries that each replay selects.
 
-A replay can also create deliveries, for events that the endpoint never received. The replay stores such a delivery as
-failed and leases it in the same transaction, so it is `failed` until its attempt succeeds.
+For events that the endpoint never received, a replay can create deliveries. The replay stores such a delivery as failed
+and leases it in the same transaction. If the attempt does not succeed, the delivery is failed again.
 
-A delivery that a replay has released has the number of the replay until its attempt is counted. If such a delivery is
-not pending, it was returned without an attempt, because the endpoint or the replay was paused. The replay takes this
-delivery again. Therefore, a replay does not skip or repeat deliveries, even if a process ends.
+A delivery that a replay has released contains the number of the replay until its attempt is counted. If such a delivery
+is not pending, it was returned without an attempt, because the endpoint or the replay was paused. The replay releases
+this delivery again. Therefore, a replay neither skips nor repeats deliveries, even if a process ends.
 """
 
 import json
@@ -29,19 +29,19 @@ from uplift_server.store.schema import accounts, deliveries, endpoints, replays
 
 
 class MissingEvents(NamedTuple):
-    """The events of an account without a delivery to the endpoint, for which a replay creates deliveries.
+    """The events of an account that have no delivery to the endpoint. The replay creates these deliveries.
 
-    A delivery that a replay created and did not attempt also counts as missing.
+    A delivery that a replay created but did not attempt also counts as missing.
     """
 
     account_seq: int
     type_seqs: tuple[int, ...]
-    """The types that matched the subscription of the endpoint when the replay was created."""
+    """The numbers of the event types that matched the endpoint's subscription when the replay was created."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplaySelection:
-    """The deliveries that a replay resends. Only deliveries that had ended by `selected_at` are selected.
+    """The deliveries that a replay resends, among the deliveries that ended before the time `selected_at`.
 
     Timestamps are Unix ms.
     """
@@ -49,22 +49,22 @@ class ReplaySelection:
     endpoint_seq: int
     statuses: tuple[Status, ...]
     type_seqs: tuple[int, ...]
-    """The types of the events. Empty for all types."""
+    """The numbers of the event types. Empty for all types."""
     created_after: int | None
     created_before: int | None
-    """Only events before this timestamp are selected. Like `created_after`, the timestamp is exclusive."""
+    """Only events with a timestamp between `created_after` and `created_before` (both exclusive) are selected."""
     selected_at: int
     outcomes: tuple[Outcome, ...] = ()
-    """Outcomes of the last attempt. Empty for all."""
+    """Possible outcomes of the last attempt. Empty for all outcomes."""
     status_codes: tuple[tuple[int, int], ...] = ()
-    """Inclusive ranges of status codes of the last attempt. Empty for all."""
+    """Inclusive ranges of the status code of the last attempt. Empty for all status codes."""
     object_id: str | None = None
     missing: MissingEvents | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A job that resends deliveries of one endpoint."""
+    """A job that resends deliveries of one endpoint. Timestamps are Unix ms."""
 
     seq: int
     id: bytes
@@ -73,11 +73,11 @@ class Replay:
     endpoint_id: bytes
     selection: ReplaySelection
     types: tuple[str, ...]
-    """The event type names and patterns from the request."""
+    """The names and patterns of event types, as in the request that created the replay."""
     rate_per_second: int
     state: ReplayState
     total: int
-    """The number of deliveries counted so far."""
+    """The number of deliveries to resend, as far as they are counted."""
     counted_through: int
     next_event_seq: int
     last_event_seq: int
@@ -87,17 +87,17 @@ class Replay:
     created_at: int
     updated_at: int
     completed_at: int | None
-    """The time when the replay ended (Unix ms). None while it is unfinished."""
+    """The time when the replay ended. None until then."""
 
     @property
     def is_counted(self) -> bool:
-        """Whether `total` is final."""
+        """Whether all deliveries are counted, so that `total` is final."""
         return self.counted_through >= self.last_event_seq
 
 
 @dataclass(frozen=True, slots=True)
 class NewReplay:
-    """A replay to store, with its range of event numbers and the deliveries counted so far."""
+    """A replay to store, with its range of event numbers and the number of deliveries counted so far."""
 
     id: bytes
     account_seq: int
@@ -109,11 +109,15 @@ class NewReplay:
     first_event_seq: int
     last_event_seq: int
     batch_id: bytes | None = None
-    """The ID of the bulk resend that creates the replay."""
+    """The ID of the bulk resend to which the replay belongs, if any."""
 
 
 def create(connection: Connection, new: NewReplay) -> Replay:
-    """Store a running replay. Raises Conflict if the account was deleted or a limit is reached."""
+    """Store a replay in the state running.
+
+    Raises EndpointBusy if the endpoint has an unfinished replay. Raises Conflict if the account was deleted or has too
+    many unfinished replays.
+    """
     require(connection, new.account_seq)
     unfinished = sa.select(replays.c.id, replays.c.endpoint_seq).where(
         replays.c.account_seq == new.account_seq,
@@ -159,7 +163,7 @@ def create(connection: Connection, new: NewReplay) -> Replay:
 
 
 class EndpointBusy(Conflict):
-    """The endpoint already has an unfinished replay, with this ID."""
+    """The endpoint already has an unfinished replay. `replay_id` is its ID."""
 
     def __init__(self, replay_id: bytes) -> None:
         super().__init__("The endpoint already has an unfinished replay. Cancel it, or wait until it ends.")
@@ -167,7 +171,7 @@ class EndpointBusy(Conflict):
 
 
 def get(connection: Connection, account_seq: int | None, replay_id: bytes) -> Replay | None:
-    """Return the replay with this ID, in one account or in any account."""
+    """Return the replay with this ID in an account, or in any account if `account_seq` is None."""
     query = _details().where(replays.c.id == replay_id)
     if account_seq is not None:
         query = query.where(replays.c.account_seq == account_seq)
@@ -176,7 +180,7 @@ def get(connection: Connection, account_seq: int | None, replay_id: bytes) -> Re
 
 
 def page(connection: Connection, account_seq: int | None, request: PageRequest) -> Page[Replay]:
-    """List the replays of an account, or of all accounts."""
+    """List a page of the replays of an account, or of all accounts."""
     keys = request.of(sa.select(replays.c.seq), replays.c.seq)
     if account_seq is not None:
         keys = keys.where(replays.c.account_seq == account_seq)
@@ -185,7 +189,10 @@ def page(connection: Connection, account_seq: int | None, request: PageRequest) 
 
 
 def unfinished(connection: Connection, *, after: tuple[int, int] = (0, 0), limit: int = 500) -> list[Replay]:
-    """List unfinished replays, sorted by account and number."""
+    """List unfinished replays, sorted by account number and replay number.
+
+    `after` contains both numbers of the last replay on the previous page.
+    """
     keys = (
         sa.select(replays.c.seq)
         .where(
@@ -216,17 +223,18 @@ def busy_endpoints(connection: Connection, account_seq: int) -> set[int]:
 
 
 def find(connection: Connection, seqs: Collection[int]) -> list[Replay]:
-    """Return the replays with these numbers that exist, in any order."""
+    """Return the existing replays with these numbers, in any order."""
     return [_replay(row) for row in connection.execute(_details().where(replays.c.seq.in_(seqs)))]
 
 
 def change_state(
     connection: Connection, account_seq: int | None, replay_id: bytes, wanted: ReplayState, *, now: int
 ) -> tuple[Replay, bool] | None:
-    """Pause, resume or cancel a replay. Return the replay and whether it changed, or None if it does not exist.
+    """Pause, resume or cancel a replay.
 
-    After a pause or cancellation, the waiting deliveries return to their earlier status, but leased deliveries stay
-    leased. Raises Conflict if the replay has ended.
+    Return the replay, and whether its state changed. Return None if the replay does not exist. After a pause or
+    cancellation, waiting deliveries return to their earlier status, but leased deliveries stay leased. Raises Conflict
+    if the replay has ended.
     """
     found = get(connection, account_seq, replay_id)
     if found is None:
@@ -246,9 +254,9 @@ def change_state(
 
 
 def return_unattempted(connection: Connection, replay_seq: int) -> bool:
-    """Restore the earlier status of a replay's waiting deliveries, which the replay can take again.
+    """Return a replay's waiting deliveries to their earlier status. The replay can release them again later.
 
-    Return whether other deliveries of the replay are leased.
+    Return whether the replay still has leased deliveries.
     """
     endpoint_seq = sa.select(replays.c.endpoint_seq).where(replays.c.seq == replay_seq)
     locks.take_order(connection, [connection.scalars(endpoint_seq).one()])
@@ -268,7 +276,7 @@ def return_unattempted(connection: Connection, replay_seq: int) -> bool:
 
 
 def finish_cancelled(connection: Connection, replay_seq: int, *, now: int) -> Replay:
-    """Remove the unleased deliveries from a cancelled replay. Complete the replay if no delivery is leased."""
+    """Remove all deliveries that are not leased from a cancelled replay. Complete the replay if none is leased."""
     leased = return_unattempted(connection, replay_seq)
     connection.execute(
         sa.update(deliveries)
@@ -293,7 +301,7 @@ def _details() -> sa.Select[Any]:
 
 
 def one(connection: Connection, which: sa.ColumnElement[bool], *, lock: bool = False) -> Replay:
-    """Return the replay that meets the condition. With `lock`, lock it for an update. The replay must exist."""
+    """Return the replay that meets the condition. The replay must exist. With `lock`, lock its row for an update."""
     query = _details().where(which)
     return _replay(connection.execute(query.with_for_update(of=replays) if lock else query).one())
 

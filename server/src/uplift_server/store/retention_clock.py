@@ -1,4 +1,4 @@
-"""The time of the last retention check, stored to detect clock jumps across restarts."""
+"""The time of the last retention check. The server stores it to detect clock jumps across restarts."""
 
 from typing import Final
 
@@ -11,7 +11,10 @@ _NAME: Final = "retention clock"
 
 
 def observe(connection: Connection, *, now: int, retention_ms: int) -> int | None:
-    """Store the current time (Unix ms). If the clock jumped, return the stored time instead."""
+    """Compare the current time `now` (Unix ms) with the stored time.
+
+    If the clock jumped, return the stored time. Otherwise, store `now` and return None.
+    """
     last_seen_at = server_values.get(connection, [_NAME]).get(_NAME)
     if last_seen_at is not None and clock_jumped(last_seen_at, now, retention_ms):
         return last_seen_at
@@ -20,5 +23,5 @@ def observe(connection: Connection, *, now: int, retention_ms: int) -> int | Non
 
 
 def accept(connection: Connection, *, now: int) -> None:
-    """Store the current time (Unix ms) without a check."""
+    """Store the current time (Unix ms), even if the clock jumped."""
     server_values.replace(connection, _NAME, {_NAME: now})

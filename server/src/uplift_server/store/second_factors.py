@@ -1,6 +1,6 @@
 """Second factors: the authenticator apps of people, and their recovery codes.
 
-Lock the person first, so that two requests cannot use the same code.
+Before you check a code, lock the person, so that two requests cannot use the same code.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def get(connection: Connection, person_id: bytes) -> SecondFactor | None:
 
 
 def create(connection: Connection, factor: SecondFactor) -> None:
-    """Store the second factor of a person who has none."""
+    """Store the second factor of a person. The person must not have one."""
     connection.execute(
         sa.insert(second_factors).values(
             person_id=factor.person_id,
@@ -32,25 +32,25 @@ def create(connection: Connection, factor: SecondFactor) -> None:
 
 
 def use_step(connection: Connection, person_id: bytes, step: int) -> None:
-    """Record the time step of a used code."""
+    """Store the time step of a used code. From then on, only codes of later time steps are valid."""
     own = second_factors.c.person_id == person_id
     connection.execute(sa.update(second_factors).where(own).values(last_step=step))
 
 
 def delete(connection: Connection, person_id: bytes) -> bool:
-    """Delete the second factor of a person and its recovery codes. Return whether the second factor existed."""
+    """Delete the second factor and the recovery codes of a person. Return whether the person had a second factor."""
     connection.execute(sa.delete(recovery_codes).where(recovery_codes.c.person_id == person_id))
     return connection.execute(sa.delete(second_factors).where(second_factors.c.person_id == person_id)).rowcount > 0
 
 
 def replace_recovery_codes(connection: Connection, person_id: bytes, digests: Sequence[bytes]) -> None:
-    """Replace the recovery codes of a person."""
+    """Replace all recovery codes of a person. `digests` are the digests of the new codes."""
     connection.execute(sa.delete(recovery_codes).where(recovery_codes.c.person_id == person_id))
     connection.execute(sa.insert(recovery_codes), [{"digest": each, "person_id": person_id} for each in digests])
 
 
 def use_recovery_code(connection: Connection, person_id: bytes, digest: bytes) -> bool:
-    """Delete an unused recovery code. Return whether the code existed."""
+    """Delete a recovery code on its use. Return whether the code was valid."""
     own = sa.and_(recovery_codes.c.digest == digest, recovery_codes.c.person_id == person_id)
     return connection.execute(sa.delete(recovery_codes).where(own)).rowcount > 0
 

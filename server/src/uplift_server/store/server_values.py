@@ -1,4 +1,4 @@
-"""Server values: single numbers that the server stores by name."""
+"""Server values: integers that the server stores by name."""
 
 from collections.abc import Collection, Mapping
 from typing import Final
@@ -15,27 +15,27 @@ _PUT: Final = sa.text(
 
 
 def get_all(connection: Connection, prefix: str) -> dict[str, int]:
-    """Return the values whose names start with a prefix."""
+    """Return the values whose names start with `prefix`, by name."""
     query = sa.select(marks.c.name, marks.c.value).where(marks.c.name.startswith(prefix, autoescape=True))
     return {row.name: row.value for row in connection.execute(query)}
 
 
 def get(connection: Connection, names: Collection[str]) -> dict[str, int]:
-    """Return the values with these names that exist."""
+    """Return the values with these names, by name. Missing values are absent."""
     query = sa.select(marks.c.name, marks.c.value).where(marks.c.name.in_(names))
     return {row.name: row.value for row in connection.execute(query)}
 
 
 def lock(connection: Connection, prefix: str) -> None:
-    """Prevent other transactions from replacing the values with this prefix.
+    """Prevent other transactions from replacing the values with this prefix until the transaction ends.
 
-    Call it before a `get` on which the new values depend.
+    If new values depend on the stored values, call this function before you read the stored values.
     """
     locks.take(connection, prefix)
 
 
 def replace(connection: Connection, prefix: str, values: Mapping[str, int]) -> None:
-    """Store these values, and delete all other values whose names start with a prefix."""
+    """Store these values, and delete all other values whose names start with `prefix`."""
     lock(connection, prefix)
     others = sa.and_(marks.c.name.startswith(prefix, autoescape=True), marks.c.name.not_in(values))
     connection.execute(sa.delete(marks).where(others))

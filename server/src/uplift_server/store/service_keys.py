@@ -1,4 +1,4 @@
-"""Service keys. Only digests of keys are stored."""
+"""Service keys. The table contains only digests of the keys."""
 
 from collections.abc import Callable, Collection
 from typing import Any
@@ -24,7 +24,7 @@ def create(
     expires_at: int | None,
     now: int,
 ) -> ServiceKey:
-    """Store a new key."""
+    """Store a new service key."""
     values = {"id": key_id, "name": name, "digest": digest, "ends_with": ends_with, "expires_at": expires_at}
     query = sa.insert(service_keys).values(scopes=" ".join(sorted(scopes)), created_at=now, **values)
     seq = connection.scalars(query.returning(service_keys.c.seq)).one()
@@ -32,32 +32,32 @@ def create(
 
 
 def get(connection: Connection, key_id: bytes, *, lock: bool = False) -> ServiceKey | None:
-    """Return the key with this ID, unless it was revoked."""
+    """Return the service key with this ID, unless the key was revoked. With `lock`, lock its row for an update."""
     query = sa.select(service_keys).where(service_keys.c.id == key_id, _LIVE)
     row = connection.execute(query.with_for_update() if lock else query).first()
     return None if row is None else _key(row)
 
 
 def page(connection: Connection, request: PageRequest) -> Page[ServiceKey]:
-    """List the keys that are not revoked."""
+    """List a page of the service keys, without revoked keys."""
     query = request.of(sa.select(service_keys).where(_LIVE), service_keys.c.seq)
     return request.page([_key(row) for row in connection.execute(query)], lambda key: (key.seq,))
 
 
 def list_live(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[ServiceKey]:
-    """List keys that are not revoked, oldest first. `after` is the last `seq` of the previous page."""
+    """List the service keys, oldest first, without revoked keys. `after` is the last `seq` of the previous page."""
     query = sa.select(service_keys).where(_LIVE, service_keys.c.seq > after).order_by(service_keys.c.seq).limit(limit)
     return [_key(row) for row in connection.execute(query)]
 
 
 def find(connection: Connection, seqs: Collection[int]) -> list[ServiceKey]:
-    """Return the keys with these numbers that are not revoked, in any order."""
+    """Return the service keys with these numbers, in any order, without revoked keys."""
     query = sa.select(service_keys).where(service_keys.c.seq.in_(seqs), _LIVE)
     return [_key(row) for row in connection.execute(query)]
 
 
 def update(connection: Connection, key_id: bytes, change: Callable[[ServiceKey], ServiceKey]) -> ServiceKey | None:
-    """Update the name and the expiry. Return the new key, or None if it does not exist."""
+    """Update the name and the expiry of a key. Return the updated key, or None if it does not exist."""
     found = get(connection, key_id, lock=True)
     if found is None:
         return None
@@ -68,7 +68,7 @@ def update(connection: Connection, key_id: bytes, change: Callable[[ServiceKey],
 
 
 def revoke(connection: Connection, key_id: bytes, *, now: int) -> ServiceKey | None:
-    """Revoke a key. Return the key, or None if it does not exist."""
+    """Revoke a service key. Return the key, or None if it does not exist or was already revoked."""
     change = sa.update(service_keys).where(service_keys.c.id == key_id, _LIVE).values(revoked_at=now)
     row = connection.execute(change.returning(service_keys)).first()
     return None if row is None else _key(row)

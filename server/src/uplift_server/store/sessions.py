@@ -1,4 +1,4 @@
-"""Dashboard sessions and one-time links. Only digests of cookies are stored."""
+"""Dashboard sessions and one-time links. The tables contain only digests of the cookies."""
 
 from dataclasses import asdict
 from typing import Any, Final
@@ -16,13 +16,13 @@ from uplift_server.store.schema_people import links, sessions
 LINK_KEY_NUMBERS: Final = 4
 _PART_BYTES: Final = 4
 _COLUMNS: Final = [column for column in sessions.c if column is not sessions.c.id_token]
-"""The columns of a session that each request needs."""
+"""The columns of `sessions` that each request reads: all columns except the ID token."""
 
 
 def create(connection: Connection, session: Session, *, id_token: bytes | None = None) -> None:
-    """Start a session. If the person then has more than SESSIONS_PER_PERSON_MAX sessions, end the oldest sessions.
+    """Store a session. If the person then has more than SESSIONS_PER_PERSON_MAX sessions, end the oldest sessions.
 
-    `id_token` is the encrypted ID token of single sign-on.
+    `id_token` is the encrypted ID token from single sign-on.
     """
     connection.execute(sa.insert(sessions).values({**_values(session), "id_token": id_token}))
     if session.person_seq is None:
@@ -40,7 +40,7 @@ def create(connection: Connection, session: Session, *, id_token: bytes | None =
 
 
 def get(connection: Connection, digest: bytes) -> Session | None:
-    """Return the session with this digest. The session may have expired."""
+    """Return the session with this digest, if any. The caller must check whether the session has expired."""
     row = connection.execute(sa.select(*_COLUMNS).where(sessions.c.digest == digest)).first()
     if row is None:
         return None
@@ -60,18 +60,18 @@ def get(connection: Connection, digest: bytes) -> Session | None:
 
 
 def id_token(connection: Connection, digest: bytes) -> bytes | None:
-    """Return the encrypted ID token of a session, if the session began with single sign-on."""
+    """Return the encrypted ID token of a session, or None if the session did not begin with single sign-on."""
     token: bytes | None = connection.scalar(sa.select(sessions.c.id_token).where(sessions.c.digest == digest))
     return token
 
 
 def touch(connection: Connection, digest: bytes, *, now: int) -> None:
-    """Record the use of a session."""
+    """Store the time of the last use of a session. `now` is in Unix ms."""
     connection.execute(sa.update(sessions).where(sessions.c.digest == digest).values(seen_at=now))
 
 
 def confirm(connection: Connection, digest: bytes, *, now: int) -> None:
-    """Record that the person entered the password again."""
+    """Store the time at which the person entered the password again. `now` is in Unix ms."""
     connection.execute(sa.update(sessions).where(sessions.c.digest == digest).values(confirmed_at=now, seen_at=now))
 
 
@@ -81,18 +81,18 @@ def end(connection: Connection, digest: bytes) -> None:
 
 
 def end_all_of_person(connection: Connection, person_seq: int, *, except_digest: bytes | None = None) -> None:
-    """End all sessions of a person, except one."""
+    """End all sessions of a person, except the session with the digest `except_digest`."""
     query = sa.delete(sessions).where(sessions.c.person_seq == person_seq)
     connection.execute(query if except_digest is None else query.where(sessions.c.digest != except_digest))
 
 
 def end_all_of_operator(connection: Connection, key_digest: bytes, subject: str) -> None:
-    """End all sessions of an operator who signed in with single sign-on."""
+    """End all sessions of an operator who signed in with single sign-on. `subject` identifies the operator."""
     connection.execute(sa.delete(sessions).where(_is_started_by(key_digest), sessions.c.subject == subject))
 
 
 def end_all_of_key(connection: Connection, key_digest: bytes) -> None:
-    """End all operator sessions that an operator key started."""
+    """End all sessions that started with this operator key."""
     connection.execute(sa.delete(sessions).where(_is_started_by(key_digest)))
 
 
@@ -102,7 +102,7 @@ def _is_started_by(key_digest: bytes) -> sa.ColumnElement[bool]:
 
 
 def add_link(connection: Connection, link: Link) -> Link:
-    """Store a one-time link. Raises Conflict if its account was deleted."""
+    """Store a one-time link. Raises Conflict if the account of the link was deleted."""
     if link.account_seq is not None:
         accounts.require(connection, link.account_seq)
     connection.execute(sa.insert(links).values({**_values(link), "role": int(link.role)}))
@@ -110,13 +110,13 @@ def add_link(connection: Connection, link: Link) -> Link:
 
 
 def get_link(connection: Connection, link_id: bytes) -> Link | None:
-    """Return an unused link. The link may have expired."""
+    """Return the unused link with this ID, if any. The caller must check whether the link has expired."""
     row = connection.execute(sa.select(links).where(links.c.id == link_id)).first()
     return None if row is None else _link(row)
 
 
 def page_of_links(connection: Connection, account_seq: int, request: PageRequest, *, now: int) -> Page[Link]:
-    """List the usable links of an account. `now` is in Unix ms."""
+    """List a page of the unused and unexpired links of an account. `now` is in Unix ms."""
     query = sa.select(links).where(links.c.account_seq == account_seq, links.c.expires_at > now)
     if request.key is not None:
         link_id = _link_id(request.key)
@@ -127,25 +127,31 @@ def page_of_links(connection: Connection, account_seq: int, request: PageRequest
 
 
 def _parts(link_id: bytes) -> tuple[int, ...]:
-    """Split an ID into LINK_KEY_NUMBERS numbers, which are the key of a page."""
+    """Split the ID of a link into LINK_KEY_NUMBERS numbers, which form the key of a row."""
     return tuple(int.from_bytes(link_id[at : at + _PART_BYTES], "big") for at in range(0, len(link_id), _PART_BYTES))
 
 
 def _link_id(key: tuple[int, ...]) -> bytes:
-    """Join the numbers of a key to an ID. Limit the ID, because cursors of other lists can have larger numbers."""
+    """Join the numbers of a key to an ID.
+
+    Limit the result to 16 bytes, because a cursor of another list can contain larger numbers.
+    """
     number = sum(part << 8 * _PART_BYTES * place for place, part in enumerate(reversed(key)))
     return max(0, min(number, 2**128 - 1)).to_bytes(16, "big")
 
 
 def revoke_link(connection: Connection, account_seq: int, link_id: bytes, *, now: int) -> Link | None:
-    """Delete a usable link of an account. Return the link, or None if it does not exist. `now` is in Unix ms."""
+    """Delete an unused and unexpired link of an account.
+
+    Return the link, or None if there is no such link. `now` is in Unix ms.
+    """
     own = sa.and_(links.c.id == link_id, links.c.account_seq == account_seq, links.c.expires_at > now)
     row = connection.execute(sa.delete(links).where(own).returning(links)).first()
     return None if row is None else _link(row)
 
 
 def consume_link(connection: Connection, link_id: bytes, *, now: int) -> Link | None:
-    """Consume a link. Return None if it was used or has expired. `now` is in Unix ms."""
+    """Delete a link on its use. Return None if the link was already used or has expired. `now` is in Unix ms."""
     query = sa.delete(links).where(links.c.id == link_id, links.c.expires_at > now).returning(links)
     row = connection.execute(query).first()
     return None if row is None else _link(row)
@@ -157,7 +163,7 @@ def _link(row: sa.Row[Any]) -> Link:
 
 
 def _values(record: Session | Link) -> dict[str, Any]:
-    """Return the column values of a session or link. The key of a read-only operator has its own column."""
+    """Return the column values of a session or link. Keys of read-only operators have a separate column."""
     values = asdict(record)
     if values.pop("is_read_only"):
         values |= {"key_digest": None, "reader_key_digest": record.key_digest}

@@ -1,4 +1,7 @@
-"""Leader leases of singleton jobs: only one process runs each job. Another process can take an expired lease."""
+"""Leader leases of singleton jobs. Only the process with the lease of a job runs the job.
+
+When a lease expires, another process can take it.
+"""
 
 from collections.abc import Collection
 
@@ -17,7 +20,10 @@ _INSERT = sa.text(
 def take(
     connection: Connection, wanted: Collection[SingletonJob], *, process_id: int, now: int
 ) -> frozenset[SingletonJob]:
-    """Take or renew the leases that no other process holds. A lease lasts LEASE_MS. Return the jobs of this process."""
+    """Take or renew the leases of the wanted jobs that no other process holds. Each lease lasts LEASE_MS.
+
+    Return the jobs whose lease this process now holds.
+    """
     query = sa.select(duties).where(duties.c.name.in_(wanted))
     known = {SingletonJob(row.name): (row.process_seq, row.until) for row in connection.execute(query)}
     got = {job for job in wanted if can_take_lease(*known.get(job, (0, 0)), by=process_id, now_ms=now)}
