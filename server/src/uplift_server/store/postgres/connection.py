@@ -34,19 +34,22 @@ STATEMENT_MS_MAX: Final = 8000
 IDLE_IN_TRANSACTION_MS_MAX: Final = 3000
 """The time after which PostgreSQL ends an idle transaction and releases its locks, in ms.
 
-A heartbeat expires later than that.
+It is shorter than the time after which a heartbeat expires.
 """
 ACQUIRE_SECONDS_MAX: Final = 4.0
 
 POOLER: Final = "pooler"
 """The URL parameter that declares a pooler.
 
-Its value is `transaction`: the pooler can run each transaction on a different connection.
+Its only value is `transaction`, because the pooler can run each transaction on a different connection.
 """
 
 APPLICATION_NAME: Final = "uplift-webhooks"
 POOLED_NAME: Final = f"{APPLICATION_NAME}-pooled"
-"""The application name of connections through a pooler, which stay open after the server has stopped."""
+"""The application name of connections through a pooler.
+
+The pooler keeps these connections open after the server has stopped.
+"""
 _SETTINGS: Final = {
     "statement_timeout": str(STATEMENT_MS_MAX),
     "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS_MAX),
@@ -96,9 +99,9 @@ _TROUBLES: Final = (
     ("XX002", _DAMAGED),
     (_READ_ONLY, Trouble("the database is read-only", "Check that UPLIFT_DATABASE_URL points to the primary.")),
 )
-"""The problems of the database by the start of the SQLSTATE.
+"""The start of a SQLSTATE, and the problem of the database that it indicates.
 
-The first match applies. Without a match, the statement is wrong.
+The first match applies. Without a match, the error is an error of the statement.
 """
 Raw = asyncpg.Connection
 """A connection of the driver (asyncpg). Outside a transaction, each statement is its own transaction."""
@@ -182,7 +185,10 @@ class Opener:
     """Factory of connections to one database."""
 
     def __init__(self, url: str, *, no_timeouts: bool = False, settings: Mapping[str, str] | None = None) -> None:
-        """`settings` are added to the common PostgreSQL settings. Migrations use `no_timeouts`."""
+        """`settings` are added to the common PostgreSQL settings.
+
+        `no_timeouts` is for long operations such as migrations.
+        """
         self._url, self.is_pooled = _split_pooler(url)
         self._hosts = Hosts(self._url)
         self._settings = _SETTINGS | (_NO_TIMEOUTS if no_timeouts else _BY_INDEX) | dict(settings or {})
@@ -386,7 +392,7 @@ def _closed_while_idle(raw: Raw, error: BaseException) -> bool:
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Whether a conflict with a concurrent transaction caused the error. A retry can succeed."""
+    """Whether a conflict with a concurrent transaction caused the error, so that a retry can succeed."""
     return _state(driver_error(error)).startswith(_RETRYABLE)
 
 

@@ -36,7 +36,7 @@ _REJECTED: Final = (
 _SERVICES: Final = ("LDAP", "PAM", "RADIUS", "GSSAPI", "SSPI")
 """SQLSTATEs of authentication services.
 
-PostgreSQL reports the same code for an outage of the service and for a rejection.
+PostgreSQL reports the same SQLSTATE for an outage of a service and for a rejection.
 """
 # Temporary errors. Each row has a SQLSTATE, the start of the message, and a fix.
 _TEMPORARILY_REJECTED: Final = (

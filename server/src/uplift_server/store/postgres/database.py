@@ -65,7 +65,7 @@ READERS: Final = 3
 WRITERS: Final = 3
 """Number of connections for ordinary writes.
 
-If two writes wait for the lock of the same account, one connection is still free.
+While two writes wait for the lock of one account, the third connection is still free.
 """
 CONNECTIONS_MAX: Final = HOT_CONNECTIONS + READERS + WRITERS + 2
 """Number of connections of a process. It includes one connection for priority reads and one for notifications."""
@@ -83,8 +83,8 @@ RETRY_WAIT_MS_MAX: Final = 20
 WRITE_LOCK: Final = 0x75706C696674
 """The advisory lock that all ordinary writes share.
 
-During an upgrade, releases up to 0.1.2 can run at the same time. They lock this lock exclusively and use no other
-locks.
+During an upgrade, servers up to release 0.1.2 can run at the same time. Their writes take this lock exclusively and use
+no other locks.
 """
 
 

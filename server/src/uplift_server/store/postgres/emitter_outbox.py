@@ -189,9 +189,9 @@ class OutboxStatus(NamedTuple):
 
 
 class Turn:
-    """The transaction of the reader. Only one reader at a time has a transaction.
+    """The transaction of the only reader that may send rows.
 
-    Until the transaction ends, it locks all rows that `take` has returned.
+    Until the transaction ends, all rows that `take` has returned stay locked.
     """
 
     def __init__(self, raw: Raw) -> None:
@@ -217,8 +217,8 @@ class Turn:
     async def unblock(self, after: str | None) -> str | None:
         """Unblock the rows that are blocked by a corrected, deleted or expired row. Call this method regularly.
 
-        Each call checks only some of the blocking rows. Return the ID to pass to the next call, or None after the last
-        row.
+        Each call checks only some of the blocking rows. Return the ID to pass to the next call as `after`, or None
+        after the last row.
         """
         start = _FIRST_ID if after is None else after
         [(count, last, free)] = await self._raw.fetch(_AWAITED, start, OUTBOX_AWAITED_MAX)

@@ -1,8 +1,8 @@
 """Connection to one of several hosts of a database URL.
 
-The driver tries one host after the other within one timeout. An unreachable primary would therefore use the time that
-is needed for the standby that replaced it. This module does not wait for an attempt to end before it starts the next
-one, similar to RFC 8305.
+The driver tries one host after the other within one timeout. An unreachable primary could therefore use all the time
+before the driver tries the standby that replaced it. This module starts the next attempt while the previous attempt is
+still waiting, similar to RFC 8305.
 """
 
 import asyncio

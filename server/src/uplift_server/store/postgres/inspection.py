@@ -122,7 +122,7 @@ async def servers(url: str) -> int:
 
 
 async def database_id(url: str) -> str | None:
-    """Return the ID of the database, or None. Raises Unavailable."""
+    """Return the ID of the database, or None if it has none. Raises Unavailable."""
     async with _connected(url) as pair:
         if await pair.raw.fetchval("SELECT to_regclass('marks')") is None:
             return None

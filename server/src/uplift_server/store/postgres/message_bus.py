@@ -37,7 +37,7 @@ def new_message_bus(url: str) -> "PostgresMessageBus":
 
 
 class PostgresMessageBus:
-    """MessageBus on PostgreSQL. It connects on first use, and again after an error."""
+    """The message bus on PostgreSQL. It connects on first use, and again after an error."""
 
     def __init__(self, opener: Opener) -> None:
         self._opener = opener

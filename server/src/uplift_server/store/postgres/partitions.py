@@ -42,7 +42,7 @@ SWEEP_BATCH: Final = 100
 KEPT_EVENTS_MAX: Final = 1000
 KEPT_ATTEMPTS_MAX: Final = 10_000
 KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
-"""Limits of the events, attempts and bytes that the server copies before it drops a partition.
+"""Limits of the copy before the server drops a partition: events, attempts and bytes.
 
 A copy of this size takes 1 second.
 """
@@ -256,7 +256,7 @@ class PostgresPartitions:
     async def _rest(self, partition: Partition, needed: list[int]) -> Partition | None:
         """Return the partition with the kept events of earlier partitions.
 
-        Return None if it does not exist, or if it is too large to copy together with the needed events.
+        Return None if there is no such partition, or if it is too large to copy together with the needed events.
         """
         found = await self._read(lambda pair: pair.raw.fetchrow(_REST, partition.first_seq))
         if found is None:
@@ -322,8 +322,8 @@ async def _switch_to_next(raw: Raw, *, now: int) -> None:
 async def _copy_aside(raw: Raw, partition: Partition, rest: Partition | None, needed: list[int]) -> int | None:
     """Copy the needed events of a partition, and all events of the partition `rest`, while other statements run.
 
-    Later, the copied events can only get new attempts, and `_drop` copies these. Return the ID of the copy. Return None
-    if another process is creating a copy, or has dropped a partition.
+    The copied events can still get new attempts, which `_drop` copies later. Return the ID of the copy. Return None if
+    another process is creating a copy, or has dropped a partition.
     """
     if not await _lock_aside(raw):
         return None  # the process that had the singleton job before is still creating the copy

@@ -29,7 +29,7 @@ async def read_replay_batch(
 
 
 async def _ahead(raw: Raw, replay: Replay, first: int, rows: int, limit: int, body_bytes_max: int) -> ReplayBatch:
-    """Read up to `limit` matching deliveries from a window of `rows` deliveries or events, as in `read_replay_batch`."""
+    """Read up to `limit` matching deliveries from the next `rows` deliveries or events, as in `read_replay_batch`."""
     choice, last = replay.selection, replay.last_event_seq
     if choice.missing is None:
         nth = await raw.fetchval(statements.NTH_DELIVERY, choice.endpoint_seq, first, last, rows - 1)
@@ -167,7 +167,8 @@ async def _create_leased(
 async def _again(
     raw: Raw, choice: ReplaySelection, event_seqs: Sequence[int], lease: ReplayLease
 ) -> tuple[list[Candidate], int]:
-    """Read deliveries again. Return those that still match, and the number of the last event that was read.
+    """Read deliveries of these events again. Return the deliveries that still match, and the last event number that was
+    read.
 
     The body limit can end the read before the last of `event_seqs`.
     """

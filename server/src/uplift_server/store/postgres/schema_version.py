@@ -26,7 +26,7 @@ _TABLES: Final = sa.text("SELECT tablename FROM pg_catalog.pg_tables WHERE schem
 async def current(url: str) -> str | None:
     """Return the schema revision of a database, or None if the database is empty.
 
-    Raises UnknownSchema for tables of another program or an unfinished transfer. Raises Unavailable.
+    Raises UnknownSchema if the database has tables of another program or an unfinished transfer. Raises Unavailable.
     """
     opener = Opener(url)
     try:

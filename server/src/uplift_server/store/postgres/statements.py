@@ -120,9 +120,9 @@ CROSS JOIN LATERAL (
 JOIN events e ON e.seq = found.seq
 """
 EVENTS_BY_OWN_ID: Final = _EVENTS_BY_ID.format(partition="")
-"""The statement that finds events by IDs that may be from the server. It searches all partitions."""
+"""The statement that finds events by IDs that the server may have generated. It searches all partitions."""
 EVENTS_BY_FOREIGN_ID: Final = _EVENTS_BY_ID.format(partition=f" AND f.seq < {NUMBERS}")
-"""The statement that finds events by IDs that are not from the server.
+"""The statement that finds events by IDs that the server did not generate.
 
 It searches `chosen_event_ids` and the first partition, because events of the first partition can be older than this
 table. A search of all partitions would read random pages from disk.

@@ -68,7 +68,10 @@ def _parameters(url: str) -> Mapping[str, str]:
 
 
 def _find(parameters: Mapping[str, str], name: str, file: str | None = None) -> str | None:
-    """Return a parameter or file. Like libpq, search the URL, the environment variables, and the default files."""
+    """Return the value of a parameter, or the path of a default file.
+
+    Like libpq, search the URL, the environment variables, and the default files, in this order.
+    """
     value = parameters.get(name) or os.environ.get(f"PG{name.upper()}")
     if value or file is None:
         return value

@@ -51,10 +51,10 @@ _TROUBLES: Final = {
 }
 """The problems of the database by SQLite's primary result code.
 
-With any other code, the statement is wrong, possibly because of a caller.
+With any other code, the error is an error of the statement, which a caller can cause.
 """
 _LOCK: Final = re.compile(rb"\d{0,20}\n?")
-"""The content of a lock file: the ID of the operating system process that locked it last."""
+"""The content of a lock file: the operating system's ID of the last process that held the lock."""
 _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 _NOTHING: Final[dict[None, None]] = {}
 
@@ -154,7 +154,7 @@ class FileLock:
         self._database_handle: int | None = None
 
     def acquire(self) -> None:
-        """Take the locks, and write this process ID into the lock file.
+        """Take the locks, and write the ID of this operating system process into the lock file.
 
         Raises InUse, with the other process, if the file is locked. Raises Misaddressed if the lock file is a link or
         belongs to another user. Raises Unavailable.

@@ -24,8 +24,9 @@ class Copied:
 def copy(path: Path, target: Path) -> Copied:
     """Copy a database file to the path `target`, which must not exist.
 
-    The copy appears at this path only when it is complete and on disk. Incomplete copies of killed processes in the
-    same directory are deleted. Raises FileExistsError or Unavailable, and then leaves no incomplete copy.
+    The copy appears at this path only when it is complete and on disk. The function also deletes incomplete copies that
+    killed processes left in the same directory. Raises FileExistsError or Unavailable, and then leaves no incomplete
+    copy.
     """
     draft = target.with_name(f"{_DRAFT}{os.getpid()}")
     try:
@@ -96,7 +97,7 @@ def copy_into(source: sqlite3.Connection, target: Path) -> None:
 
 
 def make_durable(path: Path) -> None:
-    """Flush a file, or the names in a directory, to disk."""
+    """Flush a file, or the entries of a directory, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

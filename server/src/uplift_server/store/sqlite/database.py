@@ -1,4 +1,4 @@
-"""The SQLite engine."""
+"""The SQLite engine: implements `store.contract.Database` for a single process."""
 
 import asyncio
 import sqlite3
@@ -43,7 +43,7 @@ R = TypeVar("R")
 
 
 class SqliteDatabase:
-    """Implementation of `store.contract.Database` on a SQLite file."""
+    """The SQLite engine of one process, on one database file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

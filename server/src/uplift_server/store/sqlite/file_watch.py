@@ -30,7 +30,7 @@ class FileChange(NamedTuple):
 
 
 class FileWatch:
-    """Detects harmful changes to an open database file and its write-ahead log. Thread-safe."""
+    """Detects harmful changes to an open database file and its write-ahead log. All methods are thread-safe."""
 
     def __init__(self, path: Path) -> None:
         target = Path(os.path.realpath(path))

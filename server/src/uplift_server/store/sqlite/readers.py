@@ -24,13 +24,16 @@ READERS: Final = 2
 READ_SECONDS_MAX: Final = 4.0
 READS_WAITING_MAX: Final = 256
 LONG_READ_MS: Final = 100
-"""The duration in ms from which the server logs a read as slow. Reads for pages and API calls should take less time."""
+"""The minimum duration in ms of a read that the server logs as slow.
+
+Reads for pages and API calls should take less time.
+"""
 _INSTRUCTIONS_BETWEEN_CHECKS: Final = 20_000
 _log = structlog.get_logger()
 
 
 class Readers:
-    """Runs functions that only read on the reader threads, each for up to READ_SECONDS_MAX."""
+    """Runs functions that only read on reader threads. Each function may take up to READ_SECONDS_MAX."""
 
     def __init__(self, path: Path, watch: FileWatch, health: StoreHealth) -> None:
         self._path = path
@@ -55,7 +58,7 @@ class Readers:
             self._waiting -= 1
 
     def close(self) -> None:
-        """Wait for the running reads and close the connections. Blocks."""
+        """Wait for the running reads and close the connections. This call blocks."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         for pair in self._opened:
             _close(pair)

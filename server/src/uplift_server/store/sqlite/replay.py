@@ -37,7 +37,7 @@ def read_replay_batch(
 def _read_batch(
     raw: sqlite3.Connection, replay: Replay, first: int, rows: int, limit: int, body_bytes_max: int
 ) -> ReplayBatch:
-    """Read up to `limit` matching deliveries from a window of `rows` deliveries or events, as in `read_replay_batch`."""
+    """Read up to `limit` matching deliveries from the next `rows` deliveries or events, as in `read_replay_batch`."""
     choice, last = replay.selection, replay.last_event_seq
     nth = {"first": first, "last": last, "skipped": rows - 1}
     if choice.missing is None:
@@ -129,7 +129,8 @@ def _lease(
 def _again(
     raw: sqlite3.Connection, choice: ReplaySelection, event_seqs: Sequence[int], lease: ReplayLease
 ) -> tuple[list[Candidate], int]:
-    """Read deliveries again. Return those that still match, and the number of the last event that was read.
+    """Read deliveries of these events again. Return the deliveries that still match, and the last event number that was
+    read.
 
     The body limit can end the read before the last of `event_seqs`.
     """

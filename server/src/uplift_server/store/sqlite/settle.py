@@ -20,7 +20,7 @@ def settle(
 ) -> frozenset[tuple[int, int]]:
     """Write the outcomes of attempts and the health of their endpoints.
 
-    Return the key of each delivery that no longer has the fence of its settlement.
+    Return the keys of the deliveries whose settlement was not written, because the fence has changed.
     """
     rows = [
         SettledRow(

@@ -191,7 +191,7 @@ class Writer:
     def append(self, groups: Sequence[Sequence[NewEvent]]) -> asyncio.Future[Any]:
         """Queue groups of events to store.
 
-        The future resolves to one result for each group, at the same time as in `submit`.
+        The future resolves to a list with one result for each group, after the transaction is durable or has failed.
         """
         future = self._new_future()
         self._queue.put(AppendJob(groups, future))
@@ -208,7 +208,7 @@ class Writer:
 
     @property
     def waiting(self) -> int:
-        """The number of jobs that no transaction contains yet."""
+        """The number of jobs that wait for their transaction."""
         return self._queue.qsize() + len(self._backlog)
 
     def close(self) -> None:
@@ -325,7 +325,7 @@ class Writer:
             self._isolate(jobs, error)
 
     def _isolate(self, jobs: list[Job], error: Exception) -> None:
-        """Run each half of the jobs in its own transaction, until each job that causes an error is alone and fails.
+        """Run each half of the jobs in a separate transaction. In the end, each job that causes an error fails alone.
 
         Each such job costs up to log2(n) additional commits.
         """

@@ -12,7 +12,10 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Add a column for the key of read-only operators, so that earlier releases reject their sessions."""
+    """Add a column for the keys of read-only operators.
+
+    Earlier releases reject the sessions of these operators, because `key_digest` is empty.
+    """
     for table in ("sessions", "links"):
         op.add_column(
             table,
