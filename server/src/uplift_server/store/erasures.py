@@ -88,7 +88,7 @@ class Found(NamedTuple):
     newest_at: int | None = None
 
     def plus(self, more: "Found") -> "Found":
-        """Return the result for the events of both results, which must not overlap."""
+        """Return the sum of the events of both results, with the oldest and newest timestamp of both."""
         oldest = [at for at in (self.oldest_at, more.oldest_at) if at is not None]
         newest = [at for at in (self.newest_at, more.newest_at) if at is not None]
         return Found(self.events + more.events, min(oldest, default=None), max(newest, default=None))
@@ -158,7 +158,7 @@ def find_seqs(connection: Connection, account_seq: int, event_ids: Sequence[byte
 
 
 def newest_seq(connection: Connection) -> int:
-    """Return the highest event number, or 0 if there are no events."""
+    """Return the highest event number of all accounts, or 0 if there are no events."""
     return connection.scalar(sa.select(sa.func.max(events.c.seq))) or 0
 
 
@@ -209,7 +209,10 @@ def complete(connection: Connection, erasure: Erasure, *, now: int) -> Erasure:
 
 
 def _cut(connection: Connection, erasure: Erasure, seqs: Sequence[int], through: int) -> Step:
-    """Return a step with the first of these events, up to the limits of a step."""
+    """Return a step for the first of these events, as many as the limits of a step allow.
+
+    `through` is the last event number that was searched for these events.
+    """
     chosen = seqs[:EVENTS_PER_STEP]
     query = sa.select(deliveries.c.event_seq, sa.func.count()).where(deliveries.c.event_seq.in_(chosen))
     counts = {row[0]: row[1] for row in connection.execute(query.group_by(deliveries.c.event_seq))}

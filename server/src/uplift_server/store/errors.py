@@ -19,7 +19,7 @@ class InFlight(Conflict):
 
 
 class Missing(StoreError):
-    """The object to change no longer exists."""
+    """The object that the caller wants to change no longer exists."""
 
 
 class Unavailable(StoreError):

@@ -24,9 +24,12 @@ On each commit, SQLite writes whole pages of the bucket, but PostgreSQL writes o
 SQLite, each event took 15% more CPU time.
 """
 ACCOUNT_KEYS: Final = 2**24
-"""Number of index keys for each checksum of an object ID. The key of an account is its number modulo ACCOUNT_KEYS."""
+"""Number of index keys for each checksum of an object ID.
+
+The account number modulo ACCOUNT_KEYS selects one of them.
+"""
 CANDIDATES_MAX: Final = 1000
-"""Maximum number of candidates of one search. If few candidates match, a page ends early."""
+"""Maximum number of candidates that one search returns. If few candidates match, a page ends early."""
 
 # Count the rows of each bucket, and stop after the bucket that reaches the limit.
 _SEARCH: Final = """\
@@ -92,7 +95,7 @@ def matching(object_id: str, found: Sequence[int]) -> list[sa.ColumnElement[bool
 
 
 def delete(connection: Connection, event_seqs: Collection[int]) -> None:
-    """Delete the events from the index."""
+    """Remove events from the index."""
     columns = (events.c.seq, events.c.account_seq, events.c.object_id)
     found = connection.execute(sa.select(*columns).where(events.c.seq.in_(event_seqs), events.c.object_id.is_not(None)))
     bucket = _bucket(connection)

@@ -12,7 +12,8 @@ DISORDER_MS: Final = 60_000
 """Maximum delay in ms between the arrival of an event, which sets its timestamp, and its storage, which sets its
 number.
 
-If one event has an earlier timestamp but a higher number than another, their timestamps differ by at most this time.
+If an event has an earlier timestamp but a higher number than another event, their timestamps differ by at most this
+time.
 """
 _LATE: Final = "events.late."
 
@@ -54,9 +55,10 @@ def note_late(connection: Connection, late: LateEvents) -> LateEvents:
 
 
 def bounds(connection: Connection, *, after: int | None, before: int | None) -> tuple[int, int]:
-    """Return the lowest and highest number of the events between two timestamps (exclusive, Unix ms).
+    """Return the range of event numbers for the events between two timestamps (exclusive, Unix ms).
 
-    Events outside the time range can have a number between these two. Therefore, also compare the timestamps.
+    Events outside the time range can also have a number in this range. Therefore, the caller must compare timestamps
+    too.
     """
     late = None if after is None and before is None else late_events(connection)
     low = 1 if after is None else _first_seq(connection, after - _disorder_ms(late, after))
@@ -67,7 +69,7 @@ def bounds(connection: Connection, *, after: int | None, before: int | None) -> 
 
 
 def _disorder_ms(late: LateEvents | None, at: int) -> int:
-    """Return how long after its timestamp an event around the time `at` (Unix ms) was stored at most, in ms."""
+    """Return the maximum delay in ms between timestamp and storage for events with timestamps around `at` (Unix ms)."""
     is_near = late is not None and late.since - DISORDER_MS <= at <= late.until + DISORDER_MS
     return DISORDER_MS + late.delay_ms if late is not None and is_near else DISORDER_MS
 

@@ -59,7 +59,7 @@ def put(
 
 
 def get(connection: Connection, name: str) -> EventType | None:
-    """Return the type with this name, unless it was deleted."""
+    """Return the event type with this name, unless the type was deleted."""
     row = connection.execute(sa.select(event_types).where(event_types.c.name == name, _LIVE)).first()
     return None if row is None else _event_type(row)
 
@@ -72,20 +72,20 @@ def page(connection: Connection, request: PageRequest) -> Page[EventType]:
 
 
 def list_live(connection: Connection) -> list[EventType]:
-    """List all types that are not deleted, oldest first."""
+    """List all event types that are not deleted, oldest first."""
     return [
         _event_type(row) for row in connection.execute(sa.select(event_types).where(_LIVE).order_by(event_types.c.seq))
     ]
 
 
 def list_deleted(connection: Connection) -> list[EventType]:
-    """List the deleted types whose rows still exist, oldest first."""
+    """List the deleted event types, oldest first. Stored events can still have these types."""
     query = sa.select(event_types).where(event_types.c.deleted_at.is_not(None)).order_by(event_types.c.seq)
     return [_event_type(row) for row in connection.execute(query)]
 
 
 def find(connection: Connection, seqs: Collection[int]) -> tuple[list[EventType], list[EventType]]:
-    """Return the event types with these numbers, in any order: first the existing types, then the deleted types."""
+    """Return two lists of the event types with these numbers: the existing types, and the deleted types."""
     rows = connection.execute(sa.select(event_types).where(event_types.c.seq.in_(seqs))).all()
     return (
         [_event_type(row) for row in rows if row.deleted_at is None],

@@ -143,7 +143,7 @@ def _page(
 
 
 def _count_within(connection: Connection, rows: Sequence[sa.Row[Any]]) -> int:
-    """Return how many of these rows fit on a page: at least one, with up to PAGE_BODY_BYTES_MAX of bodies in total."""
+    """Return how many of these rows fit on a page: at least one, with up to PAGE_BODY_BYTES_MAX of bodies."""
     query = sa.select(events.c.seq, sa.func.length(events.c.body).label("bytes")).where(
         events.c.seq.in_([row.seq for row in rows])
     )
@@ -159,9 +159,9 @@ def _count_within(connection: Connection, rows: Sequence[sa.Row[Any]]) -> int:
 def _window(
     connection: Connection, account_seq: int | None, wanted: EventFilter, low: int, high: int, *, up: bool
 ) -> tuple[int | None, sa.Select[tuple[int]]]:
-    """Return the last event number that one page scans, and the query for the numbers of the matching events.
+    """Return the last event number that one page scans, and a query for the numbers of the matching events.
 
-    The first is None if the page scans all events up to the end of the range.
+    The last event number is None if the page scans the range from `low` to `high` to its end.
     """
     candidates = None
     if wanted.ids:

@@ -47,7 +47,7 @@ def attempted_since(connection: Connection, at: int) -> dict[int, Health]:
 
 
 def excuse(connection: Connection, endpoint_seqs: Collection[int], since: int, until: int) -> None:
-    """Exclude the time from `since` to `until` (Unix ms) from the failing time of endpoints."""
+    """Exclude the time from `since` to `until` (Unix ms) from the time for which endpoints count as failing."""
     began = sa.case((endpoints.c.failing_since > since, endpoints.c.failing_since), else_=since)
     for some in _batches(endpoint_seqs):
         change = sa.update(endpoints).where(endpoints.c.seq.in_(some), endpoints.c.failing_since < until)

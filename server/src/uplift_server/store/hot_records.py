@@ -12,7 +12,7 @@ from uplift_server.core.lifecycle import Status, Trigger
 
 
 class OrderGroup(NamedTuple):
-    """The identity of an order group: its endpoint, and the number of the group."""
+    """An order group, identified by its endpoint and its number."""
 
     endpoint_seq: int
     order_group: int
@@ -196,7 +196,7 @@ class DueEndpoint(NamedTuple):
 
 
 class HeldRequest(NamedTuple):
-    """A request to release up to `limit` held deliveries of an endpoint whose event number is higher than `after`."""
+    """A request to release up to `limit` held deliveries of an endpoint, for events with numbers above `after`."""
 
     endpoint_seq: int
     after: int
@@ -234,7 +234,7 @@ class Candidate(NamedTuple):
 
 
 class ReplayBatch(NamedTuple):
-    """The next deliveries of a replay, sorted by event: all that are left up to the event number `through`."""
+    """The next deliveries of a replay, sorted by event. The batch is complete up to the event number `through`."""
 
     candidates: Sequence[Candidate]
     through: int
@@ -274,9 +274,12 @@ class ReplayRelease(NamedTuple):
 
     state: ReplayState
     leased: Sequence[LeasedDelivery]
-    """The leased deliveries, without ordered deliveries."""
+    """The leased deliveries that have no order group."""
     ordered: int
-    """The number of released ordered deliveries. The dispatcher leases them later, in the order of their events."""
+    """The number of released deliveries that have an order group.
+
+    The dispatcher leases them later, in the order of their events.
+    """
     outstanding: int
     """The number of deliveries of the replay that are waiting or in flight."""
     next_event_seq: int

@@ -24,11 +24,11 @@ _CLAIM: Final = sa.text(
 
 GONE: Final = "The object created with this Idempotency-Key was deleted. Use a new key."
 NO_ACCOUNT: Final = 0
-"""The account number of requests from operators that do not belong to an account."""
+"""The account number for requests of operators that do not concern a single account."""
 
 
 class KeyReused(Conflict):
-    """The idempotency key was used for another request, or its object was deleted."""
+    """The idempotency key was used for another request, or for an object that was deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Request:
     """The number of the account that owns the object, or NO_ACCOUNT."""
     key: str
     kind: str
-    """The kind of the created object. For a secret or a test of an endpoint, the ID of the endpoint follows."""
+    """The kind of the created object, followed by the endpoint's ID for a secret or a test."""
     digest: bytes
     """The SHA-256 digest of the request body."""
 

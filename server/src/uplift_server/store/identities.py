@@ -1,4 +1,4 @@
-"""Identities: the accounts of people at identity providers, identified by issuer and subject.
+"""Identities of people at identity providers. An issuer and a subject identify each identity.
 
 An identity belongs to one person, and a person has at most one identity for each issuer. If the email changes at the
 provider, the identity still belongs to the same person. Therefore, a changed email cannot give one person the access of
@@ -14,7 +14,7 @@ from uplift_server.store.schema_people import identities
 
 
 def find_person(connection: Connection, issuer: str, subject: str) -> Person | None:
-    """Return the person with this identity."""
+    """Return the person with this identity, if any."""
     own = sa.and_(identities.c.issuer == issuer, identities.c.subject == subject)
     person_id = connection.scalar(sa.select(identities.c.person_id).where(own))
     return None if person_id is None else people.find_by_id(connection, person_id)

@@ -32,7 +32,7 @@ _STEPS_BETWEEN_CHECKS: Final = 100_000
 def find_damage(path: Path, *, seconds: float) -> list[str] | None:
     """Run SQLite's quick check for up to `seconds`.
 
-    Return the errors that the check finds, or None if the time is not sufficient. Raises Unavailable.
+    Return the errors that the check finds, or None if the check takes longer. Raises Unavailable.
     """
     stop_at = time.monotonic() + seconds
     try:
@@ -92,10 +92,7 @@ class Held:
 
 
 def held(path: Path, *, limit: int) -> Held:
-    """Count held deliveries and their endpoints, each up to `limit`.
-
-    Works while a server is running. Raises Unavailable.
-    """
+    """Count held deliveries and their endpoints, each up to `limit`. A server may be running. Raises Unavailable."""
     try:
         with closing(_open(path)) as raw:
             (count,) = raw.execute(f"SELECT count(*) FROM (SELECT 1 {_HELD} LIMIT ?)", (limit,)).fetchone()  # noqa: S608
@@ -117,7 +114,7 @@ def held(path: Path, *, limit: int) -> Held:
 
 
 def database_id(path: Path) -> str | None:
-    """Return the ID of the database, or None. Works while a server is running. Raises Unavailable."""
+    """Return the ID of the database, or None if it has none. A server may be running. Raises Unavailable."""
     try:
         with closing(_open(path)) as raw:
             row = raw.execute("SELECT value FROM marks WHERE name = ?", (database_identity.VALUE_NAME,)).fetchone()

@@ -95,7 +95,7 @@ def update(
 
 
 def revoke(connection: Connection, account_seq: int | None, key_id: bytes, *, now: int) -> ApiKey | None:
-    """Revoke a key. Return the key, or None if it does not exist."""
+    """Revoke a key. Return the key, or None if it does not exist or was already revoked."""
     change = sa.update(api_keys).where(api_keys.c.id == key_id, _of(account_seq), _LIVE).values(revoked_at=now)
     row = connection.execute(change.returning(api_keys)).first()
     return None if row is None else _key(row)

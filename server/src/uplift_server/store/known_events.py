@@ -24,9 +24,9 @@ _EVENT: Final = (
 def find(
     connection: Connection, keys: Collection[tuple[int, str]], event_ids: Collection[tuple[int, bytes]]
 ) -> KnownEvents:
-    """Return the stored events with these idempotency keys, and with these chosen IDs.
+    """Return the stored events that have one of the keys or chosen IDs.
 
-    Each key and each ID follows the number of its account.
+    Each key and each chosen ID is a pair with the number of its account.
     """
     known = KnownEvents()
     if keys:

@@ -45,7 +45,7 @@ class ListenSession:
 
 @dataclass(frozen=True, slots=True)
 class StreamedEvent:
-    """An event to stream to a session."""
+    """An event that the server streams to a listen session."""
 
     seq: int
     id: bytes
@@ -203,9 +203,10 @@ def delete_unused(connection: Connection, session: ListenSession, *, before: int
 
 
 def record_connection(connection: Connection, session: ListenSession, *, now: int) -> int | None:
-    """Record that a client connected at `now` (Unix ms). The recorded time is later than the previous connection.
+    """Record that a client connected at `now` (Unix ms).
 
-    Return the recorded time. Return None if the session or its account was deleted, or if its key was revoked.
+    If the previous connection was at the same time or later, record the time 1 ms after it. Return the recorded time.
+    Return None if the session or its account was deleted, or if its key was revoked.
     """
     own = sa.and_(listen_sessions.c.seq == session.seq, listen_sessions.c.id == session.id)
     # The database does not contain the operator key from the settings.
@@ -332,10 +333,9 @@ def save_progress(
 
 
 def _erased_among(connection: Connection, account_seq: int, responses: Sequence[ListenResponse]) -> set[bytes]:
-    """Return the IDs of the events of these responses that were erased.
+    """Return the IDs of the erased events among the events of these responses.
 
-    Lock all events of the responses until the transaction ends, so that an erasure waits until the responses are
-    stored.
+    Lock all these events until the transaction ends, so that an erasure waits until the responses are stored.
     """
     own = (events.c.id.in_({response.event_id for response in responses}), events.c.account_seq == account_seq)
     query = sa.select(events.c.id, events.c.erased_at).where(*own).with_for_update(read=True)
@@ -343,7 +343,7 @@ def _erased_among(connection: Connection, account_seq: int, responses: Sequence[
 
 
 def page_of_responses(connection: Connection, session_seq: int, request: PageRequest) -> Page[ListenResponse]:
-    """List a page of the responses that a session has recorded."""
+    """List a page of the responses that are stored for a session."""
     query = request.of(
         sa.select(listen_answers).where(listen_answers.c.session_seq == session_seq), listen_answers.c.seq
     )

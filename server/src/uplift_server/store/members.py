@@ -39,7 +39,7 @@ def get(connection: Connection, account_seq: int, member_id: bytes) -> Member | 
 
 
 def find_by_person(connection: Connection, account_seq: int, person_seq: int) -> Member | None:
-    """Return the member that the person with this number is in an account."""
+    """Return the account's membership of the person with this number."""
     return _one(connection, members.c.person_seq == person_seq, members.c.account_seq == account_seq)
 
 
@@ -49,7 +49,7 @@ def find(connection: Connection, account_seq: int, email: str) -> Member | None:
 
 
 def find_guest(connection: Connection, account_seq: int, role: Role) -> Member | None:
-    """Return the member of an account that its portal links with this role sign in. The member has no email."""
+    """Return the portal guest of an account who has this role. Portal links with this role sign in this member."""
     # `coalesce` keeps the database from using the index of emails, which contains the guests of all accounts.
     nameless = sa.func.coalesce(people_table.c.email, "") == ""
     query = _query(members.c.account_seq == account_seq, nameless, members.c.role == int(role))

@@ -33,7 +33,7 @@ class OperationalEvent(NamedTuple):
 
 
 class DueCount(NamedTuple):
-    """An endpoint whose count of failed deliveries is due for an operational event."""
+    """An endpoint for which an operational event about failed deliveries is due."""
 
     endpoint_seq: int
     account_seq: int
@@ -60,7 +60,8 @@ def delete(connection: Connection, event_ids: Collection[bytes]) -> None:
 
 
 def due_counts(connection: Connection, *, now: int, limit: int) -> list[DueCount]:
-    """Return the endpoints whose count of failed deliveries is due at `now` (Unix ms), longest overdue first."""
+    """Return the endpoints with an operational event about failed deliveries due at `now` (Unix ms), longest overdue
+    first."""
     columns = (failed_deliveries.c.endpoint_seq, failed_deliveries.c.account_seq)
     query = sa.select(*columns).where(failed_deliveries.c.due_at <= now)
     rows = connection.execute(query.order_by(failed_deliveries.c.due_at).limit(limit))

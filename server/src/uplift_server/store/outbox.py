@@ -23,7 +23,10 @@ WINDOW_ROWS: Final = 10_000
 """Number of emails that one page scans if no index supports its filter. If few emails match, the page ends early."""
 
 GROUP_MARGIN_MS: Final = 1_000
-"""The minimum remaining time in ms until an email is due. With less time, the server adds no endpoint to the email."""
+"""The minimum time in ms between the last change of an email and its due time.
+
+If less time is left, the server adds no endpoint to the email.
+"""
 
 
 def add(
@@ -37,9 +40,9 @@ def add(
     now: int,
     wait_ms: int = 0,
 ) -> None:
-    """Add an email to each recipient, due after `wait_ms`.
+    """Add an email for each recipient, due after `wait_ms`.
 
-    Each recipient is a pair of a new ID (16 bytes) and an email address.
+    A recipient is a pair of a new ID (16 bytes) and an email address.
     """
     text = json.dumps(dict(facts))
     rows = [
@@ -156,7 +159,7 @@ class DueEmail:
     """The ID of the account. None for emails to the operator."""
     endpoint_id: bytes | None
     endpoints: int
-    """The number of endpoints that the email describes. Only valid for emails about endpoints."""
+    """The number of endpoints that the email describes. Only meaningful for an email about endpoints."""
     created_at: int
     due_at: int | None
     attempts_made: int
@@ -231,10 +234,10 @@ def _email(row: sa.Row[Any]) -> DueEmail:
 def is_unsent(
     connection: Connection, account_seq: int, endpoint: str, kind: NotificationKind, *, since: int, until: int
 ) -> bool:
-    """Whether an email of this kind about the endpoint is waiting, and none was sent.
+    """Whether an email of this kind about the endpoint is waiting, and no such email was sent.
 
-    `endpoint` is the public ID. Only emails that were added from `since` to `until` (Unix ms) count. If an email does
-    not list all of its endpoints, it counts as an email about any endpoint of the account.
+    `endpoint` is the public ID. Only emails that were added from `since` to `until` (Unix ms) count. An email that does
+    not list all of its endpoints counts for any endpoint of the account.
     """
     is_about = sa.or_(*(notices.c.facts.contains(text, autoescape=True) for text in (f'"{endpoint}"', '"more": ')))
     emails = sa.select(notices.c.seq).where(

@@ -43,8 +43,8 @@ class PageRequest:
     def narrowed(self, low: int, high: int, *, to_next: int = 1) -> tuple[int, int]:
         """Narrow the range from `low` to `high` to the numbers that rows of the page can have.
 
-        The number of a row is the first number of its key. `to_next` is the smallest difference between the numbers of
-        two rows. It is 0 if several rows can have the same number.
+        The number of a row is the first number of its key. `to_next` is the smallest possible difference between the
+        numbers of two rows: 0 if several rows can have the same number, otherwise 1.
         """
         if self.key is None:
             return low, high
@@ -93,10 +93,10 @@ class PageRequest:
 def numbers_between(
     connection: Connection, at: sa.Column[int], *, after: int | None, before: int | None
 ) -> tuple[int, int]:
-    """Return the lowest and highest number of the rows between two timestamps (exclusive, Unix ms).
+    """Return the range of the numbers of rows between two timestamps (exclusive, Unix ms).
 
-    `at` is the indexed column of the timestamp. Rows outside the time range can have a number between these two.
-    Therefore, also compare the timestamps.
+    `at` is the indexed column of the timestamp. Rows outside the time range can also have a number in this range.
+    Therefore, the caller must compare timestamps too.
     """
     seq = at.table.c.seq
     low, high = 1, KEY_MAX
@@ -120,10 +120,10 @@ def window_end(
     rows: int,
     up: bool,
 ) -> int | None:
-    """Return the number of the last row that a page scans, or None if it can scan all rows of the range.
+    """Return the number of the last row that a page scans, or None if the page can scan all rows of the range.
 
-    A page scans up to `rows` rows if no index supports its filter. If few of these rows match the filter, the page ends
-    early.
+    If no index supports the filter of a page, the page scans at most `rows` rows. If few of these rows match the
+    filter, the page ends early.
     """
     query = sa.select(column).select_from(tables).where(column.between(low, high), *conditions)
     found: int | None = connection.scalars(

@@ -66,5 +66,5 @@ class Partitions(Protocol):
     async def delete_leftovers(self, before_seq: int, *, after: Key | None) -> Batch:
         """Delete a batch of rows of other tables whose events were dropped.
 
-        Only events with a number below `before_seq` are checked. `after` is the position in the previous batch.
+        The rows belong to events with a number below `before_seq`. `after` is the position in the previous batch.
         """

@@ -49,7 +49,7 @@ def find_by_id(connection: Connection, person_id: bytes, *, lock: bool = False) 
 
 
 def get(connection: Connection, seq: int, *, lock: bool = False) -> Person | None:
-    """Return the person with this number."""
+    """Return the person with this internal number."""
     return _one(connection, people.c.seq == seq, lock=lock)
 
 
@@ -88,7 +88,7 @@ def memberships(connection: Connection, person_seq: int) -> list[AccountMembersh
 
 
 def delete_non_members(connection: Connection, person_seqs: Sequence[int]) -> None:
-    """Delete these people, except members of accounts, with their sessions, identities and second factors."""
+    """Delete those of these people who have no membership, with their sessions, identities and second factors."""
     those = sa.select(people.c.seq).where(people.c.seq.in_(person_seqs))
     connection.execute(those.order_by(people.c.seq).with_for_update())
     is_member = sa.exists().where(members.c.person_seq == people.c.seq)

@@ -54,7 +54,7 @@ class Heartbeat(NamedTuple):
 
 
 class ForeignLeases(NamedTuple):
-    """The number of deliveries of one endpoint that other processes lease."""
+    """An endpoint, and the number of its deliveries that other processes lease."""
 
     endpoint_seq: int
     leased: int
@@ -116,7 +116,7 @@ def list_all(connection: Connection) -> list[Process]:
 def list_running_before(connection: Connection, release: str) -> list[Process]:
     """List the running processes whose release is older than `release`.
 
-    Evict those of them whose heartbeat has expired. If such a process still runs, it must rejoin.
+    Evict processes of these releases whose heartbeat has expired. If such a process still runs, it must rejoin.
     """
     now = int(database_now(connection))
     earlier = [each for each in list_all(connection) if release_order(each.version) < release_order(release)]

@@ -32,7 +32,7 @@ class DisabledReason(NamedCode):
 
 
 class HeldAction(NamedCode):
-    """What the server does with the held deliveries of an endpoint after the endpoint is enabled again.
+    """What the server does with the held deliveries of an enabled endpoint.
 
     The server processes the held deliveries in batches.
     """
@@ -44,7 +44,7 @@ class HeldAction(NamedCode):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account: the owner of endpoints and the receiver of events. Timestamps are Unix ms."""
+    """An account, which owns endpoints and receives events. Timestamps are Unix ms."""
 
     seq: int
     id: bytes
@@ -53,9 +53,9 @@ class Account:
     created_at: int
     updated_at: int
     uid: str | None = None
-    """The operator's own ID of the account."""
+    """The operator's own ID of the account, if any. It is unique among the accounts."""
     metadata: str | None = None
-    """The metadata: a JSON object of strings. None if it is empty."""
+    """The metadata: a JSON object of strings. None if the object is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,12 +175,12 @@ class Link:
     """The number of the account that the link opens. None for a link of an operator."""
     email: str | None
     role: Role
-    """The role of the member that the link signs in."""
+    """The role of the member whom the link signs in."""
     key_digest: bytes | None
     """The digest of the key that created an operator's link. None for other links."""
     expires_at: int
     is_read_only: bool = False
-    """Whether the link signs in an operator who may only read."""
+    """Whether the link is for an operator who may only read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ class Invitation:
 class EventType:
     """An event type of the catalog.
 
-    `schema` is the JSON Schema of `data`, and `example` an example of `data`, both as JSON.
+    `schema` is the JSON Schema of `data`. `example` is an example of `data` as JSON.
     """
 
     seq: int
@@ -255,7 +255,7 @@ class Endpoint:
     deliveries that were held later.
     """
     held_through: int | None = None
-    """The number of the last event whose held delivery `held_action` applies to."""
+    """The number of the last event for whose held delivery `held_action` applies."""
     last_status_code: int | None = None
     last_error: str | None = None
     last_location: str | None = None
@@ -269,9 +269,9 @@ class Endpoint:
     A cached endpoint can have an earlier time.
     """
     uid: str | None = None
-    """The operator's own ID of the endpoint. It is unique within the account."""
+    """The operator's own ID of the endpoint, if any. It is unique within the account."""
     metadata: str | None = None
-    """The metadata: a JSON object of strings. None if it is empty."""
+    """The metadata: a JSON object of strings. None if the object is empty."""
     filter: str | None = None
     """The filter: a JSON object with a pattern for the `data` of events. None if the endpoint has no filter."""
     auth: bytes | None = field(default=None, repr=False)
@@ -358,7 +358,7 @@ class Delivery:
     expires_at: int | None
     object_id: str | None = None
     erased_at: int | None = None
-    """The time when the event was erased."""
+    """The time when the event was erased. None if the event is not erased."""
     is_test: bool = False
     order_group: int | None = None
     """The number of the order group.
@@ -376,7 +376,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An attempt: one HTTP request for a delivery, with its timings and response. `started_at` is in Unix ms."""
+    """An attempt: one HTTP request for a delivery, with its duration and response. `started_at` is in Unix ms."""
 
     number: int
     trigger: Trigger
@@ -480,7 +480,7 @@ class StreamPage(Generic[T]):
     """The key of the previous page. None on the first page."""
 
     def of(self, items: "list[U]") -> "StreamPage[U]":
-        """Return the page with other items."""
+        """Return a page with these items and the keys of this page."""
         return StreamPage(items, self.key, self.more, self.prev_key)
 
 
@@ -495,5 +495,5 @@ class Page(Generic[T]):
     """The key of the previous page. None on the first page."""
 
     def of(self, items: "list[U]") -> "Page[U]":
-        """Return the page with other items."""
+        """Return a page with these items and the keys of this page."""
         return Page(items, self.next_key, self.prev_key)

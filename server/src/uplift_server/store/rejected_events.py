@@ -46,7 +46,7 @@ class RejectedEvent:
     event_id: str | None
     idempotency_key: str | None
     problem: Mapping[str, Any]
-    """The problem details (RFC 9457), as in the response of `POST /v1/events`."""
+    """The problem details (RFC 9457) that `POST /v1/events` would have returned for the event."""
     size_bytes: int
     stream_seq: int
     published_at: int

@@ -18,15 +18,15 @@ from uplift_server.store.schema import attempts, deliveries, events, replays
 
 @dataclass(frozen=True, slots=True)
 class ReplayCount:
-    """The number of deliveries to replay up to the event number `through`, with the oldest and newest event times (Unix
-    ms)."""
+    """The number of deliveries to replay up to the event number `through`, and their oldest and newest event
+    timestamps."""
 
     count: int
     oldest_at: int | None
     newest_at: int | None
     through: int
     missing: int = 0
-    """The number of missing deliveries in `count`, which the replay creates."""
+    """The number of missing deliveries in `count`. The replay creates these deliveries."""
 
     def then(self, more: "ReplayCount") -> "ReplayCount":
         """Return the total of this count and of `more`, the count of the next window."""
@@ -131,7 +131,7 @@ class CandidateRow(NamedTuple):
 def candidates(rows: Iterable[CandidateRow], body_bytes_max: int) -> tuple[list[Candidate], bool]:
     """Return candidates until the total size of their bodies exceeds `body_bytes_max`.
 
-    Also return whether the total size exceeds the limit. If so, the last candidate exceeds it.
+    Also return whether the total size exceeds this limit. The last candidate can then be the one that exceeds it.
     """
     found: list[Candidate] = []
     body_bytes = 0
@@ -200,10 +200,9 @@ class ReplayProgress(NamedTuple):
 
 
 def unexpired(candidates: Iterable[Candidate], lease: ReplayLease) -> list[Candidate]:
-    """Return the candidates whose event has not expired, without missing deliveries of events that retention deletes
-    soon.
+    """Return the candidates that the replay may still send, and set the order group of missing deliveries.
 
-    Set the order group of the missing deliveries.
+    Omit deliveries of expired events, and missing deliveries of events that retention deletes soon.
     """
     found = [
         each
@@ -218,7 +217,7 @@ def unexpired(candidates: Iterable[Candidate], lease: ReplayLease) -> list[Candi
 
 
 def leased(candidates: Iterable[Candidate], replay_seq: int, lease: ReplayLease) -> list[LeasedDelivery]:
-    """Return the deliveries of these candidates, with the data of their lease."""
+    """Return the deliveries of these candidates as leased by the replay."""
     deliveries_leased = []
     for delivery, _, _ in candidates:
         delivery.lease_until = lease.until

@@ -60,7 +60,7 @@ class KnownEvents:
         self.by_id: dict[tuple[int, bytes], StoredEvent] = {}
 
     def add(self, event: NewEvent, seq: int) -> None:
-        """Add an event of this transaction, so that `find` finds it for later repeats."""
+        """Add an event, so that `find` recognizes repeats of the event in the same transaction."""
         stored = StoredEvent(
             seq, event.id, event.created_at, event.type_seq, event.expires_at, event.ordering_key, event.body
         )
@@ -94,8 +94,8 @@ def check(
 ) -> tuple[list[Appended], list[tuple[NewEvent, int]]] | IdempotencyConflict:
     """Return a result for each event of a group, and the events to store, each with its number.
 
-    `numbers` are the numbers for new events. `earlier` are functions that find earlier events outside of the group.
-    Return IdempotencyConflict if a repeat has other content than the earlier event.
+    `numbers` are the numbers for the events to store. `earlier` are functions that find earlier events outside the
+    group. Return IdempotencyConflict if a repeat has other content than the earlier event.
     """
     results: list[Appended] = []
     fresh: list[tuple[NewEvent, int]] = []

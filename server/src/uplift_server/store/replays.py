@@ -3,9 +3,9 @@
 For events that the endpoint never received, a replay can create deliveries. The replay stores such a delivery as failed
 and leases it in the same transaction. If the attempt does not succeed, the delivery is failed again.
 
-A delivery that a replay has released contains the number of the replay until its attempt is counted. If such a delivery
-is not pending, it was returned without an attempt, because the endpoint or the replay was paused. The replay releases
-this delivery again. Therefore, a replay neither skips nor repeats deliveries, even if a process ends.
+A delivery that a replay has released contains the number of the replay until its attempt is counted. If the endpoint or
+the replay is paused before the attempt, the delivery is returned to its earlier status. The replay releases the
+returned delivery again. Therefore, a replay neither skips nor repeats deliveries, even if a process ends.
 """
 
 import json
@@ -41,7 +41,7 @@ class MissingEvents(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ReplaySelection:
-    """The deliveries that a replay resends, among the deliveries that ended before the time `selected_at`.
+    """The deliveries that a replay resends. They must have ended at the time `selected_at` or earlier.
 
     Timestamps are Unix ms.
     """
@@ -77,7 +77,7 @@ class Replay:
     rate_per_second: int
     state: ReplayState
     total: int
-    """The number of deliveries to resend, as far as they are counted."""
+    """The number of deliveries to resend that are counted so far."""
     counted_through: int
     next_event_seq: int
     last_event_seq: int
@@ -91,7 +91,7 @@ class Replay:
 
     @property
     def is_counted(self) -> bool:
-        """Whether all deliveries are counted, so that `total` is final."""
+        """Whether the count of the deliveries is complete, so that `total` is final."""
         return self.counted_through >= self.last_event_seq
 
 

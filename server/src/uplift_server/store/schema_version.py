@@ -59,8 +59,8 @@ def current(database: str | Path) -> str | None:
 def upgrade(database: str | Path, *, now_ms: int) -> Path | None:
     """Upgrade a SQLite file (path or URL) to the revision of this release, or create its tables.
 
-    The function copies the file before an upgrade and returns the path of the copy, or None without an upgrade. Raises
-    UnknownSchema for a newer file. Raises Unavailable if the file cannot be written. After an error, the file is
+    Before an upgrade, the function copies the file. It returns the path of the copy, or None without an upgrade. Raises
+    UnknownSchema for a newer file. Raises Unavailable if the file cannot be written. If the upgrade fails, the file is
     unchanged.
     """
     path = _path(database)

@@ -50,7 +50,7 @@ def replace_recovery_codes(connection: Connection, person_id: bytes, digests: Se
 
 
 def use_recovery_code(connection: Connection, person_id: bytes, digest: bytes) -> bool:
-    """Delete a recovery code on its use. Return whether the code was valid."""
+    """Delete the recovery code that a person has used. Return whether the code was valid."""
     own = sa.and_(recovery_codes.c.digest == digest, recovery_codes.c.person_id == person_id)
     return connection.execute(sa.delete(recovery_codes).where(own)).rowcount > 0
 

@@ -24,7 +24,7 @@ def create(
     expires_at: int | None,
     now: int,
 ) -> ServiceKey:
-    """Store a new service key."""
+    """Store a new service key. Return the key."""
     values = {"id": key_id, "name": name, "digest": digest, "ends_with": ends_with, "expires_at": expires_at}
     query = sa.insert(service_keys).values(scopes=" ".join(sorted(scopes)), created_at=now, **values)
     seq = connection.scalars(query.returning(service_keys.c.seq)).one()

@@ -76,7 +76,7 @@ def confirm(connection: Connection, digest: bytes, *, now: int) -> None:
 
 
 def end(connection: Connection, digest: bytes) -> None:
-    """End a session, if it exists."""
+    """End a session. Do nothing if the session does not exist."""
     connection.execute(sa.delete(sessions).where(sessions.c.digest == digest))
 
 
@@ -151,7 +151,7 @@ def revoke_link(connection: Connection, account_seq: int, link_id: bytes, *, now
 
 
 def consume_link(connection: Connection, link_id: bytes, *, now: int) -> Link | None:
-    """Delete a link on its use. Return None if the link was already used or has expired. `now` is in Unix ms."""
+    """Delete a link on its use. Return the link, or None if it was already used or has expired. `now` is in Unix ms."""
     query = sa.delete(links).where(links.c.id == link_id, links.c.expires_at > now).returning(links)
     row = connection.execute(query).first()
     return None if row is None else _link(row)

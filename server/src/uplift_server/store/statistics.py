@@ -1,14 +1,18 @@
-"""Statistics: rows per hour and minute, and open deliveries per endpoint, counted from rows added since the last count.
+"""Statistics: rows by hour and minute, and the number of open deliveries of each endpoint.
 
-A count reads three tables in batches: deliveries, attempts, and the changes of status in `delivery_changes`. It reads
-each table up to the stream position, in the order in which the rows were written. If a replay creates a delivery of a
-past event, the change also counts the delivery. Deliveries are counted with their current status, and only after all
-attempts and changes up to the stream position. An attempt or change of a delivery that was counted before therefore
-changes the counts. The counted status of a later delivery already includes the attempt or change. A status that an
-attempt or change beyond the stream position has caused is subtracted, because that attempt or change is counted later.
+A count adds the rows that were stored since the last count. It reads three tables in batches: deliveries, attempts, and
+the status changes in `delivery_changes`. It reads each table up to the stream position, in the order of the row
+numbers.
+
+A count first reads all attempts and changes up to the stream position, and then the deliveries. It counts each delivery
+with its current status. The attempts and changes of a delivery that an earlier batch counted change the counts. The
+status of a delivery that a later batch counts already includes its attempts and changes. If an attempt or change beyond
+the stream position has caused the status of a delivery, the count subtracts this status, because a later batch counts
+the attempt or change. If a replay creates a delivery of a past event, its row in `delivery_changes` counts the
+delivery.
 
 One process counts at a time. `save` writes a batch in one transaction, and only if the stored positions are the same as
-when the batch was read, so nothing is counted twice or left out after a crash.
+when the batch was read. Therefore, nothing is counted twice or left out after a crash.
 """
 
 import json
@@ -50,7 +54,7 @@ This event and all earlier events are never counted.
 BATCHES_COUNTED: Final = f"{PREFIX}turn"
 """The name of the server value: the number of batches.
 
-When a partition is replaced by a copy, the number also increases, which invalidates a batch in progress.
+The number also increases when a copy replaces a partition, so that a batch in progress becomes invalid.
 """
 TOTALS_COUNTED: Final = f"{PREFIX}totals"
 """The name of the server value: 1 while `delivery_totals` is exact.
@@ -98,7 +102,7 @@ class Counted:
     hours: NewRows
     minutes: NewRows
     totals: _Totals
-    """The changes of `delivery_totals`, or its new content if the stored totals are not exact."""
+    """The changes of `delivery_totals`, or all totals if the stored totals are not exact."""
     minutes_from: int
     """The time (Unix ms) of the first minute to keep. `save` deletes rows of earlier minutes."""
     positions: Mapping[str, int]
@@ -258,7 +262,10 @@ def _nth(connection: Connection, column: sa.Column[int], after: int, count: int)
 _COUNTED_AS: Final[dict[Status, int]] = {
     status: COUNT_FIELDS.index(status.text) for status in Status if status is not Status.PENDING
 }
-"""The index of each status in the counts. Pending has no index, because its number is the rest of the deliveries."""
+"""The index of each status in the counts.
+
+Pending has no index: the number of pending deliveries is the difference between all deliveries and the other counts.
+"""
 _DELIVERIES_OF, _ATTEMPTS_OF, _FIRST_OF, _FIRST_DELIVERED_OF = map(
     COUNT_FIELDS.index, ("deliveries", "attempts", "first_attempts", "first_delivered")
 )
@@ -310,7 +317,7 @@ def _subtract(
 
 
 def _of(own: dict[RowKey, Tally], by_type: dict[RowKey, Tally], key: RowKey, event_type: int | None) -> Sequence[Tally]:
-    """Return the tally of an endpoint, and, if the event type is known, the tally of the event type."""
+    """Return the tally of an endpoint. If the event type is known, also return the tally of the event type."""
     return [own[key]] if event_type is None else [own[key], by_type[key._replace(endpoint_seq=-event_type)]]
 
 

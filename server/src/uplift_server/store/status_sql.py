@@ -15,7 +15,7 @@ FAILED: Final = int(Status.FAILED)
 HELD: Final = int(Status.HELD)
 CANCELLED: Final = int(Status.CANCELLED)
 CREATED: Final = -1
-"""The old status in `delivery_changes` when a replay has created the delivery. Such a delivery had no old status."""
+"""The old status in `delivery_changes` if a replay has created the delivery, so that there is no old status."""
 SCHEDULE: Final = int(Trigger.SCHEDULE)
 REPLAY: Final = int(Trigger.REPLAY)
 TEST: Final = int(Trigger.TEST)
@@ -36,7 +36,7 @@ def leased(alias: str = "") -> str:
 
 
 def held(alias: str = "") -> str:
-    """Return the condition of the index `deliveries_held`."""
+    """Return the condition of the index `deliveries_held`: held."""
     return f"{_prefix(alias)}status = {HELD}"
 
 

@@ -24,7 +24,7 @@ StoredRow = tuple[Sequence[int], str, str]
 class Tally:
     """The counts that a batch adds to a row.
 
-    They are plain lists and dictionaries to save time and memory, because a batch has thousands of tallies.
+    Tallies contain plain lists and dictionaries to save time and memory, because a batch has thousands of tallies.
     """
 
     __slots__ = ("counts", "durations", "moves", "outcomes")
@@ -38,7 +38,7 @@ class Tally:
 
     @classmethod
     def sum(cls, parts: Sequence["Tally"]) -> "Tally":
-        """Return the sum of the tallies. A single tally is returned itself, not a copy."""
+        """Return the sum of the tallies. If there is only one tally, return that tally without a copy."""
         if len(parts) == 1:
             return parts[0]
         found = cls()
@@ -51,10 +51,7 @@ class Tally:
 
     @property
     def adds(self) -> bool:
-        """Whether the tally may create a row.
-
-        A tally with only moves may not, because retention has deleted its row.
-        """
+        """Whether the tally may create a row. If a tally contains only moves, retention has deleted its row."""
         return any(self.counts)
 
     def added_to(self, before: StoredRow | None) -> tuple[int | str, ...]:

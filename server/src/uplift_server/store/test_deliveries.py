@@ -71,9 +71,9 @@ def begin(
 def get_result(
     connection: Connection, account_seq: int, event_id: bytes, endpoint_id_tail: bytes
 ) -> tuple[Delivery, Attempt | None] | None:
-    """Return the delivery of a test event, and its attempt, or None until the attempt has ended.
+    """Return the delivery of a test event, and its attempt if the attempt has ended.
 
-    Return None instead of both if retention has deleted the test event.
+    Return None if retention has deleted the test event.
     """
     for delivery in find(connection, account_seq, event_id, endpoint_id_tail):
         attempts = page_of_delivery(connection, delivery.event_seq, delivery.endpoint_seq, PageRequest(1)).items

@@ -1,4 +1,4 @@
-"""Trace contexts of events. The server stores the trace context of a request while tracing is enabled."""
+"""Trace contexts of events. While tracing is enabled, the server stores the trace context of a request, if any."""
 
 from collections.abc import Collection, Mapping
 from typing import Final

@@ -1,8 +1,8 @@
 """Transfer of all data from a SQLite file to an empty PostgreSQL database.
 
-The function copies tables in batches, in the order of their keys. The target stores the progress in the transaction of
-each batch, so an interrupted transfer can continue. Servers do not start on the target while the progress table exists.
-The function drops this table after both databases are compared. The caller must hold the file lock.
+`transfer` copies the tables in batches, in the order of their keys. The target stores the progress in the transaction
+of each batch, so an interrupted transfer can continue. Servers do not start on the target while the progress table
+exists. After the comparison of both databases, `transfer` drops the progress table. The caller must hold the file lock.
 """
 
 import ast
@@ -37,7 +37,7 @@ class CannotTransfer(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The progress of one table: the rows that are copied or compared so far, and all rows."""
+    """The progress of one table: the number of rows that are copied or compared so far, and the number of all rows."""
 
     step: Literal["copying", "comparing"]
     table: str
