@@ -30,7 +30,7 @@ _Placed = tuple[int, NewEvent, NewDelivery]
 RETRIES_MAX: Final = 8
 """Maximum number of retries of a batch.
 
-The server retries if another transaction has stored a key or ID of the batch.
+The server retries if another transaction has meanwhile stored a key or ID of the batch.
 """
 
 

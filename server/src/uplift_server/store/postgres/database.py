@@ -149,7 +149,7 @@ class PostgresDatabase:
     def lease_due(
         self, requests: Sequence[LeaseRequest], *, now: int, lease_until: int, process_id: int, body_bytes_max: int
     ) -> Awaitable[list[LeasedDelivery]]:
-        """Lease the due deliveries of each endpoint in the order of their due times."""
+        """Lease due deliveries of each endpoint, earliest due time first, up to the limit of its request."""
         return self._hot(
             lambda pair: lease_due(
                 pair.raw,
@@ -169,7 +169,7 @@ class PostgresDatabase:
         return self._settling
 
     def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> Awaitable[None]:
-        """Release unused leases (event, endpoint, fence). Their deliveries are due at `now`."""
+        """Release unused leases (event number, endpoint number, fence). Their deliveries become due at `now`."""
         return self._hot(lambda pair: release(pair.raw, leases, now=now))
 
     def reclaim(self, *, now: int, process_id: int | None = None, limit: int = 1000) -> Awaitable[int]:
@@ -209,7 +209,7 @@ class PostgresDatabase:
         )
 
     async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:
-        """List the endpoints with waiting deliveries in `seq` order, each with its earliest due time."""
+        """List endpoints with waiting deliveries, sorted by number, each with its earliest due time."""
         return await self._hot(
             lambda pair: due_endpoints(pair.raw, after=after, limit=limit),
             is_read=True,
@@ -220,7 +220,7 @@ class PostgresDatabase:
         return self._hot(lambda pair: next_due(pair.raw, endpoint_seqs), is_read=True)
 
     async def scrub(self) -> bool:
-        """Remove the dead rows of all tables that contain the content of events, with VACUUM. Raises Unavailable."""
+        """Vacuum all tables that contain the content of events, to remove dead rows. Raises Unavailable."""
         try:
             raw = await self._maintenance_opener.raw()
             try:

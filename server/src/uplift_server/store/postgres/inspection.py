@@ -71,7 +71,7 @@ class Inspected:
     clock: ClockReading
     """A reading of the database's clock and of this machine's clock."""
     dead_rows: int
-    """The number of rows of `deliveries` that are deleted or replaced, but not yet removed by vacuum."""
+    """The number of dead rows of `deliveries`: deleted or outdated row versions that vacuum has not removed yet."""
     live_rows: int
 
 

@@ -11,7 +11,7 @@ from uplift_server.store.postgres.connection import Raw
 async def lease_due(
     raw: Raw, requests: Sequence[LeaseRequest], *, now: int, lease_until: int, process_id: int, body_bytes_max: int
 ) -> list[LeasedDelivery]:
-    """Lease the due deliveries of each endpoint in the order of their due times."""
+    """Lease due deliveries of each endpoint, earliest due time first, up to the limit of its request."""
     endpoints, limits = [request.endpoint_seq for request in requests], [request.limit for request in requests]
     rows = await raw.fetch(statements.LEASE_DUE, endpoints, limits, now, process_id, lease_until, body_bytes_max)
     return [
@@ -38,7 +38,7 @@ async def lease_due(
 
 
 async def release(raw: Raw, leases: Sequence[tuple[int, int, int]], *, now: int) -> None:
-    """Release unused leases (event, endpoint, fence). Their deliveries are due at `now`."""
+    """Release unused leases (event number, endpoint number, fence). Their deliveries become due at `now`."""
     if leases:
         await raw.execute(statements.RELEASE, *zip(*sorted(leases), strict=True), now)
 
@@ -53,7 +53,7 @@ async def reclaim(raw: Raw, *, now: int, process_id: int | None, limit: int) -> 
 
 
 async def due_endpoints(raw: Raw, *, after: int, limit: int) -> list[DueEndpoint]:
-    """List the endpoints with waiting deliveries in `seq` order, each with its earliest due time."""
+    """List endpoints with waiting deliveries, sorted by number, each with its earliest due time."""
     return [DueEndpoint(*row) for row in await raw.fetch(statements.DUE_ENDPOINTS, after, limit)]
 
 

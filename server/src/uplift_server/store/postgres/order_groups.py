@@ -37,7 +37,7 @@ async def lock_order(raw: Raw, endpoint_seqs: Iterable[int]) -> None:
 
 
 async def open_groups(raw: Raw, groups: Iterable[OrderGroup]) -> set[OrderGroup]:
-    """Return those of the groups that have an open delivery."""
+    """Return the given groups that have an open delivery."""
     rows = await raw.fetch(_OPEN_GROUPS, *zip(*set(groups), strict=True))
     return {OrderGroup(*row) for row in rows}
 

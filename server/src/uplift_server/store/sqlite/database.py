@@ -131,7 +131,7 @@ class SqliteDatabase:
     def lease_due(
         self, requests: Sequence[LeaseRequest], *, now: int, lease_until: int, process_id: int, body_bytes_max: int
     ) -> Awaitable[list[LeasedDelivery]]:
-        """Lease the due deliveries of each endpoint in the order of their due times."""
+        """Lease due deliveries of each endpoint, earliest due time first, up to the limit of its request."""
         return self._writer.submit(
             lambda w: lease_due(
                 w.raw, requests, now=now, lease_until=lease_until, process_id=process_id, body_bytes_max=body_bytes_max
@@ -152,7 +152,7 @@ class SqliteDatabase:
         )
 
     def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> Awaitable[None]:
-        """Release unused leases (event, endpoint, fence). Their deliveries are due at `now`."""
+        """Release unused leases (event number, endpoint number, fence). Their deliveries become due at `now`."""
         return self._writer.submit(lambda w: release(w.raw, leases, now=now), weight=len(leases))
 
     def reclaim(self, *, now: int, process_id: int | None = None, limit: int = 1000) -> Awaitable[int]:
@@ -189,7 +189,7 @@ class SqliteDatabase:
         )
 
     async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:
-        """List the endpoints with waiting deliveries in `seq` order, each with its earliest due time."""
+        """List endpoints with waiting deliveries, sorted by number, each with its earliest due time."""
         return await self._readers.read(
             lambda raw, _: due_endpoints(raw, after=after, limit=limit), name_of(due_endpoints)
         )

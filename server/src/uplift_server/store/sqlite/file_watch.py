@@ -43,7 +43,8 @@ class FileWatch:
     def change(self) -> FileChange | None:
         """Return the harmful change of the files since the creation of this object, if any. Raises OSError.
 
-        The server never vacuums the database. Therefore, SQLite itself can truncate the log but not the database.
+        SQLite never truncates the database file, because the server does not vacuum it. Therefore, a smaller file is a
+        harmful change. A smaller log is not, because SQLite truncates its log.
         """
         # Read the stored size first, because another thread can store a larger size in the meantime.
         size_before = self._size

@@ -19,7 +19,7 @@ def lease_due(
     process_id: int,
     body_bytes_max: int,
 ) -> list[LeasedDelivery]:
-    """Lease the due deliveries of each endpoint in the order of their due times."""
+    """Lease due deliveries of each endpoint, earliest due time first, up to the limit of its request."""
     due = _due(connection, requests, now)
     taken, body_bytes = 0, 0
     while taken < len(due) and body_bytes <= body_bytes_max:
@@ -84,7 +84,7 @@ def _bodies(connection: sqlite3.Connection, event_seqs: Collection[int]) -> dict
 
 
 def release(connection: sqlite3.Connection, leases: Sequence[tuple[int, int, int]], *, now: int) -> None:
-    """Release unused leases (event, endpoint, fence). Their deliveries are due at `now`."""
+    """Release unused leases (event number, endpoint number, fence). Their deliveries become due at `now`."""
     rows = [ReleasedRow(now, event, endpoint, fence) for event, endpoint, fence in leases]
     statements.RELEASE.run(connection, rows)
 
@@ -97,7 +97,7 @@ def reclaim(connection: sqlite3.Connection, *, now: int, process_id: int | None,
 
 
 def due_endpoints(connection: sqlite3.Connection, *, after: int, limit: int) -> list[DueEndpoint]:
-    """List the endpoints with waiting deliveries in `seq` order, each with its earliest due time."""
+    """List endpoints with waiting deliveries, sorted by number, each with its earliest due time."""
     (text,) = connection.execute(statements.DUE_ENDPOINTS, {"after": after, "limit": limit}).fetchone()
     return [DueEndpoint(*row) for row in json.loads(text)]
 

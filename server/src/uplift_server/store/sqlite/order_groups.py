@@ -32,7 +32,7 @@ WHERE endpoint_seq = :endpoint_seq
 
 
 def open_groups(connection: sqlite3.Connection, groups: Iterable[OrderGroup]) -> set[OrderGroup]:
-    """Return those of the groups that have an open delivery."""
+    """Return the given groups that have an open delivery."""
     (found,) = connection.execute(_OPEN_GROUPS, {"groups": json.dumps(list(set(groups)))}).fetchone()
     return {OrderGroup(*each) for each in json.loads(found)}
 
