@@ -32,10 +32,7 @@ class DisabledReason(NamedCode):
 
 
 class HeldAction(NamedCode):
-    """What the server does with the held deliveries of an enabled endpoint.
-
-    The server processes the held deliveries in batches.
-    """
+    """What the server does, in batches, with the held deliveries of an enabled endpoint."""
 
     SEND = 0
     DROP = 1
@@ -149,11 +146,8 @@ class Session:
     account_seq: int | None
     """The number of the account of a portal link. The session can access only this account. None for other sessions."""
     key_digest: bytes | None
-    """The digest of the key that started an operator's session.
-
-    The session ends when the key is revoked. After single sign-on, the digest of the settings that make the person an
-    operator.
-    """
+    """The digest of the key that started an operator's session. The session ends when the key is revoked. After single
+    sign-on, the digest of the settings that make the person an operator."""
     created_at: int
     seen_at: int
     confirmed_at: int | None
@@ -194,18 +188,14 @@ class Invitation:
     role: Role
     invited_by: str
     proves: bool
-    """Whether acceptance verifies the email: true if the server emailed the link, or if the operator handed the link
-    over."""
+    """Whether acceptance verifies the email, because the server emailed the link or the operator handed it over."""
     created_at: int
     expires_at: int
 
 
 @dataclass(frozen=True, slots=True)
 class EventType:
-    """An event type of the catalog.
-
-    `schema` is the JSON Schema of `data`. `example` is an example of `data` as JSON.
-    """
+    """An event type of the catalog. `schema` (a JSON Schema) and `example` describe `data` as JSON."""
 
     seq: int
     name: str
@@ -251,9 +241,8 @@ class Endpoint:
     warned_at: int | None = None
     state_since: int | None = None
     held_action: HeldAction | None = None
-    """The action for the deliveries that were held when this action was set. The server sends
-    deliveries that were held later.
-    """
+    """The action for the deliveries that were held when this action was set. The server sends deliveries that were held
+    later."""
     held_through: int | None = None
     """The number of the last event for whose held delivery `held_action` applies."""
     last_status_code: int | None = None
@@ -263,11 +252,7 @@ class Endpoint:
     tested_at: int | None = None
     """The time of the last test event. A cached endpoint can have an earlier time."""
     verified_at: int | None = None
-    """The time of the last successful signature check: the receiver rejected a wrong signature and accepted a valid
-    one.
-
-    A cached endpoint can have an earlier time.
-    """
+    """The time of the last signature check that the receiver passed. A cached endpoint can have an earlier time."""
     uid: str | None = None
     """The operator's own ID of the endpoint, if any. It is unique within the account."""
     metadata: str | None = None
@@ -278,10 +263,7 @@ class Endpoint:
     """The encrypted authentication. An update changes these bytes even if the authentication stays the same."""
     certificate_expires_at: int | None = None
     certificate_warned_at: int | None = None
-    """The time of the last warning about the expiry of the client certificate.
-
-    A cached endpoint can have an earlier time.
-    """
+    """The time of the last warning that the client certificate expires. A cached endpoint can have an earlier time."""
     settings: EndpointSettings = DEFAULTS
 
     @property
@@ -361,10 +343,7 @@ class Delivery:
     """The time when the event was erased. None if the event is not erased."""
     is_test: bool = False
     order_group: int | None = None
-    """The number of the order group.
-
-    The server sends the deliveries of a group in the order of their events. None if the delivery is not ordered.
-    """
+    """The order group. The server sends its deliveries in the order of their events. None without ordering."""
     blocked_by: str | None = None
     """The ID of the delivery for which a blocked delivery waits."""
 

@@ -4,8 +4,8 @@ For events that the endpoint never received, a replay can create deliveries. The
 and leases it in the same transaction. If the attempt does not succeed, the delivery is failed again.
 
 A delivery that a replay has released contains the number of the replay until its attempt is counted. If the endpoint or
-the replay is paused before the attempt, the delivery is returned to its earlier status. The replay releases the
-returned delivery again. Therefore, a replay neither skips nor repeats deliveries, even if a process ends.
+the replay is paused before the attempt, the delivery returns to its earlier status. Later, the replay releases this
+delivery again. Therefore, a replay neither skips nor repeats deliveries, even if a process ends.
 """
 
 import json
