@@ -49,7 +49,7 @@ class NewEvent(NamedTuple):
     object_id: str | None = None
     ordering_key: str | None = None
     is_server_id: bool = False
-    """Whether the server derived the ID from a message of a stream.
+    """Whether the server, not the caller, chose the ID of an event from a stream.
 
     Then `caller_chose_id` is also set, so that the server recognizes repeats of the event by the ID.
     """

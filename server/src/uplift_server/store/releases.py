@@ -131,7 +131,7 @@ class CandidateRow(NamedTuple):
 def candidates(rows: Iterable[CandidateRow], body_bytes_max: int) -> tuple[list[Candidate], bool]:
     """Return candidates until the total size of their bodies exceeds `body_bytes_max`.
 
-    Also return whether the total size exceeds this limit. The last candidate can then be the one that exceeds it.
+    Also return whether the total size exceeds this limit. If it does, the last candidate is the one that exceeds it.
     """
     found: list[Candidate] = []
     body_bytes = 0

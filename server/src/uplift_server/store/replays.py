@@ -1,7 +1,7 @@
 """Replays, and the deliveries that each replay selects.
 
 For events that the endpoint never received, a replay can create deliveries. The replay stores such a delivery as failed
-and leases it in the same transaction. If the attempt does not succeed, the delivery is failed again.
+and leases it in the same transaction. If the attempt does not succeed, its status is failed again.
 
 A delivery that a replay has released contains the number of the replay until its attempt is counted. If the endpoint or
 the replay is paused before the attempt, the delivery returns to its earlier status. Later, the replay releases this

@@ -1,4 +1,4 @@
-"""Statistics: rows by hour and minute, and the number of open deliveries of each endpoint.
+"""Statistics: one row for each hour and each minute, and the number of open deliveries of each endpoint.
 
 A count adds the rows that were stored since the last count. It reads three tables in batches: deliveries, attempts, and
 the status changes in `delivery_changes`. It reads each table up to the stream position, in the order of the row
@@ -43,21 +43,21 @@ from uplift_server.store.tallies import NewRows, RowKey, Tally, add_to, summed
 
 PREFIX: Final = "numbers."
 EVENTS_COUNTED: Final = f"{PREFIX}events"
-"""The name of the server value: the number of the last event whose deliveries are counted."""
+"""The name of the server value that contains the number of the last event whose deliveries are counted."""
 ATTEMPTS_COUNTED: Final = f"{PREFIX}attempts"
-"""The name of the server value: the number of the last counted attempt."""
+"""The name of the server value that contains the number of the last counted attempt."""
 _BEGAN: Final = f"{PREFIX}began"
-"""The name of the server value: the number of the last event before the statistics began.
+"""The name of the server value that contains the number of the last event before the statistics began.
 
 This event and all earlier events are never counted.
 """
 BATCHES_COUNTED: Final = f"{PREFIX}turn"
-"""The name of the server value: the number of batches.
+"""The name of the server value that contains the number of batches.
 
 The number also increases when a copy replaces a partition, so that a batch in progress becomes invalid.
 """
 TOTALS_COUNTED: Final = f"{PREFIX}totals"
-"""The name of the server value: 1 while `delivery_totals` is exact.
+"""The name of the server value that is 1 while `delivery_totals` is exact.
 
 An earlier release deletes this value with its first batch.
 """
@@ -121,8 +121,8 @@ class Counted:
 def by_bucket(
     connection: Connection, scopes: Iterable[Scope], *, since: int, until: int = _NO_END, minutes: bool = False
 ) -> dict[Scope, list[tuple[int, Statistics]]]:
-    """Return the statistics of each scope by hour or minute, from `since` (inclusive) to `until` (exclusive), in Unix
-    ms."""
+    """Return the statistics of each scope for each hour or minute from `since` (inclusive) to `until` (exclusive, Unix
+    ms)."""
     found: dict[Scope, list[tuple[int, Statistics]]] = {scope: [] for scope in scopes}
     statement = (sql.MINUTES if minutes else sql.HOURS).between[connection.dialect.name]
     for row in connection.execute(statement, {"scopes": json.dumps(list(found)), "since": since, "until": until}):
@@ -272,7 +272,7 @@ _DELIVERIES_OF, _ATTEMPTS_OF, _FIRST_OF, _FIRST_DELIVERED_OF = map(
 
 
 def _tallied(connection: Connection, batch: _Batch) -> tuple[dict[RowKey, Tally], dict[RowKey, Tally]]:
-    """Return the tallies of endpoints by minute, and the tallies of event types by minute, for a batch."""
+    """Return the tally of each endpoint and minute in a batch, and the tally of each event type and minute."""
     own: defaultdict[RowKey, Tally] = defaultdict(Tally)
     by_type: defaultdict[RowKey, Tally] = defaultdict(Tally)
     span = asdict(batch)

@@ -1,4 +1,4 @@
-"""Group commit: all events that arrive during a commit are stored together by the next commit."""
+"""Group commit: one commit stores all events that arrived during the previous commit."""
 
 import asyncio
 from collections import deque

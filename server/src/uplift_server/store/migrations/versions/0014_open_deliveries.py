@@ -1,6 +1,6 @@
 """Add statistics by minute, and the number of open deliveries of each endpoint.
 
-The migration leaves both tables empty. The statistics updater fills them.
+The statistics updater fills the new tables later.
 """
 
 from collections.abc import Sequence
