@@ -1,7 +1,7 @@
 """Fixtures and options for all tests."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,8 +18,10 @@ from tests.unreliable_network import UnreliableNetwork
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("house")
 
-SLOWEST_FIRST = ("e2e", "dashboard", "delivery", "store")
-"""Directories with the slowest modules, which parallel runs start first."""
+MOSTLY_WAITING = "e2e"
+"""The directory whose tests mostly wait. Parallel runs mix its modules with the others, so that the cores stay busy."""
+WAITING_SHARE = 0.85
+"""The share of a parallel run in which the tests of MOSTLY_WAITING start. The slowest modules must not run last."""
 WITH_SERVERS = ("e2e", "dashboard")
 """Directories whose tests start servers in their own directories."""
 
@@ -57,7 +59,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run slow modules first, and deselect tests that do not depend on the engine."""
+    """Mix slow and fast modules in parallel runs, and deselect tests that do not depend on the engine."""
     if engines.chosen().name != "sqlite":
         config.hook.pytest_deselected(items=[item for item in items if not _has_a_database(item)])
         items[:] = filter(_has_a_database, items)
@@ -65,8 +67,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             for mark in item.iter_markers("sqlite"):
                 item.add_marker(pytest.mark.skip(reason=mark.kwargs["reason"]))
     if hasattr(config, "workerinput"):
-        ranks = {room: rank for rank, room in enumerate(SLOWEST_FIRST)}
-        items.sort(key=lambda item: ranks.get(item.path.parent.name, len(ranks)))
+        places = _mixed({item.path: None for item in items})
+        items.sort(key=lambda item: places[item.path])
+
+
+def _mixed(modules: Iterable[Path]) -> dict[Path, float]:
+    """Return the place of each module in a parallel run, from 0 to 1. The modules of a directory are evenly spread."""
+    by_directory: dict[Path, list[Path]] = {}
+    for module in modules:
+        by_directory.setdefault(module.parent, []).append(module)
+    return {
+        module: (index / len(found)) * (WAITING_SHARE if directory.name == MOSTLY_WAITING else 1)
+        for directory, found in by_directory.items()
+        for index, module in enumerate(found)
+    }
 
 
 def _has_a_database(item: pytest.Item) -> bool:
