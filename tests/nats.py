@@ -197,6 +197,16 @@ class NatsCluster:
 
         return self._wait(only_leader, f"{stream} has a leader")[0]
 
+    def wait_until_current(self, stream: str) -> None:
+        """Wait until all live nodes have all messages of a stream, so that the next fault is the only one."""
+
+        def is_current() -> bool:
+            found = self._stream(self.leader(stream), stream)
+            replicas = found["cluster"].get("replicas", []) if found else []
+            return len(replicas) >= len(self.live_nodes) - 1 and all(each["current"] for each in replicas)
+
+        self._wait(is_current, f"all nodes have the messages of {stream}")
+
     def messages(self, stream: str) -> int:
         """Return the number of messages that a stream has, as its leader knows it."""
         found = self._stream(self.leader(stream), stream)

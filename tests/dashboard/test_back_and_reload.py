@@ -21,7 +21,7 @@ FORMS = [page for page in PAGES if page.method == "POST"]
 READABLE = {page.path for page in PAGES if page.method == "GET"}
 _SECRET = re.compile(
     r"whsec_[\w+/=]{20,}|my-own-\w+|(?:sk|svc)_[0-9a-f]{20,}|http://\S+/(?:enter|passwords|invitations)/[\w.-]+"
-    r"|(?:[a-z2-7]{4}-){3}[a-z2-7]{4}"
+    r"|\b(?:[a-z2-7]{4}-){3}[a-z2-7]{4}\b"
 )
 
 

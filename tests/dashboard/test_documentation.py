@@ -16,17 +16,17 @@ from tests.dashboard.browsing import (
     set_screen,
 )
 
-from uplift_server.api.documentation.documents import PAGES
+from uplift_server.api.documentation.documents import PAGES, Document
 
 
-def test_pages_fit_the_window_and_are_accessible(page: Page) -> None:
-    for document in PAGES:
-        page.goto(document.address)
-        for screen in SCREENS:
-            set_screen(page, screen)
-            assert horizontal_overflow(page) == 0, (document.address, screen.name)
-            check_accessibility(page)
-        screenshot(page, f"documentation {document.title}")
+@pytest.mark.parametrize("document", PAGES, ids=lambda document: document.address)
+def test_a_page_fits_the_window_and_is_accessible(page: Page, document: Document) -> None:
+    page.goto(document.address)
+    for screen in SCREENS:
+        set_screen(page, screen)
+        assert horizontal_overflow(page) == 0, screen.name
+        check_accessibility(page)
+    screenshot(page, f"documentation {document.title}")
 
 
 def test_the_search_finds_a_section_with_the_keyboard(page: Page) -> None:

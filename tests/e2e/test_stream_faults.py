@@ -188,6 +188,7 @@ def test_a_full_disk_of_one_nats_server_loses_nothing(
                 filler.unlink()
                 cluster.restart(full)
                 cluster.wait_until_ready()
+                cluster.wait_until_current(STREAM)
                 load.grows()
         arrived(receiver, load.accepted)
 
