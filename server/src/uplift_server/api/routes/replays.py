@@ -37,10 +37,10 @@ async def create_replay(
     caller: CallerOf,
     sent: Annotated[Sent, Depends(BodyReader(ReplayNew))],
 ) -> ReplayView | ReplayPreview:
-    """Requires the scope `deliveries:write`. Resends completed deliveries of an endpoint.
+    """Requires the scope `deliveries:write`. Resends completed deliveries of an endpoint, in the order of their events.
 
-    The server sends the deliveries in the order in which it accepted their events. With `include_missing`, the replay
-    also sends events that the endpoint never received. An endpoint can have only one unfinished replay.
+    With `include_missing`, the replay also sends events that the endpoint never received. An endpoint can have only one
+    unfinished replay.
     """
     given = dict(sent.given)
     dry_run = given.pop("dry_run", False)
