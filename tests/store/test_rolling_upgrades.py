@@ -165,6 +165,24 @@ async def test_a_locked_table_stops_the_upgrade_without_blocking_others(
     assert await upgrade(url) == HEAD
 
 
+async def test_an_upgrade_is_repeated_after_a_deadlock(
+    url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    later_releases.pretend_release(monkeypatch, tmp_path, ADDS)
+    raw = await Opener(url).raw()
+    async with raw.transaction():
+        await raw.execute("SET LOCAL deadlock_timeout = '1min'")
+        await raw.fetch("SELECT * FROM events")
+        upgrading = asyncio.ensure_future(upgrade(url))
+        # The upgrade has locked the table `accounts` and waits for the table `events`.
+        while not await raw.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            await asyncio.sleep(0.01)
+        await raw.fetch("SELECT * FROM accounts")
+    await raw.close()
+    assert await upgrading == HEAD
+    assert await current(url) == ADDS
+
+
 def is_breaking(source: str) -> bool:
     """Return whether a migration may break running servers. A person must review everything except additions."""
     calls = {

@@ -20,6 +20,8 @@ from uplift_server.store.schema_version import HEAD, UnknownSchema
 
 VERSION_MIN: Final = 15
 TABLE_LOCK_MS_MAX: Final = 3000
+DEADLOCK_RETRIES_MAX: Final = 5
+"""How often an upgrade is repeated after a deadlock with a running server."""
 _TABLES: Final = sa.text("SELECT tablename FROM pg_catalog.pg_tables WHERE schemaname = current_schema()")
 
 
@@ -63,6 +65,17 @@ async def _run_exclusively(url: str, work: Callable[[Connection], str | None]) -
     # Most starts do not change the schema, so this check with timeouts runs before the lock.
     if await current(url) == HEAD:
         return None
+    for _ in range(DEADLOCK_RETRIES_MAX):
+        try:
+            return await _run(url, work)
+        except Unavailable as error:
+            # PostgreSQL rolled back the upgrade. A server locks tables in another order than the migrations.
+            if not isinstance(driver_error(error.__cause__ or error), asyncpg.DeadlockDetectedError):
+                raise
+    return await _run(url, work)
+
+
+async def _run(url: str, work: Callable[[Connection], str | None]) -> str | None:
     opener = Opener(url, no_timeouts=True)
     try:
         pair = await opener.pair()
