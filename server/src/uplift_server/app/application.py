@@ -77,7 +77,7 @@ The limit is longer than `mail.outbox.STOP_SECONDS`, so that the outbox can send
 
 
 class Application:
-    """A process of the server: its database, services, delivery engine, API and dashboard."""
+    """The server in one process. Starts and stops the database, services, delivery engine, API and dashboard."""
 
     def __init__(
         self,

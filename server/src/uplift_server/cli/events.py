@@ -190,7 +190,7 @@ def send(
         typer.Option(
             "--idempotency-key",
             metavar="KEY",
-            help="Idempotency key. If you repeat the command with the same key, the server sends the event once.",
+            help="Idempotency key. If you repeat the command with the same key, the server does not store the event again.",
         ),
     ] = None,
     ordering_key: Annotated[

@@ -154,7 +154,8 @@ def breakable(name: str) -> Markup:
 
 
 def url(text: str) -> Markup:
-    """Return a URL without its query. Line breaks are possible only after separators and in long parts."""
+    """Return a URL for a page, without its query. The browser breaks lines only after separators such as `/`, and
+    within long parts."""
     parts = _URL_PART.findall(printable(without_query(text), lines=True))
     # Prevent line breaks after hyphens, which browsers would otherwise add.
     whole = Markup('<span class="unbroken">{}</span>')

@@ -125,9 +125,9 @@ class Backlogs:
         return None if last is None or self._context.now() - last.stored.read_at > STALE_MS else last
 
     async def for_page(self) -> Reading | None:
-        """Return a recent reading, after a wait if the last reading is too old.
+        """Return the last reading. If it is older than RECENT_MS, wait for a new reading.
 
-        Return None if the newest reading is older than STALE_MS.
+        Return None if there is still no reading of the last STALE_MS.
         """
         last = self._last
         is_recent = last is not None and self._context.now() - last.stored.read_at <= RECENT_MS

@@ -19,7 +19,8 @@ from uplift_server.store.idempotency import Request
 from uplift_server.store.schema_processes import commands
 
 RESULT_KEPT_MS: Final = 60_000
-"""How long the database keeps a result, and how long a test command waits for its execution, in ms."""
+"""How long the database keeps the result of a command, in ms. A test command that no process has executed expires after
+the same time."""
 
 
 class TooManyCommands(Unavailable):

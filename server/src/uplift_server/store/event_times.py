@@ -24,7 +24,7 @@ class LateEvents(NamedTuple):
     since: int
     """The earliest timestamp of a late event (Unix ms)."""
     until: int
-    """The latest time at which a late event was stored (Unix ms)."""
+    """The time when the last late event was stored (Unix ms)."""
     delay_ms: int
     """The longest time in ms between the timestamp of a late event and its storage."""
 

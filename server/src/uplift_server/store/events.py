@@ -66,8 +66,8 @@ def find_in_id_range(
 ) -> list[Event]:
     """Return up to `limit` events with IDs from `lowest` to `highest`, in order of descending ID, without bodies.
 
-    If `account_seq` is None, search all accounts. The index contains the IDs of all accounts, so the function scans at
-    most WINDOW_EVENTS IDs.
+    If `account_seq` is None, search all accounts. The search reads at most WINDOW_EVENTS rows, because the index also
+    contains the events of other accounts.
     """
     window = (
         sa.select(events.c.seq, events.c.id, events.c.account_seq)
@@ -184,10 +184,10 @@ def _window(
 def _seqs_of_ids(
     connection: Connection, account_seq: int | None, event_ids: Sequence[bytes], low: int, high: int, *, up: bool
 ) -> list[int]:
-    """Return the event numbers, from `low` to `high`, of the events with these IDs.
+    """Return the numbers of the events with these IDs, if the numbers are between `low` and `high`.
 
-    The order is ascending if `up` is true, otherwise descending. Several accounts can have an event with the same
-    chosen ID.
+    The order is ascending if `up` is true, otherwise descending. An ID can lead to several events, because an emitter
+    can choose an ID that another account also uses.
     """
     query = sa.select(events.c.seq).where(events.c.id.in_(event_ids))
     if account_seq is not None:

@@ -78,8 +78,8 @@ def report_failed(
 ) -> None:
     """Add an operational event for each due count of failed deliveries.
 
-    Set a reported count to 0, and set the earliest time of its next event. Delete a count if it is 0, if the endpoint
-    is not in `reported`, or if the endpoint or its latest failed delivery was deleted.
+    Then restart the count at 0. Its next event is due FAILED_DELIVERIES_EVERY_MS later at the earliest. Add no event
+    for a count of 0, for an endpoint outside `reported`, and for a deleted endpoint or delivery. Delete these counts.
     """
     locks.take_order(connection, endpoint_seqs)
     own = failed_deliveries.c.endpoint_seq

@@ -102,7 +102,8 @@ class Counted:
     hours: NewRows
     minutes: NewRows
     totals: _Totals
-    """The changes of `delivery_totals`, or all totals if the stored totals are not exact."""
+    """The numbers to add to the rows of `delivery_totals`. If the stored rows are not exact, the new content of all
+    rows."""
     minutes_from: int
     """The time (Unix ms) of the first minute to keep. `save` deletes rows of earlier minutes."""
     positions: Mapping[str, int]

@@ -7,7 +7,8 @@ from typing import Any, Final
 from uplift_webhooks.cli.kit.calls import Calls
 
 SHOWN_MAX: Final = 10
-"""Maximum number of choices in an error message. For more choices, the message names the command that lists them."""
+"""Maximum number of choices in an error message. If there are more choices, the message names the command that lists
+them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,7 @@ FILES: Final = {
 }
 """The file of each document. The keys are addresses."""
 ADDRESSES: Final = frozenset({*FILES, REFERENCE, INDEX, STYLE, SCRIPT})
-"""Every address of the documentation, except the addresses of images."""
+"""The path of every page, style sheet and script of the documentation. The paths of images are not included."""
 MOVED: Final = {f"{HOME}/guide": HOME, f"{HOME}/quickstart": HOME, f"{HOME}/api-reference": REFERENCE}
 """The current address for each old or alternative address."""
 _ADDRESSES_OF: Final = {source: address for address, source in FILES.items()}

@@ -14,7 +14,8 @@ from uplift_server.core.security.scopes import Scope
 
 
 class Role(NamedCode):
-    """The role of a member in an account, from the lowest to the highest. The database stores it as a number."""
+    """The role of a member in an account. The roles are in the order of their rights, lowest first. The database stores
+    the number of the role."""
 
     MEMBER = 0
     MANAGER = 1

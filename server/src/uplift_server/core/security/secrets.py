@@ -33,7 +33,7 @@ class SecretPair(Generic[T]):
         return self.without_previous() if ended else self
 
     def without_previous(self) -> "SecretPair[T]":
-        """Return the pair without the old secret."""
+        """Return a pair with only the current secret."""
         return SecretPair(self.current, self.created_at)
 
     def rotated(self, new: T, now_ms: int, overlap_ms: int, *, header_new: bool = False) -> "SecretPair[T]":

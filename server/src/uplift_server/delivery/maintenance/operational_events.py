@@ -25,7 +25,7 @@ from uplift_server.store.hot_records import Appended, IdempotencyConflict
 from uplift_server.store.operational_events import DueCount, OperationalEvent
 
 ROWS_PER_ROUND: Final = 200
-"""The maximum number of operational events, or of counts of failed deliveries, in one read."""
+"""The maximum number of rows in one read of waiting operational events or of failure counts."""
 ROUND_PAUSE_MS: Final = 20
 """The pause after a read that returned ROWS_PER_ROUND rows, in ms."""
 DEFECT_WAIT_MS: Final = 60_000

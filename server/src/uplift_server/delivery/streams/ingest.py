@@ -406,9 +406,9 @@ class StreamIngest:
         return new if known is None else _earlier(new, known.id, known.created_at)
 
     async def _original(self, seq: int) -> tuple[bytes, int] | None:
-        """Return the ID and timestamp of the event in an earlier message.
+        """Return the ID and timestamp of the event in the stream's message with the number `seq`.
 
-        Return None if the message has left the stream.
+        Return None if the stream no longer has the message.
         """
         link = self._link
         if link is None:

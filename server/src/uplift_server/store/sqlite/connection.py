@@ -68,9 +68,9 @@ _HOW_TO_FIX_LOCK: Final = "delete this file while no server is running; the next
 
 
 def connect(path: Path, *, read_only: bool, create: bool = False) -> sqlite3.Connection:
-    """Open a connection of the driver in autocommit mode, so that the caller controls transactions. Raises Unavailable.
+    """Connect to a database file in autocommit mode, so that the caller controls transactions. Raises Unavailable.
 
-    Create a missing file only if `create` is set. Otherwise, an empty file would hide the loss of a database.
+    Create a missing file only if `create` is set, because an empty file would hide the loss of a database.
     """
     try:
         connection = sqlite3.connect(

@@ -14,7 +14,7 @@ _LIVE = sa.text("uid IS NOT NULL AND deleted_at IS NULL")
 
 
 def upgrade() -> None:
-    """Add the columns, and unique indexes of the uids. Existing accounts and endpoints get no uid and no metadata."""
+    """Add the columns for the uid and the metadata, with a unique index on the uid. Both are empty in existing rows."""
     for table, comment in (
         ("accounts", "the operator's own ID"),
         ("endpoints", "the operator's own ID, unique in the account"),
