@@ -156,7 +156,7 @@ async def test_a_stream_that_keeps_all_messages_is_not_used(link: Link) -> None:
     await link.call(f"STREAM.DELETE.{EVENTS_STREAM}")
     await link.call(f"STREAM.CREATE.{EVENTS_STREAM}", {**EVENTS_CONFIG, "num_replicas": 1, "deny_purge": True})
 
-    assert "deny_purge of the stream UPLIFT_EVENTS is True, not False" in str(await check_streams(link))
+    assert "deny_purge of the stream UPLIFT_EVENTS is True but must be False" in str(await check_streams(link))
     with pytest.raises(StreamError, match="not permitted"):
         await Pull.begin(link, SystemClock())
 

@@ -88,10 +88,10 @@ class _Waiting:
 class Emitter:
     """Sends events in the background, in the order of the `send` calls. Thread-safe.
 
-    The server stores each event once: the emitter repeats a request without a response, and every event has an
-    idempotency key. One thread sends the waiting events in batches, one request at a time. While the server does not
-    respond, events wait in memory, up to a limit, and `send` blocks beyond it. At the end of the `with` block or of the
-    process, the emitter waits up to CLOSE_SECONDS_MAX for responses. Events in memory are lost if the process is
+    The server stores each event once: every event has an idempotency key, so the emitter can safely repeat a request
+    that got no response. One thread sends the waiting events in batches, one request at a time. While the server does
+    not respond, events wait in memory, up to a limit. At the limit, `send` blocks. At the end of the `with` block or of
+    the process, the emitter waits up to CLOSE_SECONDS_MAX for responses. Events in memory are lost if the process is
     killed: to send an event if and only if your own transaction commits, use a transactional outbox (see the
     documentation of your server).
 

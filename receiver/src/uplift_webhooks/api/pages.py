@@ -62,7 +62,9 @@ class Page:
 def page_of(path: str, answer: object) -> Page:
     """Convert a decoded response to a Page. Raises ApiMisaddressed if the response is not a list."""
     if not isinstance(answer, dict) or not isinstance(answer.get("data"), list):
-        raise ApiMisaddressed(f"The response to GET {path} is not from an Uplift Webhooks server: it has no list.")
+        raise ApiMisaddressed(
+            f"The response to GET {path} contains no list, so it is not from an Uplift Webhooks server."
+        )
     cursor = answer.get("next_cursor")
     has_more = bool(answer.get("has_more", cursor is not None))
     return Page(answer["data"], cursor, has_more, answer.get("prev_cursor"))

@@ -190,7 +190,8 @@ def send(
         typer.Option(
             "--idempotency-key",
             metavar="KEY",
-            help="Idempotency key. If you repeat the command with the same key, the server does not store the event again.",
+            help="Idempotency key. If you repeat the command with the same key, the server does not store the event"
+            " again.",
         ),
     ] = None,
     ordering_key: Annotated[

@@ -104,7 +104,7 @@ class Due(Enum):
 
     NOW = "now"
     FIRST = "now, before other deliveries"
-    RETRY = "by the retry schedule"
+    RETRY = "according to the retry schedule"
     LEASE_END = "end of the lease"
 
 

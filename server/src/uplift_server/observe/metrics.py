@@ -205,7 +205,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("uplift_oldest_mail_age_seconds", "gauge", "Age of the oldest unsent email in seconds. 0 if there is none",
            _stored(lambda r, s: _age_s(r.oldest_email_at, s)), across_processes="max"),
     Metric("uplift_log_lines_dropped_total", "counter",
-           "Log lines that the process dropped because the reader was too slow or a write failed",
+           "Log lines that the process dropped because the program that reads the log was too slow or a write failed",
            lambda s: s.log_lines_dropped),
 )  # fmt: skip
 

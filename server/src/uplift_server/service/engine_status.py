@@ -67,7 +67,7 @@ class EngineStatus:
         return self._probe_at(endpoint)
 
     def warn_at(self, endpoint_seq: int) -> int | None:
-        """Return the time of the warning email about a failing endpoint (Unix ms)."""
+        """Return the time at which the server will warn the contacts of a failing endpoint (Unix ms)."""
         return self._monitor.warn_at(endpoint_seq)
 
     def disable_at(self, endpoint_seq: int) -> int | None:

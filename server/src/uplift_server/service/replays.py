@@ -28,7 +28,8 @@ from uplift_server.store.releases import ReplayCount
 from uplift_server.store.replays import EndpointBusy, MissingEvents, NewReplay, Replay, ReplaySelection
 
 COUNT_WAIT_MS: Final = 2000
-"""The maximum time that a request counts deliveries. The replay job later counts the remaining deliveries."""
+"""The maximum time that a request spends counting deliveries, in ms. The replay job counts the remaining deliveries
+later."""
 _KIND: Final = "replay"
 _ACTIONS: Final = {
     ReplayState.PAUSED: "replay.paused",

@@ -41,7 +41,9 @@ class UnfinishedBodies:
             kib = UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX // 1024
             raise RateLimited(f"The unfinished request bodies of this account exceed {kib} KiB. {_TRY_AGAIN}")
         if (self._of_accounts if is_account else self._bytes[sender]) + size > UNFINISHED_BODIES_BYTES_MAX:
-            raise Busy(f"The unfinished request bodies of all callers exceed the server's limit. {_TRY_AGAIN}")
+            raise Busy(
+                f"The unfinished request bodies of all callers together exceed the limit of the server. {_TRY_AGAIN}"
+            )
         self._add(sender, size)
 
     def release(self, sender: int | None, size: int) -> None:

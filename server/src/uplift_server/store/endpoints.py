@@ -57,7 +57,7 @@ def create(
     own = sa.select(sa.func.count()).select_from(endpoints).where(endpoints.c.account_seq == account_seq, _LIVE)
     if connection.scalars(own).one() >= ENDPOINTS_PER_ACCOUNT_MAX:
         raise Conflict(
-            f"An account has at most {ENDPOINTS_PER_ACCOUNT_MAX} endpoints. Delete an endpoint, or"
+            f"An account can have at most {ENDPOINTS_PER_ACCOUNT_MAX} endpoints. Delete an endpoint, or"
             " subscribe one endpoint to several event types."
         )
     if uid is not None:

@@ -50,7 +50,7 @@ class Account:
     created_at: int
     updated_at: int
     uid: str | None = None
-    """The operator's own ID of the account, if any. It is unique among the accounts."""
+    """The ID that the operator chose for the account, if any. It is unique among the accounts."""
     metadata: str | None = None
     """The metadata: a JSON object of strings. None if the object is empty."""
 

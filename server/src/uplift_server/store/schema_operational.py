@@ -41,7 +41,8 @@ _IS_COUNTED: Final = (
     f" AND NEW.trigger <> {status_sql.TEST}"
 )
 _NAMES: Final = ", ".join(f"'{name}'" for name in sorted(OPERATIONAL_TYPES))
-# A failed delivery of an operational event is not counted. Otherwise, events could cause events without end.
+# A failed delivery of an operational event is not counted. Otherwise, operational events could
+# cause more operational events without end.
 _COUNT: Final = f"""\
 INSERT INTO failed_deliveries (endpoint_seq, account_seq, failed, first_failed_at, last_event_seq, due_at)
 SELECT NEW.endpoint_seq, NEW.account_seq, 1, coalesce(NEW.completed_at, 0), NEW.event_seq, coalesce(NEW.completed_at, 0)

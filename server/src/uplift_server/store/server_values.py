@@ -27,7 +27,7 @@ def get(connection: Connection, names: Collection[str]) -> dict[str, int]:
 
 
 def lock(connection: Connection, prefix: str) -> None:
-    """Prevent other transactions from replacing the values with this prefix until the transaction ends.
+    """Until this transaction ends, prevent other transactions from replacing values whose names start with a prefix.
 
     If new values depend on the stored values, call this function before you read the stored values.
     """

@@ -57,7 +57,7 @@ def read_event(frame: bytes) -> EventFrame:
         raise NotAFrame("a binary frame that is not an event")
     place, event, type_name, created_at, delivery = map(str, texts)
     if not all(each.isascii() and each.isprintable() for each in (event, type_name, delivery)):
-        # The listener sends these texts as request headers.
+        # The listener sends these values in request headers.
         raise NotAFrame("an event with an ID or type that is not valid in a header")
     return EventFrame(place, event, type_name, created_at, delivery, header.get("test") is True, body)
 

@@ -69,6 +69,6 @@ def read_target(text: str) -> Target:
     except UnicodeError:
         raise ValueError("a label of the host is empty or longer than 63 characters") from None
     if port == 0:
-        raise ValueError("the port 0 is not allowed")
+        raise ValueError("port 0 is not allowed")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Target(parts.scheme, parts.hostname, _PORTS[parts.scheme] if port is None else port, path)

@@ -183,7 +183,7 @@ def _stopped(state: FleetState) -> Iterator[FleetProblem]:
             Severity.CRITICAL,
             "Sending has stopped",
             "The server cannot store the results of attempts.",
-            "Check the log and the disk of the database.",
+            "Check the server's log, and the disk of the database.",
         )
     elif not state.sends:
         yield FleetProblem(

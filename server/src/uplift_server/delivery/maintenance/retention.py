@@ -230,7 +230,7 @@ class Retention:
 
 def _pause_ms(took_ms: float, planned_ms: float, waiting: int) -> float:
     """Return the pause in ms after a batch of a partition. `waiting` is the number of expired partitions."""
-    # Pause longer when the database is busy, because a batch then takes longer.
+    # Pause longer after a slow batch: it shows that the database is busy.
     load_ms = PAUSE_FACTOR * took_ms * max(0, BEHIND_PARTITIONS - waiting) // BEHIND_PARTITIONS
     pause_ms = min(max(PARTITION_PAUSE_MS_MIN, load_ms), PARTITION_PAUSE_MS_MAX)
     return pause_ms if waiting >= BEHIND_PARTITIONS else max(pause_ms, min(planned_ms, PLANNED_PAUSE_MS_MAX))

@@ -141,7 +141,7 @@ WITH RECURSIVE awaited (id) AS (
 )
 SELECT count(*), max(id::text), coalesce(array_agg(id::text) FILTER (WHERE NOT is_rejected), '{}') FROM found
 """
-# Unblocks the first rows that wait for each of the rows $1.
+# Unblocks the first row that waits for each row in $1 (IDs).
 # The reader blocks a row again if an earlier row of its key still waits.
 _UNBLOCK: Final = """
 WITH unblocked AS MATERIALIZED (

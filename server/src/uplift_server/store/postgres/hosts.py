@@ -107,7 +107,7 @@ async def _cancel_all(attempts: Collection[asyncio.Task[asyncpg.Connection]]) ->
         task.cancel()
         task.add_done_callback(_terminate)
     if attempts:
-        # Use `wait`: if this task is cancelled while it awaits an attempt directly, the attempt appears to have ended.
+        # Use `wait`: if this task awaited an attempt directly, its cancellation would look like the end of the attempt.
         await asyncio.wait(attempts)
 
 

@@ -52,7 +52,8 @@ _TABLES: Final = {"attempts": "event_seq", "events": "seq"}
 Most statements use `events`, so it is locked last.
 """
 ASIDE_LOCK: Final = 0x6173696465
-"""The advisory lock ("aside") of the tables `events_aside` and `attempts_aside`: the copies of kept events."""
+"""The advisory lock for `events_aside` and `attempts_aside`, the tables with the copies of kept events. The number is
+"aside" in ASCII."""
 _NEWEST: Final = (
     "SELECT first_seq, end_seq, begun_at, (SELECT count(*) FROM event_partitions) AS partitions,"
     " EXISTS (SELECT FROM events e WHERE e.seq >= first_seq) AS is_used"

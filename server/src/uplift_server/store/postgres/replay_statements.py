@@ -118,7 +118,7 @@ LIMIT 1 OFFSET $4                        -- events before it
 """
 # A settlement that counts an attempt of the replay waits for this lock, so reads under it are consistent.
 LOCK_REPLAY: Final = "SELECT FROM replays WHERE seq = $1 FOR UPDATE"
-# A delivery that the replay released is not pending if a process returned its lease without an attempt.
+# A process returned the leases of released deliveries that are not pending, without an attempt.
 REPLAY_PROGRESS: Final = f"""\
 SELECT state, total, next_event_seq, last_event_seq, delivered, failed, skipped,
     (SELECT count(*) FROM deliveries WHERE replay_seq = r.seq AND status = {PENDING}) AS outstanding,

@@ -56,7 +56,7 @@ class ManyRows(Generic[Row]):
         return changed
 
     def _fitting(self, rows: Sequence[Row], at: int) -> int:
-        """Return how many rows, from the index `at` on, one execution may take."""
+        """Return the maximum number of rows for one execution, starting with the row at the index `at`."""
         most: int = min(len(rows) - at, SIZES[-1])
         if self._size_of is None:
             return most

@@ -117,7 +117,7 @@ SELECT state, total, next_event_seq, last_event_seq, delivered, failed, skipped,
 FROM replays
 WHERE seq = :replay_seq
 """  # noqa: S608
-# A delivery that the replay released is not pending if the process returned its lease without an attempt.
+# Released deliveries that are not pending: the process returned their leases without an attempt.
 RETURNED: Final = f"""\
 SELECT json_group_array(event_seq) FROM deliveries WHERE replay_seq = :replay_seq AND status <> {PENDING}
 """  # noqa: S608
