@@ -54,7 +54,8 @@ def audit_log(
         typer.Option(
             "--actor",
             metavar="ACTOR",
-            help="Only actions by this actor: the ID of a key or member, or one of the words `system`, `operator`, `key` and `member`.",
+            help="Only actions by this actor: the ID of a key or member, or one of the words `system`, `operator`,"
+            " `key` and `member`.",
         ),
     ] = None,
     action: Annotated[

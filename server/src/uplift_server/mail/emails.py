@@ -289,7 +289,8 @@ def _mass_failure_ended(values: EmailValues) -> Email:
             ),
             (
                 "The server has resumed its warnings about failing endpoints, and disables endpoints that keep "
-                "failing. The duration of the mass failure does not count toward UPLIFT_WARN_AFTER or UPLIFT_DISABLE_AFTER."
+                "failing. The duration of the mass failure does not count toward UPLIFT_WARN_AFTER or "
+                "UPLIFT_DISABLE_AFTER."
             ),
         ),
         details=_rows(

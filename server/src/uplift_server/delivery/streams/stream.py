@@ -279,7 +279,8 @@ async def check_streams(link: Link) -> StreamUnfit | None:
         for field in _MUST_FIT[str(config["name"])]:
             if found.get(field) != config[field]:
                 return StreamUnfit(
-                    f"the setting {field} of the stream {config['name']} is {found.get(field)} but must be {config[field]}",
+                    f"the setting {field} of the stream {config['name']} is {found.get(field)} but must be"
+                    f" {config[field]}",
                     f"run `nats stream edit {config['name']}` to correct the setting, or delete the stream when no"
                     " events are left in the stream",
                 )
