@@ -133,8 +133,8 @@ METRICS: Final[tuple[Metric, ...]] = (
            " Each count stops at 100,000",
            _stored(lambda r, _: r.waiting), "kind", across_processes="max"),
     Metric("uplift_deliveries_pending", "gauge",
-           "Pending deliveries, including deliveries in flight. The value is 1 to 2 seconds old while a"
-           " worker is running",
+           "Pending deliveries, including deliveries in flight. The value is up to 5 seconds old while a"
+           " worker is running, or up to 15 seconds if the worker is busy",
            _stored(lambda r, _: r.pending), across_processes="max"),
     Metric("uplift_oldest_due_age_seconds", "gauge",
            "Age in seconds of the oldest due delivery that is not leased, by cause of the delay: server (this"

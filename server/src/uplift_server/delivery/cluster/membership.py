@@ -220,7 +220,7 @@ class Membership:
         self._unconfirmed.add(process.seq)
         is_evicted = await self._bus.write(lambda c: processes.remove(c, process.seq, seen_at=process.seen_at))
         # No row is removed if the process has sent a heartbeat, or if an earlier eviction succeeded without a response.
-        # The next heartbeat of this process reads the list of processes, which has the other one only in the first case.
+        # The next heartbeat of this process reads the list of processes. Only in the first case, the process is in it.
         if is_evicted:
             self._unconfirmed.discard(process.seq)
             _log.warning("process evicted", process_id=process.seq, host=process.host, pid=process.pid)
