@@ -127,8 +127,8 @@ class EndpointView(BaseModel):
     disabled_reason: ReasonName | None = Field(description="Why the endpoint is disabled.")
     held_deliveries: int = Field(description=f"Number of held deliveries, counted up to {HELD_COUNTED_MAX}.")
     pending_deliveries: int | None = Field(
-        description="Number of pending deliveries. The count is 1 to 5 seconds old, or up to 15 seconds while the server"
-        " is busy. Null after an upgrade, until the server has counted them."
+        description="Number of pending deliveries. The count is 1 to 5 seconds old, or up to 15 seconds while the"
+        " server is busy. Null after an upgrade, until the server has counted them."
     )
     oldest_due_at: Timestamp | None = Field(
         description="When the oldest due delivery that is not in flight became due."

@@ -81,8 +81,8 @@ def outbox(
     set both columns to NULL.
 
     The command runs until SIGTERM or Ctrl-C. You can run several processes. One process sends the rows, and another
-    process takes over if the first process stops. Even if a process, the server or a database stops, no row is lost, and
-    no row becomes two events.
+    process takes over if the first process stops. Even if a process, the server or a database stops, no row is lost,
+    and no row becomes two events.
     """
     from uplift_server.store.postgres.emitter_outbox import SQL  # noqa: PLC0415 - slow to load
 
