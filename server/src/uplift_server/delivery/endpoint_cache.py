@@ -230,7 +230,7 @@ class LiveEndpoint:
 
     @property
     def is_broken(self) -> bool:
-        """Whether the endpoint is failing, or is disabled because it was failing."""
+        """Whether the endpoint is failing, or the server disabled it because of failures or a 410 response."""
         if self.takes_deliveries:
             return self.health.failing_since is not None
         return self.record.disabled_reason in _DISABLED_BY_SERVER and self.record.state is EndpointState.DISABLED

@@ -26,7 +26,7 @@ QUEUE_MAX: Final = 20_000
 KNOWN_MAX: Final = 20_000
 """Maximum number of events whose parent spans are in memory."""
 PARENT_WAIT_MS: Final = 3_000
-"""How long an attempt waits for its parent span, in ms. Another process may still have to store the span."""
+"""How long the export of an attempt waits for the parent span, in ms. Another process may not have stored it yet."""
 LOOKUP_BATCH_MAX: Final = 500
 """Maximum number of events for which one query reads parent spans."""
 CLOSE_SECONDS: Final = 0.8

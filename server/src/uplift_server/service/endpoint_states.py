@@ -50,7 +50,7 @@ Raises the store's Conflict.
 
 
 class _DisabledSince(Exception):
-    """Another request has paused or disabled the endpoint since this process cached it."""
+    """The endpoint was paused or disabled after this process cached it."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         super().__init__("paused or disabled in the meantime")

@@ -21,7 +21,7 @@ UNKNOWN_CAUSE: Final = FailureCause("unknown", "Cause unknown until the next att
 def failure_cause(live: LiveEndpoint) -> FailureCause | None:
     """Return the cause of an endpoint's failures.
 
-    Return None unless the endpoint is failing, or the server disabled it because it was failing.
+    Return None unless the endpoint is failing, or the server disabled it because of failures or a 410 response.
     """
     if not live.is_broken:
         return None

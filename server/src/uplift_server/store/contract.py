@@ -125,8 +125,9 @@ class Database(Protocol):
     ) -> ReplayBatch:
         """Return the next deliveries of a replay, from the event `first` on.
 
-        Read `rows` deliveries of the endpoint, and return at most `limit` of them. Stop early when the total size of
-        the bodies exceeds `body_bytes_max`.
+        Search at most the endpoint's next `rows` deliveries, or the account's next `rows` events if the replay sends
+        missing events. Return at most `limit` deliveries. Stop early when the total size of the bodies exceeds
+        `body_bytes_max`. The batch can contain fewer deliveries than the limits allow.
         """
 
     async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:

@@ -49,7 +49,9 @@ def find_in_all_accounts(connection: Connection, event_id: bytes, *, limit: int)
 
 
 def find_by_idempotency_key(connection: Connection, key: str, *, limit: int) -> list[Event]:
-    """Return the events with this idempotency key in all accounts, newest account first, without bodies.
+    """Return events with this idempotency key in all accounts, newest first, without bodies.
+
+    If more than `limit` events match, return the events of the newest accounts.
 
     The query searches the index once for each account, because the index begins with the account.
     """
@@ -64,7 +66,7 @@ def find_by_idempotency_key(connection: Connection, key: str, *, limit: int) -> 
 def find_in_id_range(
     connection: Connection, account_seq: int | None, lowest: bytes, highest: bytes, *, limit: int
 ) -> list[Event]:
-    """Return up to `limit` events with IDs from `lowest` to `highest`, in order of descending ID, without bodies.
+    """Return up to `limit` events with IDs from `lowest` to `highest`, newest first, without bodies.
 
     If `account_seq` is None, search all accounts. The search reads at most WINDOW_EVENTS rows, because the index also
     contains the events of other accounts.

@@ -55,7 +55,8 @@ def excuse(connection: Connection, endpoint_seqs: Collection[int], since: int, u
 
 
 def record_success(connection: Connection, endpoint_seq: int, at: int) -> None:
-    """Record that a delivery of the endpoint succeeded at `at` (Unix ms), before the endpoint changed its owner.
+    """Record a success at `at` (Unix ms) that the previous owner of the endpoint reports, if the endpoint is enabled
+    and failing.
 
     Change nothing if a later attempt of the endpoint failed.
     """

@@ -258,7 +258,7 @@ class ReplayLease(NamedTuple):
     """The maximum total size of the bodies of the deliveries that were returned to the replay without an attempt, in
     bytes.
 
-    `ReplayBatch` limits the bodies of all other deliveries.
+    `read_replay_batch` limits the bodies of all other deliveries.
     """
     missing_after: int = 0
     """The replay creates missing deliveries only for events after this timestamp (Unix ms).

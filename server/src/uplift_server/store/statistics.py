@@ -395,7 +395,8 @@ def _changes_of_totals(own: Mapping[RowKey, Tally]) -> _Totals:
 def _recounted_totals(connection: Connection, batch: _Batch) -> _Totals:
     """Count the open deliveries of each endpoint, in their state at the end of the batch.
 
-    This function reads all open deliveries. It runs only after an upgrade from a release that had no totals.
+    This function reads all open deliveries. It runs only while the stored totals are not exact: for the first count,
+    and after a release without totals has counted.
     """
     found: Counter[tuple[int, Status]] = Counter()
     span = {"began": batch.began, "events_through": batch.events_through}

@@ -83,7 +83,7 @@ class FleetState:
     accounts: int = 0
     """Number of accounts with failing or disabled endpoints."""
     causes: Sequence[CauseGroup] = ()
-    """The causes of the failures. The cause of the most failures is first."""
+    """The causes of the failures. The cause with the most endpoints is first."""
     pending: int | None = None
     """Number of pending deliveries. None until the server has counted them after an upgrade."""
     pending_failing: int = 0
@@ -120,7 +120,7 @@ class FleetState:
     attempts: int = 0
     """Number of attempts that this process has made since the first of `own_failures`."""
     own_failures: int = 0
-    """Number of attempts of this process in the last 1 to 2 minutes that failed because of this server."""
+    """Number of attempts of this process in the last minutes (at most 4) that failed because of this server."""
     mass_failure: bool = False
     onset: Onset | None = None
 

@@ -245,7 +245,8 @@ class Lanes(Generic[T]):
     def _may_start(self, lane: Lane[T], now_ms: int) -> bool:
         """Return whether a lane may start an attempt now.
 
-        If the lane waits for a slot, park it. If the lane must wait until a later time, start its timer.
+        If a limit of its host or of unproven lanes prevents the attempt, park the lane. If the lane must wait until a
+        later time, start its timer.
         """
         if lane.proven and lane.is_overdue(now_ms):
             self._set_proven(lane, proven=False)

@@ -19,7 +19,8 @@ LIFETIME_MS_DEFAULT: Final = 300_000
 LIFETIME_MS_MIN: Final = 1_000
 LIFETIME_MS_MAX: Final = 86_400_000
 MARGIN_MS_MAX: Final = 60_000
-"""The maximum time, in ms, between the last use of a token and its expiry. The usual time is a tenth of the lifetime.
+"""The maximum length, in ms, of the period before the expiry of a token in which the server no longer uses the token.
+The usual length is a tenth of the lifetime.
 """
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 # The error codes of RFC 6749, section 5.2. Other values could contain a secret.

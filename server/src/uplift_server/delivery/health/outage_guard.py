@@ -125,8 +125,8 @@ class OutageGuard:
     async def evaluate(self, failing: Sequence[LiveEndpoint]) -> None:
         """Begin or end a mass failure, depending on the failing endpoints. Raises Unavailable.
 
-        A process without the singleton job uses the stored mass failure. In the process with the job, a new mass
-        failure takes effect before it is stored.
+        A process without the singleton job uses the stored mass failure. If the process detects a new mass failure, it
+        takes effect before it is stored. In the process with the job, it takes effect when it is stored.
         """
         holds_job = self._jobs.holds(SingletonJob.OUTAGE_GUARD)
         if not holds_job or self._must_reload:

@@ -237,7 +237,10 @@ class Relay:
 
 
 def _split(batch: list[_Progress]) -> list[list[_Progress]]:
-    """Split a rejected batch into a batch for each stream, or for each response of its only stream."""
+    """Split a rejected batch into a batch for each stream, or for each response of its only stream.
+
+    If a single response was rejected, keep only the position. If a position without responses was rejected, return no
+    batch."""
     if len(batch) > 1:
         return [[each] for each in batch]
     [(stream, position, responses)] = batch

@@ -19,7 +19,7 @@ BATCH_CHANGES: Final = 2_000
 """The maximum number of status changes per batch. Their deletion blocks the single writer."""
 BATCH_PAUSE_MS: Final = 20
 ROWS_PER_TURN: Final = 64
-"""The number of rows to count in one iteration of the event loop. The count takes about 1 ms."""
+"""The number of statistics rows to encode in one iteration of the event loop. The encoding takes about 1 ms."""
 BUSY_CORES: Final = 0.5
 """The number of used CPU cores from which a process counts as busy.
 

@@ -45,7 +45,7 @@ AHEAD_BODY_BYTES_MAX: Final = 256 * 1024
 The job reads ahead as many deliveries as it sends within AHEAD_MS, but at least AHEAD_MIN.
 """
 FILTERED_AHEAD: Final = 200
-"""The minimum number of deliveries or events to read ahead if the endpoint has a filter.
+"""The minimum number of events to read ahead if the replay sends missing events and the endpoint has a filter.
 
 The filter may reject most of the events that have no delivery yet.
 """

@@ -169,7 +169,7 @@ class Pull:
         self._removed_before, self._removed_at = before, now
 
     def fail(self, cause: str) -> None:
-        """Make the next call of `next` raise StreamUnavailable with this cause."""
+        """Make `next` raise StreamUnavailable with this cause: the running call, if any, and all later calls."""
         self._broken = self._broken or cause
         self._changed.set()
 

@@ -41,7 +41,7 @@ ACQUIRE_SECONDS_MAX: Final = 4.0
 POOLER: Final = "pooler"
 """The URL parameter that declares a pooler.
 
-Its only value is `transaction`, because the pooler can run each transaction on a different connection.
+Its only value is `transaction`: the pooler can run each transaction on a different connection.
 """
 
 APPLICATION_NAME: Final = "uplift-webhooks"

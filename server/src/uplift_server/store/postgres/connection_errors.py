@@ -34,7 +34,7 @@ _REJECTED: Final = (
     ("28000", "", "allow the connection in pg_hba.conf, or correct UPLIFT_DATABASE_URL"),
 )
 _SERVICES: Final = ("LDAP", "PAM", "RADIUS", "GSSAPI", "SSPI")
-"""SQLSTATEs of authentication services.
+"""Names of authentication services in error messages.
 
 PostgreSQL reports the same SQLSTATE for an outage of a service and for a rejection.
 """

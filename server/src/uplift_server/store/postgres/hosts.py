@@ -60,9 +60,10 @@ class Hosts:
     async def connect(
         self, open_connection: Callable[[HostOptions], Awaitable[asyncpg.Connection]]
     ) -> asyncpg.Connection:
-        """Return the first connection that succeeds. Raises an error of the driver if all hosts fail.
+        """Return the first connection that succeeds. Raises an error of the driver.
 
-        An error that shows a wrong configuration takes precedence over other errors.
+        Only some errors justify an attempt with the next host. If all hosts fail, an error that shows a wrong
+        configuration takes precedence over other errors.
         """
         failures: list[BaseException] = []
         won: asyncpg.Connection | None = None

@@ -313,7 +313,8 @@ class Writer:
     def _commit(self, jobs: list[Job]) -> None:
         """Run the jobs in one transaction.
 
-        If a job causes an error, only this job fails, unless the database has a problem.
+        If a job raises its own exception or violates a constraint, only this job fails. Any other error of the database
+        and a MemoryError fail all jobs.
         """
         try:
             self._transaction(jobs)

@@ -72,7 +72,7 @@ class TlsContext(ssl.SSLContext):
     ) -> ssl.SSLObject:
         """Start TLS on a connection, with the stored session of the host if there is one.
 
-        Call this method on the event loop.
+        The event loop calls this method.
         """
         if session is None and isinstance(server_hostname, str):
             session = self._session(server_hostname)
