@@ -117,8 +117,8 @@ _FAILED_DELIVERY: Final = _object(
         "count": {
             "type": "integer",
             "minimum": 1,
-            "description": "The number of deliveries to the endpoint that failed since the last event of this type about"
-            " it.",
+            "description": "The number of deliveries to the endpoint that failed since the last event of this type"
+            " about it.",
         },
         "first_failed_at": _of("string", "The time when the first of the counted deliveries failed, ISO 8601."),
         **_CAUSE,
