@@ -78,7 +78,10 @@ def trigger(
 
 
 def _session(calls: Calls, text: str | None) -> dict[str, Any]:
-    """Return the session with this ID, or the newest connected session, preferably of this machine."""
+    """Return the session with this ID.
+
+    Without an ID, return the newest connected session of this machine, or of any machine if this machine has none.
+    """
     if text is not None:
         how = "use the session ID that `uplift listen` prints, or omit --session"
         return find(calls, _PATH, "listen session", "lsn_", text, how=how)

@@ -49,9 +49,9 @@ class Sender:
         self._path: Final = path
 
     def post(self, event: bytes | None = None, *, headers: Mapping[str, str] | None = None) -> Answer:
-        """Send a signed event.
+        """Send a signed event. Without `event`, send a new `movement.analytics.created`.
 
-        The default is a new `movement.analytics.created`. `headers` adds or replaces request headers.
+        `headers` adds or replaces request headers.
         """
         body = make_event() if event is None else event
         return self._send(body, sign(body, self._secret), headers)

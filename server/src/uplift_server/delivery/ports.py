@@ -111,4 +111,4 @@ class Peers(Protocol):
         """Return all processes that were alive at the last heartbeat, except this process."""
 
     def heartbeat_age_ms(self) -> int | None:
-        """Return the time since the last heartbeat, in ms. None while the membership is valid."""
+        """Return the time since the last heartbeat, in ms, if the membership has expired. Otherwise, return None."""

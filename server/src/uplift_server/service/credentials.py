@@ -1,4 +1,4 @@
-"""Sign-in with a password, acceptance of invitations, and changes and resets of passwords."""
+"""Signs people in with a password, accepts invitations, and changes and resets passwords."""
 
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping

@@ -240,7 +240,8 @@ class Sessions(Credentials):
         )
 
     def _operator_of(self, session: Session) -> Principal | None:
-        """Return the operator of a session, or None if the key was revoked or single sign-on has new settings."""
+        """Return the operator of a session. Return None if the operator's key was revoked, or if the settings of single
+        sign-on changed."""
         if session.subject is not None:
             if session.key_digest != self._operator_grant:
                 return None

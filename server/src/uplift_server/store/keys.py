@@ -75,7 +75,7 @@ def list_live(connection: Connection, *, after: int = 0, limit: int = 1000) -> l
 
 
 def find(connection: Connection, seqs: Collection[int]) -> list[ApiKey]:
-    """Return the keys with these numbers that are not revoked, in any order."""
+    """Return the keys that have these numbers and are not revoked, in any order."""
     query = sa.select(api_keys).where(api_keys.c.seq.in_(seqs), _LIVE)
     return [_key(row) for row in connection.execute(query)]
 

@@ -41,7 +41,7 @@ class Partitions(Protocol):
     async def mark_for_row_cleanup(self, *, before: int, lasts_ms: int) -> None:
         """Mark old partitions that still have events after `before` (Unix ms) for row-by-row deletion.
 
-        A partition is old if it began more than twice `lasts_ms` before `before`.
+        A partition is old if it began before `before` by more than twice `lasts_ms`, the duration of a partition in ms.
         """
 
     async def first_droppable_seq(self) -> int:

@@ -64,7 +64,7 @@ class Costs:
         """
 
     def add(self, other: "Costs", factor: int) -> None:
-        """Add the costs of another schema. The validator applies this schema `factor` times."""
+        """Add the costs of another schema that the validator applies `factor` times."""
         for kind, ns in other.by_type.items():
             self.by_type[kind] += ns * factor
         self.character_ns += other.character_ns * factor

@@ -33,7 +33,10 @@ class Onset(NamedTuple):
 
 
 def find_onset(failing_since: Sequence[int]) -> Onset | None:
-    """Return the onset of the failures, if any. A few endpoints that were already failing do not change the onset."""
+    """Return the time when most of the failures began, if any.
+
+    A few endpoints that failed earlier do not change this time.
+    """
     begun = sorted(failing_since)
     if not begun:
         return None

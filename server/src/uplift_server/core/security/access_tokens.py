@@ -81,7 +81,7 @@ def read_token(exchange: Exchange, now_ms: int) -> AccessToken | str:
 
 
 def failed_attempt(exchange: Exchange, reason: str, *, started_at: int, now_ms: int) -> Exchange:
-    """Return the failed exchange of an attempt that waited for a token since `started_at` and did not get one.
+    """Return the failed exchange of an attempt that has waited for a token since `started_at` and did not get one.
 
     The exchange does not contain the response of the token URL, because the response can contain secrets.
     """

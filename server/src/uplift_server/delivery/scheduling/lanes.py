@@ -270,7 +270,7 @@ class DeliveryLanes:
     def attempt_ended(
         self, lane: Lane[LeasedDelivery], now_ms: int, duration_us: int = 0, *, succeeded: bool | None = None
     ) -> None:
-        """Free the slot of an ended attempt, and record its result for the limits of its lane."""
+        """Free the slot of an attempt that has ended, and adjust the limits of its lane to the result."""
         self._lanes.attempt_ended(lane, now_ms, duration_us, succeeded=succeeded)
         if lane.endpoint in self._due.backlog and lane.waiting_count * 2 <= lane.in_flight_max:
             self._due.wake()

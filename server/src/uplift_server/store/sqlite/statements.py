@@ -30,7 +30,7 @@ class EventRow(NamedTuple):
 
 
 class EventObjectRow(NamedTuple):
-    """A row of the index of object IDs, in the order of the columns of INSERT_EVENT_OBJECTS."""
+    """A row of the index of object IDs. Its fields are in the order of the columns of INSERT_EVENT_OBJECTS."""
 
     first_seq: int
     object_key: int
@@ -203,7 +203,8 @@ class SettledRow(NamedTuple):
 
 
 class EndpointHealthRow(NamedTuple):
-    """The health of an endpoint after a batch of settlements, in the order of the parameters of UPDATE_HEALTH."""
+    """The health of an endpoint after a batch of settlements. The fields are in the order of the parameters of
+    UPDATE_HEALTH."""
 
     endpoint_seq: int
     consecutive_failures: int
