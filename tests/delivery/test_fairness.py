@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import pytest
 from tests.engines import Place
 
+from uplift_server.core.events.commit_rows import commit_rows
 from uplift_server.core.lifecycle import Status
-from uplift_server.core.limits import HOST_IN_FLIGHT_MAX, REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
+from uplift_server.core.limits import ACCEPTS_TURN_ROWS_MAX, HOST_IN_FLIGHT_MAX, REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
 from uplift_server.delivery.endpoint_cache import LiveEndpoint
 from uplift_server.service import errors
 from uplift_server.store.errors import Unavailable
@@ -140,7 +142,9 @@ async def test_a_moved_endpoint_does_not_wait_for_its_old_host(place: Place) -> 
 
 
 @pytest.mark.parametrize(("endpoints", "pad"), [(300, 0), (1, 250_000)])
-async def test_large_events_of_one_account_do_not_block_other_accounts(place: Place, endpoints: int, pad: int) -> None:
+async def test_many_rows_or_large_events_of_one_account_do_not_block_others(
+    place: Place, endpoints: int, pad: int
+) -> None:
     async with World(place) as world:
         other = await world.new_account()
         for number in range(endpoints):
@@ -213,3 +217,37 @@ async def test_one_account_cannot_fill_the_ingest_queue(place: Place) -> None:
         await asyncio.gather(*accepting)
         assert event_ingest.waiting_events == 0
         assert isinstance(await event_ingest.accept(world.account.seq, [draft]), list)
+
+
+class Counting:
+    """A database that counts its commits of events."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.appends = 0
+
+    async def append(self, *args: Any, **kwargs: Any) -> Any:
+        self.appends += 1
+        return await super().append(*args, **kwargs)  # type: ignore[misc]
+
+
+async def test_a_turn_of_several_accounts_is_one_commit(place: Place) -> None:
+    """The consumer of the event stream relies on it: in several commits, later events could be stored first."""
+    async with World(place, database=Counting) as world:
+        other = await world.new_account()
+        await world.endpoint("one.test")
+        data = b'{"pad":"%s"}' % (b"x" * 250_000)
+        drafts = [
+            (account, world.draft(data, account=account)) for _ in range(50) for account in (world.account, other)
+        ]
+        accepting, rows = [], 0
+        for account, draft in drafts:
+            accepting.append(world.parts.event_ingest.accept(account.seq, [draft]))
+            rows += commit_rows(len(draft.endpoints), len(draft.data))
+            if rows >= ACCEPTS_TURN_ROWS_MAX:
+                break
+        stored = [await each for each in accepting]
+        assert len(stored) > 4
+        assert world.database.appends == 1
+        seqs = [event.seq for each in stored if isinstance(each, list) for event in each]
+        assert seqs == sorted(seqs)

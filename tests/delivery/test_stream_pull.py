@@ -45,9 +45,10 @@ async def publish(link: Link, *names: str) -> None:
 
 async def stored(link: Link, message_id: str) -> None:
     """Store a message. Repeat the request on a busy machine, because the stream recognizes the message by its ID."""
-    while True:
-        with contextlib.suppress(StreamUnavailable):
-            return await link.store("uplift.events.a", b"", message_id)
+    async with asyncio.timeout(WITHIN_S):
+        while True:
+            with contextlib.suppress(StreamUnavailable):
+                return await link.store("uplift.events.a", b"", message_id)
 
 
 async def take(pull: Pull, count: int) -> list[StreamMessage]:

@@ -114,7 +114,7 @@ def test_late_outcomes_of_an_evicted_worker_are_rejected(
         return all(each.api()("GET", "/readyz").status == 200 for each in (far, api_server))
 
     # Failed reads no longer count after the database responds again.
-    wait_for(both_ready, f"both workers are ready: {far.log}", 10, every=0.5)
+    wait_for(both_ready, f"both workers are ready: {far.log}", 30, every=0.5)
 
 
 def test_an_api_server_responds_in_time(fleet: Fleet, network: UnreliableNetwork, receiver: Receiver) -> None:

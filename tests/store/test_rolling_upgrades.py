@@ -175,7 +175,8 @@ async def test_an_upgrade_is_repeated_after_a_deadlock(
         await raw.fetch("SELECT * FROM events")
         upgrading = asyncio.ensure_future(upgrade(url))
         # The upgrade has locked the table `accounts` and waits for the table `events`.
-        while not await raw.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+        waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'events'::regclass"
+        while not await raw.fetchval(waits):
             await asyncio.sleep(0.01)
         await raw.fetch("SELECT * FROM accounts")
     await raw.close()

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
-from uplift_server.core.limits import COMMIT_ROWS_MAX, COMMIT_WRITES_MAX
+from uplift_server.core.limits import COMMIT_ROWS_MAX, COMMIT_WRITES_MAX, ROW_BODY_BYTES
 from uplift_server.service.errors import ServiceError
 from uplift_server.store.hot_records import HealthRow, IdempotencyConflict, LeaseRequest, NewEvent
 from uplift_server.store.schema import deliveries
@@ -55,11 +55,18 @@ class Busy:
         await self._job
 
 
-def large(bench: Bench) -> NewEvent:
+def many_deliveries(bench: Bench) -> NewEvent:
     return bench.event(*(due(endpoint) for endpoint in range(1, COMMIT_ROWS_MAX)))
 
 
-async def test_a_small_event_waits_for_at_most_one_large_event(bench: Bench) -> None:
+def large_body(bench: Bench) -> NewEvent:
+    return bench.event(due(1))._replace(body=b"x" * COMMIT_ROWS_MAX * ROW_BODY_BYTES)
+
+
+@pytest.mark.parametrize("large", [many_deliveries, large_body])
+async def test_a_small_event_waits_for_at_most_one_large_event(
+    bench: Bench, large: Callable[[Bench], NewEvent]
+) -> None:
     stored: list[str] = []
 
     async def append(name: str, event: NewEvent) -> None:

@@ -14,13 +14,13 @@ import structlog
 
 from uplift_server.core.deliveries.ordering import order_group
 from uplift_server.core.events import envelope
+from uplift_server.core.events.commit_rows import commit_rows
 from uplift_server.core.ids import IdSequence, uuid_text
 from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.core.limits import (
     ACCEPTS_TURN_ROWS_MAX,
     BATCHES_TURN_ROWS_MAX,
     GROUP_ROWS_MAX,
-    ROW_BODY_BYTES,
 )
 from uplift_server.core.scheduling.lane import AttemptKind, Lane
 from uplift_server.delivery.backlog import Backlog, full_queue
@@ -203,15 +203,15 @@ class EventIngest:
         rejectable = len(drafts) if is_request else 0
         if self._closed:
             raise self._rejected(rejectable, Rejection.STOPPING, "the server is shutting down")
-        seq, rows, body_bytes = drafts[0][0], len(drafts), 0
+        seq, deliveries, rows, body_bytes = drafts[0][0], 0, 0, 0
         for account_seq, draft in drafts:
-            rows += len(draft.endpoints)
+            deliveries += len(draft.endpoints)
+            rows += commit_rows(len(draft.endpoints), len(draft.data))
             body_bytes += len(draft.data)
             if account_seq != seq:
                 seq = 0
-        if rows > GROUP_ROWS_MAX:
-            raise BacklogFull(rows)
-        rows += body_bytes // ROW_BODY_BYTES
+        if len(drafts) + deliveries > GROUP_ROWS_MAX:
+            raise BacklogFull(len(drafts) + deliveries)
         account = self._accounts.get(seq)
         if account is None:
             account = _Account(seq)

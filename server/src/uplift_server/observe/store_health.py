@@ -15,8 +15,7 @@ A SQLite connection waits 2 s for a lock of another program.
 WRITE_FAILED_S: Final = 5.0
 """The minimum time between a failed write and the successful write that ends the failure, in seconds.
 
-On a nearly full disk, small writes succeed while large writes fail. If the database was unreachable, the first
-successful write ends the failure.
+On a nearly full disk, small writes succeed while large writes fail.
 """
 READ_FAILED_S: Final = 60.0
 """How long a failed read counts as a failure of the database, in seconds.
@@ -66,10 +65,7 @@ class StoreHealth:
     def note_write(self) -> None:
         """Record the commit of a transaction that changed rows."""
         self.written_at = time.monotonic()
-        if self._write is None:
-            return
-        failed_at, trouble = self._write
-        if trouble.is_unreachable or self.written_at - failed_at >= WRITE_FAILED_S:
+        if self._write is not None and self.written_at - self._write[0] >= WRITE_FAILED_S:
             self._write = None
             if self._was_logged(""):
                 _log.warning("database writes recovered")

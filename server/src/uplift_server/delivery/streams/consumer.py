@@ -15,6 +15,7 @@ import msgspec
 import structlog
 from msgspec import structs
 
+from uplift_server.core.events.commit_rows import commit_rows
 from uplift_server.core.events.stream_subjects import parse_subject, rejected_subject
 from uplift_server.core.ids import RANDOM_BYTES, parse_uuid, uuid7
 from uplift_server.core.limits import ACCEPTS_TURN_ROWS_MAX, BATCH_CHECK_SECONDS_MAX
@@ -214,7 +215,9 @@ class StreamConsumer:
             if event is None:
                 break
             events.append(event)
-            rows += 1 if event.draft is None else 1 + len(event.draft.endpoints)
+            # Count in the same way as `EventIngest`. Otherwise, it would store the batch in several commits, and the
+            # later events could be stored first.
+            rows += 1 if event.draft is None else commit_rows(len(event.draft.endpoints), len(event.draft.data))
             if rows >= ACCEPTS_TURN_ROWS_MAX:
                 break
         return events

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
+from uplift_server.core.events.commit_rows import commit_rows
 from uplift_server.core.limits import COMMIT_ROWS_MAX
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import Appended, IdempotencyConflict, NewEvent
@@ -41,7 +42,7 @@ class GroupCommit:
     def append(self, groups: Groups) -> "asyncio.Future[Results]":
         """Store events with their deliveries in one durable commit. Return the results in the order of the groups."""
         result: asyncio.Future[Results] = asyncio.get_running_loop().create_future()
-        rows = sum(1 + len(event.deliveries) for group in groups for event in group)
+        rows = sum(commit_rows(len(event.deliveries), len(event.body)) for group in groups for event in group)
         self._waiting.append(_Waiting(groups, rows, result))
         self._begin()
         return result

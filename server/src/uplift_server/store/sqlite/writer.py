@@ -22,13 +22,8 @@ from typing import Any, Final, cast
 import sqlalchemy as sa
 import structlog
 
-from uplift_server.core.limits import (
-    COMMIT_ROWS_MAX,
-    COMMIT_WRITES_MAX,
-    ROW_BODY_BYTES,
-    SMALL_JOB_ROWS_MAX,
-    WRITES_WAITING_MAX,
-)
+from uplift_server.core.events.commit_rows import commit_rows
+from uplift_server.core.limits import COMMIT_ROWS_MAX, COMMIT_WRITES_MAX, SMALL_JOB_ROWS_MAX, WRITES_WAITING_MAX
 from uplift_server.core.scheduling.commit_interval import commit_interval_ms
 from uplift_server.observe.counters import StoreCounters
 from uplift_server.observe.store_health import StoreHealth
@@ -134,7 +129,7 @@ class AppendJob(Job):
     __slots__ = ("groups",)
 
     def __init__(self, groups: Sequence[Sequence[NewEvent]], future: asyncio.Future[Any]) -> None:
-        rows = sum(1 + len(event.deliveries) + len(event.body) // ROW_BODY_BYTES for group in groups for event in group)
+        rows = sum(commit_rows(len(event.deliveries), len(event.body)) for group in groups for event in group)
         super().__init__(future, rows, guarded=False, divisible=True)
         self.groups = groups
 
