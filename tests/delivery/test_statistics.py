@@ -1,4 +1,4 @@
-"""The statistics updater: counts after two seconds, less often while busy, and through database errors."""
+"""The statistics updater: counts after a second, less often while busy, and through database errors."""
 
 import asyncio
 from typing import Any

@@ -51,7 +51,7 @@ class EngineSettings:
     """The number of held deliveries that the engine releases per second after an endpoint is enabled."""
     scan_every_ms: int = 1000
     """The interval, in ms, between scans of the database for due deliveries whose due time the engine does not know."""
-    statistics_every_ms: int = 2000
+    statistics_every_ms: int = 1000
     """The interval, in ms, between counts of statistics. A count delays deliveries by some milliseconds."""
     tick_ms: int = 100
     """The interval, in ms, between checks for requests that have waited too long for ingest."""

@@ -1,6 +1,6 @@
 """Statistics of endpoints, accounts and the server.
 
-An event or attempt appears in the statistics within about 2 seconds, or 10 seconds while the process is busy.
+An event or attempt appears in the statistics within 1 or 2 seconds, or 10 seconds while the process is busy.
 """
 
 from collections.abc import Sequence

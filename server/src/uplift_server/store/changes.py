@@ -47,7 +47,7 @@ def newest_seqs(connection: Connection, account_seq: int) -> tuple[int, ...]:
 def hourly_counts(connection: Connection, account_seq: int) -> tuple[tuple[int, ...], ...]:
     """Return the account's statistics of the latest hours, newest first.
 
-    The statistics lag by about 2 seconds, or by 10 seconds while the process is busy.
+    The statistics lag by 1 or 2 seconds, or by 10 seconds while the process is busy.
     """
     columns = (rollups.c.at, rollups.c.deliveries, rollups.c.attempts, *(rollups.c[name] for name in _STATUSES))
     query = (

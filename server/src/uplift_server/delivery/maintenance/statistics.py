@@ -1,4 +1,4 @@
-"""The statistics updater: counts new deliveries and attempts within about two seconds after their commit.
+"""The statistics updater: counts new deliveries and attempts about one second after their commit.
 
 While the process is busy, the updater counts only every ten seconds, because each count delays deliveries. The delay
 depends mostly on the number of endpoints, not on the number of new rows.
@@ -25,7 +25,7 @@ BUSY_CORES: Final = 0.5
 
 A busy process counts new rows only once in BUSY_TURNS intervals.
 """
-BUSY_TURNS: Final = 5
+BUSY_TURNS: Final = 10
 UNAVAILABLE_WAIT_MS: Final = 5_000
 
 
