@@ -1,6 +1,8 @@
 """Commands about deliveries and replays."""
 
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -176,3 +178,18 @@ def test_replay_waits_until_the_replay_stops(api: FakeApi, monkeypatch: pytest.M
     found = output("replays", "create", "ep_0e", "--wait")
     assert (found["state"], found["sent"]) == (state, 10)
     assert next(states, None) is None
+
+
+@pytest.mark.parametrize("command", ["accounts Rapids", "endpoints ep_0e", "deliveries dlv_0d"])
+def test_an_object_in_a_closed_pipe_exits_with_0(api: FakeApi, command: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from uplift_server.cli.main import run; run()", *command.split()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == 0

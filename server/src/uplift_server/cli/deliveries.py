@@ -171,6 +171,7 @@ def show(session: Session, delivery: Delivery, account: AnyAccount = None) -> No
     with reach(session.config()) as client:
         owner = lookup.owner(client, account)
         found = lookup.delivery(client, delivery, owner)
+        session.output.streams = True
         show_delivery(session.output, client, found, _ATTEMPT_COLUMNS, owner or found.get("account"))
 
 
