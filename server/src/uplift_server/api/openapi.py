@@ -321,7 +321,7 @@ def _finish(operation: dict[str, Any], call: str, errors: dict[str, Any], *, is_
 
 
 def _separate(responses: Mapping[str, Any]) -> None:
-    """If a response schema has alternatives, remove those that belong to another status code of the operation."""
+    """Remove the alternatives of a response schema that belong to another status code of the operation."""
     contents = [each["content"][_JSON] for each in responses.values() if _JSON in each.get("content", {})]
     schemas = [each["schema"] for each in contents]
     for content in contents:
