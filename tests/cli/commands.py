@@ -1,6 +1,8 @@
 """Helpers to test commands: responses of the API, and functions that run a command."""
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 from typer.testing import CliRunner, Result
@@ -106,3 +108,18 @@ def failure(*arguments: str, stdin: str | None = None) -> tuple[int, str, str]:
 def validation_error(*problems: tuple[str, str, str]) -> tuple[int, dict[str, Any], dict[str, str]]:
     errors = [dict(zip(("field", "code", "message"), each, strict=True)) for each in problems]
     return 422, {"code": "validation_failed", "errors": errors}, {}
+
+
+def check_closed_pipe(*arguments: str) -> None:
+    """Check that a command whose output goes to a closed pipe exits with 0 and without an error."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from uplift_server.cli.main import run; run()", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == 0

@@ -1,12 +1,10 @@
 """Commands about deliveries and replays."""
 
 import re
-import subprocess
-import sys
 from typing import Any
 
 import pytest
-from tests.cli.commands import DELIVERY, REPLAY, failure, output, page, run
+from tests.cli.commands import DELIVERY, REPLAY, check_closed_pipe, failure, output, page, run
 from tests.cli.fake_api import FakeApi
 
 from uplift_server.cli import replays
@@ -182,14 +180,4 @@ def test_replay_waits_until_the_replay_stops(api: FakeApi, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("command", ["accounts Rapids", "endpoints ep_0e", "deliveries dlv_0d"])
 def test_an_object_in_a_closed_pipe_exits_with_0(api: FakeApi, command: str) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from uplift_server.cli.main import run; run()", *command.split()],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    process.stdout.close()
-    assert process.stderr is not None
-    assert process.stderr.read() == b""
-    process.stderr.close()
-    assert process.wait() == 0
+    check_closed_pipe(*command.split())

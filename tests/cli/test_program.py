@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import typer
+from tests.cli.commands import check_closed_pipe
 from typer.testing import CliRunner, Result
 
 from uplift_server import __version__
@@ -194,17 +195,7 @@ def test_a_list_in_a_pipe_is_separated_by_tabs() -> None:
 
 @pytest.mark.parametrize("arguments", [["config"], ["config", "--json"]])
 def test_a_closed_pipe_exits_with_0(arguments: list[str]) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from uplift_server.cli.main import run; run()", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    process.stdout.close()
-    assert process.stderr is not None
-    assert process.stderr.read() == b""
-    process.stderr.close()
-    assert process.wait() == 0
+    check_closed_pipe(*arguments)
 
 
 def program(*arguments: str, **streams: Any) -> subprocess.CompletedProcess[str]:
