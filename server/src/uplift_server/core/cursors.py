@@ -23,9 +23,9 @@ _TAG_BYTES: Final = 8
 class Cursors:
     """Encodes and decodes cursors with a key of CURSOR_KEY_BYTES bytes.
 
-    A cursor begins with a tag, which is a keyed hash of the numbers. A keyed hash of the tag is the key stream that
-    encrypts the numbers. The construction is that of RFC 5297, with BLAKE2b as the hash. A hash of 64 bytes is long
-    enough for the longest cursor.
+    A cursor is a tag followed by the encrypted numbers. The tag is a keyed hash of the numbers. The key stream that
+    encrypts the numbers is a keyed hash of the tag. This is the construction of RFC 5297 (SIV), with BLAKE2b instead of
+    AES. The 64-byte key stream is long enough for the longest cursor.
     """
 
     def __init__(self, key: bytes) -> None:

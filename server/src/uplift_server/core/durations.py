@@ -12,9 +12,10 @@ _DURATION_MS_MAX: Final = 100 * 365 * _UNITS_MS["d"]
 
 
 def parse_duration(text: str) -> int:
-    """Parse a duration and return it in milliseconds. A duration has whole numbers with units, larger units first.
+    """Parse a duration as milliseconds. A duration consists of whole numbers with units, larger units first.
 
-    `0` needs no unit. Raises ValueError, with a message for users, for other strings and for more than 100 years.
+    `0` needs no unit. Raises ValueError, with a message for users, for other strings and for durations of more than 100
+    years.
     """
     stripped = text.strip()
     if stripped == "0":

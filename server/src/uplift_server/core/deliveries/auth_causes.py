@@ -1,4 +1,4 @@
-"""Causes of attempts that failed because of the authentication to the endpoint: error patterns and explanations."""
+"""Causes of attempts that failed because of the endpoint's authentication: error patterns and explanations."""
 
 from typing import Final
 

@@ -387,7 +387,7 @@ class FinishedAttempt(Protocol):
 
 
 def explain_attempt(attempt: FinishedAttempt) -> Explanation | None:
-    """Explain why an attempt failed and how to fix it. Return None for a delivered attempt."""
+    """Explain why an attempt failed and how to fix it. Return None if the attempt succeeded."""
     return explain(
         attempt.outcome,
         status_code=attempt.status_code,

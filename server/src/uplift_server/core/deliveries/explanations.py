@@ -91,7 +91,7 @@ class DeliveryFacts:
     failure: Explanation | None = None
     """Why the last attempt failed, and how to fix the problem. None if the last attempt did not fail."""
     blocked_by: str | None = None
-    """The ID of the earlier delivery that must end before this delivery. None if this delivery is not blocked."""
+    """The ID of the earlier delivery that must end before this delivery can start. None if it is not blocked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,8 @@ class Health(NamedTuple):
     last_failure_at: int | None = None
     last_outcome: Outcome | None = None
     excused_ms: int = 0
-    """The number of ms since `failing_since` that do not count, because the server itself caused the failures."""
+    """The time since `failing_since`, in ms, that is not counted against the endpoint, because the server itself caused
+    the failures."""
     warned_at: int | None = None
     """The time of the last warning. None if the server has not warned the account since the last recovery email."""
     last_status_code: int | None = None
@@ -81,7 +82,7 @@ class Health(NamedTuple):
         error: str | None = None,
         location: str | None = None,
     ) -> "Health":
-        """Return the health after an attempt. With `own_fault`, a failure does not count against the endpoint.
+        """Return the health after an attempt. With `own_fault`, ignore a failure: the receiver did not cause it.
 
         `error` is the first line of the response, or the error if there was no response. `location` is the redirect
         target without secrets.
@@ -107,7 +108,7 @@ class Health(NamedTuple):
         )
 
     def with_excused_time_of(self, stored: "Health") -> "Health":
-        """Return this health with the longer of both excused times.
+        """Return this health with the longer of the two excused times.
 
         If `stored` does not describe the same failure, return this health unchanged.
         """
@@ -116,9 +117,9 @@ class Health(NamedTuple):
         return self._replace(excused_ms=max(self.excused_ms, stored.excused_ms))
 
     def with_success_of(self, stored: "Health") -> "Health":
-        """Return the health after the success in `stored`.
+        """Return the health after the last success in `stored`, if it is later than the last failure of this health.
 
-        If the last failure is later than this success, or there is no success, return this health unchanged.
+        Otherwise, return this health unchanged.
         """
         if self.failing_since is None or stored.failing_since is not None or stored.last_success_at is None:
             return self
@@ -127,7 +128,7 @@ class Health(NamedTuple):
         return stored._replace(last_failure_at=self.last_failure_at, warned_at=self.warned_at)
 
     def warn_at(self, rule: HealthRule) -> int | None:
-        """Return when the server warns the account unless an attempt succeeds (Unix ms).
+        """Return the time when the server will warn the account unless an attempt succeeds (Unix ms).
 
         Return None if the endpoint is not failing, or if the server has already warned the account.
         """
@@ -136,7 +137,7 @@ class Health(NamedTuple):
         return self.failing_since + self.excused_ms + rule.warn_after_ms
 
     def disable_at(self, rule: HealthRule) -> int | None:
-        """Return when the server disables the endpoint unless an attempt succeeds (Unix ms).
+        """Return the time when the server will disable the endpoint unless an attempt succeeds (Unix ms).
 
         Return None if the endpoint is not failing. A late warning, for example after server downtime, still gives the
         full time between warning and disabling.

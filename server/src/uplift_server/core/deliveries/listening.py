@@ -25,7 +25,7 @@ maximum."""
 TESTS_AWAITED_MAX: Final = 10
 """Maximum number of callers per stream that wait for responses to test events."""
 TESTS_REMEMBERED_MAX: Final = 64
-"""Maximum number of test events without a waiting caller for which a stream accepts a late response."""
+"""Maximum number of test events for which a stream accepts a response, even if the caller no longer waits for it."""
 DESCRIPTION_CHARACTERS_MAX: Final = 200
 LOCAL_RESPONSE_BODY_BYTES_MAX: Final = 1024
 """Maximum length of the stored part of a local server's response body, in bytes of UTF-8."""

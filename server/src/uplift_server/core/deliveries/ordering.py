@@ -13,14 +13,14 @@ _HASH_BITS: Final = 63
 
 
 class Ordering(NamedCode):
-    """The deliveries that an endpoint receives in the order of their events.
+    """An endpoint's choice of the deliveries that it receives in the order of their events.
 
     The database stores the choice as a number.
     """
 
     NONE = 0
     KEY = 1
-    """The deliveries whose events have the same ordering key."""
+    """Deliveries whose events share an ordering key."""
     ENDPOINT = 2
     """All deliveries of the endpoint."""
 

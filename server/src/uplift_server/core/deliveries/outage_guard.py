@@ -7,7 +7,7 @@ from typing import Final
 ENDPOINTS_MIN: Final = 10
 """Minimum number of failing endpoints in a mass failure."""
 WITHIN_MS: Final = 3_600_000
-"""Maximum time, in ms, between the first failures of two endpoints in a group."""
+"""Maximum time, in ms, between the first failures of any two endpoints in a group."""
 ATTEMPTED_WITHIN_MS: Final = 86_400_000
 """Maximum age of an endpoint's last attempt, in ms, for the endpoint to count as recently attempted."""
 
@@ -21,7 +21,7 @@ class FailureGroup:
     endpoints: int
 
     def is_mass_failure(self, attempted: int) -> bool:
-        """Return whether the group has at least ENDPOINTS_MIN and at least half of the recently attempted endpoints.
+        """Return whether the group has at least ENDPOINTS_MIN endpoints, and at least half as many as `attempted`.
 
         `attempted` is the number of recently attempted endpoints.
         """

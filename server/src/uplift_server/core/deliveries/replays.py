@@ -25,7 +25,7 @@ SkipReason = Literal["replay_unfinished", "endpoint_deleted"]
 """Why a bulk resend skips the deliveries of an endpoint."""
 STATUSES_DEFAULT: Final = (Status.FAILED,)
 BURST_MS: Final = 100
-"""The maximum idle time, in ms, for which a burst compensates."""
+"""The maximum idle time, in ms, that a burst can make up for."""
 
 _REPLAYABLE: Final = {status.text: status for status in ENDED}
 _NOT_REPLAYABLE: Final = {
@@ -67,7 +67,7 @@ def parse_statuses(names: Sequence[str], *, may_be_empty: bool = False) -> tuple
 class ReplayRate:
     """Rate limiter of a replay.
 
-    After an idle time, the limiter allows a burst that compensates for at most BURST_MS.
+    After an idle period, the limiter allows a burst that makes up for at most BURST_MS.
     """
 
     rate_per_second: int

@@ -9,7 +9,7 @@ from uplift_server.core.http.response_headers import mask_urls
 from uplift_server.core.texts import printable
 
 LINE_CHARACTERS_MAX: Final = 200
-"""Maximum length of a first line, in characters. The appended code of a reason does not count."""
+"""Maximum length of a first line, in characters, excluding the appended code of a reason."""
 _BODY_BYTES_READ_MAX: Final = 1024
 
 
@@ -108,7 +108,7 @@ _MAY_BE_SECRET: Final = (*_SECRET_WORDS, "basic", "bearer", "whsec_", "sk_", "op
 
 
 def reason_in(line: str | None) -> str | None:
-    """Return the code of the reason that the line of a response names, or None if the line names no known reason."""
+    """Return the code of the reason that a line of a response names, or None if it names no known reason."""
     if line is None:
         return None
     lower = line.lower()
