@@ -1,8 +1,9 @@
-"""Filters: patterns over an event's data that select the events of an endpoint.
+"""Filters: patterns for an event's data that select the events that an endpoint receives.
 
-An object mirrors the structure of the data. The values of the object are objects, or lists of alternatives: values and
-operators. All fields of an object must match. At least one alternative of a list must match. `$or` is a list of
-objects, of which at least one must match. An array in the data matches if one of its elements matches.
+A filter is an object that mirrors the structure of the data. Each of its values is a nested object, or a list of
+alternatives (values and operators). All fields of an object must match. At least one alternative in a list must match.
+`$or` is a list of objects, at least one of which must match. An array in the data matches if one of its elements
+matches.
 """
 
 import json
@@ -34,12 +35,13 @@ _BOUNDS_MAX: Final = 2
 _MISSING: Final = object()
 """A placeholder for the value of a field that the data does not have."""
 _CHARACTERS_PER_STEP: Final = 512
-"""Number of characters of prefixes or suffixes whose comparison takes as long as one step.
+"""Number of characters of a prefix or suffix that Python can compare in the time of one step.
 
-The number applies to the worst case, in which Python stores the value with more bytes per character.
+The number applies to the worst case, in which Python stores the value with more bytes per character than the prefix or
+suffix.
 """
 _CHARACTERS_PER_TEXT: Final = 64
-"""The fixed cost of a prefix or suffix, as the number of characters whose comparison takes equally long."""
+"""The fixed cost of a prefix or suffix, expressed as the number of characters that can be compared in the same time."""
 
 
 class BudgetExceeded(Exception):

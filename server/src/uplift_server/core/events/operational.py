@@ -1,4 +1,4 @@
-"""Operational events: events about endpoints and failed deliveries that the server itself creates."""
+"""Operational events: events that the server itself creates, about endpoints and failed deliveries."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Realistic data for demonstrations and tests, in the structure of the catalog: captures of fictional athletes.
+"""Realistic data for demonstrations and tests that matches the catalog's schemas: captures of fictional athletes.
 
 The same random bytes always result in the same data.
 """

@@ -1,7 +1,7 @@
-"""Estimates of how long the check of data against a JSON Schema can take.
+"""Estimates of how long it can take to check data against a JSON Schema.
 
-Nothing can interrupt the validator, and it holds Python's global lock. The event loop therefore calls the validator
-only if the estimate does not exceed a limit.
+The validator cannot be interrupted, and it holds the global interpreter lock (GIL). The event loop therefore calls the
+validator only if the estimate does not exceed a limit.
 """
 
 from collections import Counter
@@ -58,7 +58,7 @@ class Measure(NamedTuple):
 
     ns: int
     errors: int
-    """Maximum number of errors that the validator can find, including errors within alternatives."""
+    """Maximum number of errors that the validator can find, including the errors in each alternative of a schema."""
 
 
 class _Place(Costs):
@@ -161,8 +161,8 @@ class SchemaCost:
     def measure(self, value: Any, *, by_kind: bool = True) -> Measure:
         """Return the estimated cost of checking `value`.
 
-        The calculation stops soon after the cost exceeds SCHEMA_CHECK_NS_MAX. With `by_kind`, the cost excludes the
-        alternatives that cannot apply to an object of its kind.
+        The calculation stops soon after the cost exceeds SCHEMA_CHECK_NS_MAX. If `by_kind` is true, the cost of an
+        object excludes the alternatives that cannot apply to objects of its kind.
         """
         ns: float = 0
         errors = large = 0
@@ -252,7 +252,7 @@ class SchemaCost:
         return place
 
     def _applied(self, bases: Applied, kinds: _Kinds) -> tuple[Applied, set[int]]:
-        """Return all schemas that `bases` apply to the whole value, and the schemas to evaluate repeatedly.
+        """Return all schemas that `bases` apply to the whole value, and the `id()` of each one evaluated repeatedly.
 
         For `unevaluatedProperties` and `unevaluatedItems`, the validator evaluates every alternative.
         """

@@ -23,7 +23,7 @@ _FRACTION_OPTION_NS: Final = 1_300
 The validator compares exactly if a number has a fraction.
 """
 EXTREME_NS: Final = 25_000
-"""Cost of an exact comparison with a number of many digits, such as 1e-300, in ns."""
+"""Cost of an exact comparison with a number that has many digits, such as 1e-300, in ns."""
 DIGITS_NS: Final = 0.2
 """Cost of comparing an integer of more than 64 bits, in ns per square of its number of digits."""
 LARGE_NS: Final = 2_000
@@ -55,7 +55,7 @@ class Costs:
         self.character_ns = 0
         self.name_ns = self.name_character_ns = 0
         self.deep_ns = 0
-        """Cost in ns for each value at any depth below an array."""
+        """Cost in ns of each value that is nested in an array, at any depth."""
         self.errors = 0
         self.numeric = self.exact = 0
         """The number of comparisons for each number, and how many of these comparisons are exact.
@@ -107,7 +107,7 @@ def costs_of(schema: Schema, *, may_backtrack: bool) -> Costs:
 
 
 def _charge(costs: Costs, keyword: str, value: Any) -> None:
-    """Add the costs of one keyword, without the fixed cost of every keyword."""
+    """Add the costs of one keyword, without the fixed cost that every keyword has."""
     if keyword == "type":
         costs.numeric += 1
     elif keyword in _LIMITS:

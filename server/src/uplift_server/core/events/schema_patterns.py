@@ -1,4 +1,4 @@
-"""Counts the positions of a regular expression. The time of a linear-time match grows with this number."""
+"""Counts the positions of a regular expression. The time that a linear-time engine takes grows with this number."""
 
 import re
 from typing import Final
@@ -15,7 +15,7 @@ _WIDE_POSITIONS: Final = 3
 
 
 def active_positions(pattern: str) -> int:
-    """Return an upper bound on the positions of a pattern that an engine can follow at once.
+    """Return an upper bound on the number of positions in a pattern that an engine can follow at once.
 
     An anchored pattern has one active position until its first repetition of variable length. After this repetition,
     every position can be active.

@@ -1,7 +1,8 @@
 """Limits on the schema and the example of an event type.
 
 A validator follows every reference. If each level of a schema refers twice to the next level, the work doubles with
-every level. Therefore, the limits apply both to the size of a schema and to its number of places after expansion.
+every level. Therefore, the limits apply both to the size of a schema and to the number of its values after its
+references are expanded.
 """
 
 from collections.abc import Iterator, Mapping
@@ -94,7 +95,8 @@ def _below(value: Any) -> Iterator[Any]:
 
 
 def _places(root: Any, value: Any, known: dict[int, int]) -> int:
-    """Return the number of places in a value after the expansion of references. A recursion counts once."""
+    """Return the number of values at any depth of `value` after its references are expanded. A recursion counts
+    once."""
     if not isinstance(value, Mapping | list):
         return 1
     if id(value) in known:

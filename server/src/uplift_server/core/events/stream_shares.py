@@ -8,16 +8,16 @@ all processes.
 from typing import Final
 
 NEARLY_FULL: Final = 0.75
-"""The used part of the stream, from 0 to 1, above which the server limits the share of each account."""
+"""The fraction of the stream in use above which the server limits the share of each account."""
 NEARLY_EMPTY: Final = 0.01
-"""The used part of the stream, from 0 to 1, below which the server resets its counts of events."""
+"""The fraction of the stream in use below which the server resets its counts of events."""
 SHARE_MAX: Final = 0.5
-"""The largest share of an account in a nearly full stream, from 0 to 1."""
+"""The largest fraction of the counted bytes that an account may publish while the stream is nearly full."""
 COUNTED_MIN: Final = 0.01
-"""The part of the stream, from 0 to 1, that an account may always use.
+"""The fraction of the stream that an account may always use.
 
-After a restart, the counts of a process are too low for exact shares. This part ensures that an account can publish
-until the counts are high enough.
+After a restart, the counts of a process are too low to determine exact shares. This fraction ensures that an account
+can publish until the counts are high enough.
 """
 
 

@@ -14,7 +14,7 @@ from uplift_server.core.suggestions import SUGGESTIONS_MAX, did_you_mean
 class Subscription:
     """A subscription: exact names of event types, and `group.*` patterns.
 
-    A `group.*` pattern matches all types of a group at any depth. A subscription without names and patterns matches all
+    A `group.*` pattern matches all types of a group at any depth. A subscription with no names or patterns matches all
     types except operational event types. The constructor accepts any sequence and stores a tuple.
     """
 

@@ -1,8 +1,8 @@
 """All blocks of special-purpose addresses.
 
-Sources: the IANA IPv4 and IPv6 Special-Purpose Address Registries, the multicast and reserved blocks of the address
-architectures, deprecated blocks that routers can still forward, and the addresses of cloud metadata services. The
-blocks are listed here because `ipaddress.is_global` differs between Python versions. The most specific block that
+Sources: the IANA IPv4 and IPv6 Special-Purpose Address Registries, the multicast and reserved blocks in the RFCs on
+address architecture, deprecated blocks that routers may still forward, and the addresses of cloud metadata services.
+The blocks are listed here because `ipaddress.is_global` differs between Python versions. The most specific block that
 contains an address applies.
 """
 

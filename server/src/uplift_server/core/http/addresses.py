@@ -1,7 +1,7 @@
 """Address policy: which addresses the server may connect to (SSRF protection).
 
-The server applies the policy when an endpoint is created or updated, and again to every address of the host at each
-connection.
+The server applies the policy when an endpoint is created or updated, and again, for each connection, to every address
+of the host.
 """
 
 import re
@@ -72,10 +72,10 @@ def describe_resolved(address: str) -> str:
 def parse_literal(host: str) -> str | None:
     r"""Return the canonical text of the address in a URL's host, or None if the host is a name.
 
-    Accepts every notation of browsers (WHATWG URL, *host parsing*) and `inet_aton`, so that no notation can hide an
-    address: decimal, octal and hexadecimal numbers, one to four parts, a trailing dot, IPv6 with or without brackets.
-    Raises ValueError for an invalid address: brackets around anything but IPv6, an IPv6 scope, or a host that is not
-    IPv4 but has a number as its last label.
+    Accepts every notation that browsers (WHATWG URL, *host parsing*) and `inet_aton` accept, so that no notation can
+    hide an address: decimal, octal and hexadecimal numbers, one to four parts, a trailing dot, IPv6 with or without
+    brackets. Raises ValueError for an invalid address: brackets around anything but IPv6, an IPv6 scope, or a host that
+    is not IPv4 but has a number as its last label.
     """
     if host.startswith("[") or ":" in host:
         return _canonical_ipv6(host)

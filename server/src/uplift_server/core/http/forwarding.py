@@ -1,4 +1,4 @@
-"""Determines the client address of a request behind trusted proxies."""
+"""Determines the client address of a request that arrives through trusted proxies."""
 
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
