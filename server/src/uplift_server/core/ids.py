@@ -1,4 +1,4 @@
-"""IDs: UUID version 7 for events, and a prefix with sortable hexadecimal digits for all other objects.
+"""IDs: UUID version 7 for events, and a prefix followed by sortable hexadecimal digits for all other objects.
 
 The caller passes the timestamp and the source of random bytes.
 """
@@ -40,7 +40,7 @@ _LOW_BYTES: Final = 8
 _VARIANT: Final = 0x8000_0000_0000_0000
 _COUNTER_BITS: Final = 12
 _COUNTER_START_MASK: Final = 0x7FF
-"""Mask for the counter's random start in the lower half of its range, so that at least 2,048 IDs fit in a
+"""Mask that limits the random start of the counter to the lower half of its range, so that at least 2,048 IDs fit in a
 millisecond."""
 
 

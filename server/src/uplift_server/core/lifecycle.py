@@ -1,7 +1,7 @@
 """The lifecycle of a delivery: states, transitions, and the rules that the delivery engine applies.
 
-TRANSITIONS is the reference. The statuses in SQL statements, the model of the store's tests, and the table and diagram
-in ARCHITECTURE.md are derived from it.
+TRANSITIONS is the reference. The statuses in SQL statements, the model that the store's tests use, and the table and
+diagram in ARCHITECTURE.md are derived from it.
 """
 
 from collections.abc import Set
@@ -259,7 +259,8 @@ def previous(status: Status | None, due_at: int) -> NextState | None:
 def may_be_sent(*, trigger: Trigger, fence: int, enabled: bool, expires_at: int | None, now_ms: int) -> bool:
     """Return whether a leased delivery may be sent to its endpoint. Call this function only if the endpoint exists.
 
-    A test may be sent in any state of the endpoint, but only under the delivery's first lease. A later test is useless.
+    A test may be sent in any state of the endpoint, but only under the delivery's first lease, because a late test is
+    useless.
     """
     if trigger is _TEST:
         return fence == 1

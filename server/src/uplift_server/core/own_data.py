@@ -56,7 +56,7 @@ def metadata_text(values: Mapping[str, str]) -> str | None:
 
 
 def metadata_of(text: str | None) -> dict[str, str]:
-    """Return the metadata from a stored JSON object, or no metadata from None."""
+    """Return the metadata from a stored JSON object, or empty metadata if the object is None."""
     values: dict[str, str] = {} if text is None else json.loads(text)
     return values
 

@@ -1,4 +1,4 @@
-"""Realistic data for demonstrations and tests that matches the catalog's schemas: captures of fictional athletes.
+"""Realistic data for demonstrations and tests: captures of fictional athletes, as the catalog's schemas require.
 
 The same random bytes always result in the same data.
 """

@@ -95,8 +95,10 @@ def _below(value: Any) -> Iterator[Any]:
 
 
 def _places(root: Any, value: Any, known: dict[int, int]) -> int:
-    """Return the number of values at any depth of `value` after its references are expanded. A recursion counts
-    once."""
+    """Return the number of values at any depth in `value` after its references are expanded.
+
+    A recursion is counted once.
+    """
     if not isinstance(value, Mapping | list):
         return 1
     if id(value) in known:

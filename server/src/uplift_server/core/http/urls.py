@@ -1,8 +1,8 @@
 """Strict parsing of endpoint URLs, so that all later steps use unambiguous parts.
 
 `docs/addresses.md` lists the rules and codes. Characters that browsers repair (backslashes, tabs, spaces, missing
-slashes) are not allowed, because two parsers could disagree about the host. Hosts accept all notations of `inet_aton`
-and browsers, so that no notation of an address can pass as a name.
+slashes) are not allowed, because two parsers could disagree about the host. The parser recognizes an IP address in
+every notation that `inet_aton` or browsers accept, so that no notation of an address can pass as a name.
 """
 
 import re
@@ -26,7 +26,7 @@ from uplift_server.core.problems import Problem
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _DEVELOPMENT: Final = "To receive events on your computer, run `uplift listen`."
 LOOPBACK_ADDRESSES: Final = ("127.0.0.1", "::1")
-"""The addresses of `localhost` and of names below `localhost`. These names do not need DNS (RFC 6761, section 6.3)."""
+"""The addresses of `localhost` and of names that end in `.localhost`. They do not need DNS (RFC 6761, section 6.3)."""
 
 _HOST_CHARACTERS_MAX: Final = 253
 # Not allowed in URLs: control characters, white space of any script, backslashes, and lone surrogates.
@@ -229,7 +229,7 @@ def _port(text: str | None, scheme: str) -> int:
 
 
 def _check(url: EndpointUrl, policy: AddressPolicy) -> Problem | None:
-    """Check the parts of a URL whose check does not need DNS."""
+    """Check the parts of a URL that can be checked without DNS."""
     if not policy.allow_private_networks:
         if _is_private(url):
             code = ADDRESS_NOT_ALLOWED if url.encrypted else HTTPS_REQUIRED
@@ -250,7 +250,7 @@ def _is_localhost(host: str) -> bool:
 def _is_private(url: EndpointUrl) -> bool:
     """Return whether the host is private, without a DNS lookup.
 
-    Private hosts are names with a single label, names below `localhost`, and private addresses.
+    Private hosts are names with a single label, names that end in `.localhost`, and private addresses.
     """
     if url.is_literal:
         return AddressPolicy(allow_private_networks=True).check(url.host, encrypted=False) is None

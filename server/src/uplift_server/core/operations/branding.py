@@ -30,7 +30,7 @@ class Branding:
 
 
 def parse_colors(text: str) -> dict[str, str]:
-    """Parse `accent=#0b5cad accent-dark=#6cb2ff`. Raises ValueError with the cause."""
+    """Parse a setting such as `accent=#0b5cad accent-dark=#6cb2ff`. Raises ValueError with the cause."""
     found: dict[str, str] = {}
     for each in text.split():
         name, _, color = each.partition("=")

@@ -1,4 +1,4 @@
-"""Estimates the offset between this clock and another clock from readings of the other clock."""
+"""Estimates the offset between the local clock and another clock from readings of the other clock."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -38,7 +38,7 @@ def best_reading(readings: Sequence[ClockReading]) -> ClockReading:
     """Return the reading with the lowest uncertainty. If several readings are equally certain, return the latest one.
 
     `readings` are sorted by time, oldest first. The function ignores readings that contradict the latest reading,
-    because one of the clocks has been set since.
+    because one of the clocks must have been set after them.
     """
     latest = readings[-1]
     consistent = [

@@ -1,4 +1,5 @@
-"""Detects settings that contain example values: documentation names, placeholders, and keys that are not random."""
+"""Detects settings that contain example values: names reserved for documentation, placeholders, and keys that are not
+random."""
 
 import base64
 import re

@@ -1,4 +1,4 @@
-"""The problems of the fleet, each with its extent and the next step. The fleet is the server and all endpoints."""
+"""The problems of the fleet (the server and all endpoints), each with its extent and the next step to fix it."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from uplift_server.core.scheduling.waiting import HeldUpBy
 
 MS_PER_SECOND: Final = 1000
 LATE_MS: Final = 60_000
-"""Time in ms after its due time at which a delivery counts as late."""
+"""Time in ms after which a due delivery counts as late."""
 SLOW_COMMIT_MS: Final = 250
 COMMITS_MIN: Final = 10
 """Minimum number of recent commits before the server reports a slow database."""
@@ -21,7 +21,7 @@ OWN_FAILURE_ATTEMPTS_MIN: Final = 20
 CAUSES_NAMED_MAX: Final = 3
 LIMITED_NAMED_MAX: Final = 5
 LEADING_CAUSE_SHARE: Final = 0.6
-"""Minimum share of the failing endpoints, from 0 to 1, for which one cause determines the next step."""
+"""Minimum share of the failing endpoints, from 0 to 1, that one cause must have to determine the next step."""
 
 
 class Onset(NamedTuple):
@@ -33,9 +33,9 @@ class Onset(NamedTuple):
 
 
 def find_onset(failing_since: Sequence[int]) -> Onset | None:
-    """Return the time when most of the failures began, if any.
+    """Return the shortest period in which half of the endpoints began to fail, or None if no endpoint is failing.
 
-    A few endpoints that failed earlier do not change this time.
+    A few endpoints that began to fail earlier do not change the period. `failing_since` contains Unix times in ms.
     """
     begun = sorted(failing_since)
     if not begun:
@@ -121,20 +121,21 @@ class FleetState:
     """Number of commits of this process in the last 1 to 2 minutes."""
     commit_p99_ms: float = 0
     attempts: int = 0
-    """Number of attempts that this process has made since the first of `own_failures`."""
+    """Number of attempts that this process has made since the first failure that `own_failures` counts."""
     own_failures: int = 0
-    """Number of attempts of this process in the last minutes (at most 4) that failed because of this server."""
+    """Number of attempts of this process that failed because of this server, in a recent period of at most 4
+    minutes."""
     mass_failure: bool = False
     onset: Onset | None = None
 
     @property
     def broken(self) -> int:
-        """Number of failing endpoints, and of endpoints that the server disabled."""
+        """Total number of failing endpoints and of endpoints that the server disabled."""
         return self.failing + self.disabled
 
     @property
     def delivering(self) -> int:
-        """Number of enabled endpoints, and of endpoints that the server disabled."""
+        """Total number of enabled endpoints and of endpoints that the server disabled."""
         return self.enabled + self.disabled
 
 

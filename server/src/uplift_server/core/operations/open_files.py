@@ -1,4 +1,4 @@
-"""Divides the file descriptors among callers, receivers and other uses."""
+"""Divides the file descriptors among connections from callers, connections to receivers, and other uses."""
 
 from typing import Final, NamedTuple
 
@@ -30,8 +30,8 @@ def files_needed(in_flight: int, idle: int) -> int:
 def divide_files(limit: int, in_flight: int, idle: int) -> FileShares:
     """Divide `limit` file descriptors (at least FILES_MIN) between callers and receivers.
 
-    OWN_FILES descriptors are for other uses. Callers get at least a quarter of the rest, up to CALLERS_MAX, so that the
-    API stays reachable.
+    OWN_FILES descriptors are reserved for other uses. Callers get at least a quarter of the rest, up to CALLERS_MAX, so
+    that the API stays reachable.
     """
     free = limit - OWN_FILES
     callers = min(CALLERS_MAX, max(free // 4, free - in_flight - idle))

@@ -4,7 +4,7 @@ from typing import Final
 
 _DAY_MS: Final = 86_400_000
 RETENTION_MS_MIN: Final = 7 * _DAY_MS
-"""Minimum retention, in ms, with which the event tables have partitions.
+"""Minimum retention, in ms, for which the event tables are partitioned.
 
 With a shorter retention, the server deletes rows one by one, because partitions would keep the rows noticeably longer.
 """
@@ -29,7 +29,7 @@ def partition_duration_ms(retention_ms: int) -> int | None:
 def is_full(begun_at: int, *, now: int, lasts_ms: int, partitions: int) -> bool:
     """Return whether a partition is full, so that the next partition must begin. `begun_at` is Unix ms.
 
-    If `begun_at` is in the future, the clock has been corrected since, and the partition also counts as full. If there
+    If `begun_at` is in the future, the clock has since been corrected, and the partition also counts as full. If there
     are already PARTITIONS_MAX partitions, no partition is full.
     """
     return partitions < PARTITIONS_MAX and (now - begun_at >= lasts_ms or begun_at > now)

@@ -6,7 +6,7 @@ from typing import Final
 LEASE_MS: Final = 5_000
 """Duration of a lease, in ms. The holder renews the lease with every heartbeat."""
 LEASE_TRUSTED_MS: Final = 4_000
-"""Time in ms after the request of a lease during which the process runs the job.
+"""Time in ms, from the request for a lease, during which the process runs the job.
 
 The time is shorter than LEASE_MS, so the process stops the job before another process can take the lease.
 """
@@ -26,7 +26,7 @@ class SingletonJob(StrEnum):
     RETENTION = "retention"
     """Deletes data that is older than the retention."""
     ERASURE = "erasure"
-    """Erases the events of erasures."""
+    """Erases the events that erasure requests select."""
     OPERATIONAL_EVENTS = "operational_events"
     """Sends operational events."""
     EVENT_STREAM = "event_stream"

@@ -1,8 +1,8 @@
 """Statistics by hour and minute: meaning of a row, periods for display, and percentiles of durations.
 
 A row contains the counts of one hour or one minute for an endpoint, an event type, an account, or all accounts. A
-delivery counts at the time of its event, with its current status. An attempt counts at its start. Test deliveries do
-not count.
+delivery is counted at the time of its event, with its current status. An attempt is counted at the time when it
+started. Test deliveries are not counted.
 """
 
 from collections import Counter
@@ -98,7 +98,7 @@ class Statistics:
 
     @property
     def failures(self) -> dict[Outcome, int]:
-        """The number of attempts for each outcome of a failed attempt."""
+        """The number of failed attempts for each outcome."""
         return {outcome: count for outcome, count in self.outcomes.items() if outcome is not Outcome.DELIVERED}
 
     @property
@@ -135,7 +135,7 @@ class Series:
 
 
 def series(span: Span, now_ms: int, rows: Iterable[tuple[int, Statistics]]) -> Series:
-    """Return the series of a span. Each row, a start (Unix ms) and statistics, counts in one bucket.
+    """Return the series of a span. A row is a start (Unix ms) and statistics, which are added to the matching bucket.
 
     The series does not include rows outside the span.
     """
