@@ -19,7 +19,7 @@ REQUEST_BODY_BYTES_MAX = 1024 * 1024
 # The request line and headers that are kept between two reads. A read returns up to 256 KiB.
 REQUEST_HEADERS_BYTES_MAX = 64 * 1024
 # Request bodies that are not complete yet.
-# The first limit applies separately to all operators, all service keys, all accounts and all anonymous visitors.
+# The first limit is a total for each group: operators, service keys, accounts, and anonymous visitors.
 # The second limit applies to each account.
 UNFINISHED_BODIES_BYTES_MAX = 32 * 1024 * 1024
 UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX = 4 * 1024 * 1024
@@ -33,12 +33,12 @@ LINGERING_CONNECTIONS_MAX = 200
 REQUEST_ENTRIES_MAX = 1_000
 # The values of one query parameter that filters a list, such as `status`.
 FILTER_VALUES_MAX = 100
-# The lists and objects in one request, because each list or object costs garbage collection time.
+# The lists and objects in one request. Each of them adds garbage collection time.
 REQUEST_CONTAINERS_MAX = 20_000
 # The problems of one request that a response lists.
 PROBLEMS_LISTED_MAX = 100
 
-# One request of the emitter outbox's reader. The reader sends a larger row in a separate request.
+# One request from the reader of the emitter outbox. The reader sends a larger row in a separate request.
 OUTBOX_BATCH_ROWS_MAX = 500
 OUTBOX_BATCH_BYTES_MAX = 1024 * 1024
 OUTBOX_REQUEST_SECONDS_MAX = 10.0
@@ -47,7 +47,7 @@ OUTBOX_POLL_SECONDS_MIN = 0.01
 OUTBOX_POLL_SECONDS_MAX = 1.0
 OUTBOX_BACKOFF_SECONDS_MIN = 0.2
 OUTBOX_BACKOFF_SECONDS_MAX = 10.0
-# The interval between two searches for rows that can be unblocked, and the rows that one search checks and unblocks.
+# The interval between two searches for rows to unblock, and how many rows one search checks and unblocks.
 OUTBOX_UNBLOCK_EVERY_SECONDS = 2.0
 OUTBOX_AWAITED_MAX = 5_000
 OUTBOX_UNBLOCKED_MAX = 1_000
@@ -58,7 +58,7 @@ OUTBOX_COUNTED_MAX = 10_000
 JSON_DEPTH_MAX = 64
 SCHEMA_CHARACTERS_MAX = 64 * 1024
 SCHEMA_PLACES_MAX = 5_000
-# The analysis of a schema stops after this number of nested schemas, or of steps to find nested schemas.
+# The analysis of a schema stops after this many nested schemas, or this many steps to find nested schemas.
 SCHEMA_STATES_MAX = 5_000
 SCHEMA_STEPS_MAX = 20_000
 # The estimated time to check an event's data on the event loop, and to collect the errors if the data does not match.
@@ -73,14 +73,14 @@ PATTERN_BACKTRACKS_MAX = 1_000
 URL_CHARACTERS_MAX = 2048
 DESCRIPTION_CHARACTERS_MAX = 1000
 SUBSCRIPTION_PATTERNS_MAX = 100
-# The size of a filter as JSON, its levels of objects, and the values and operators in all its lists.
+# The size of a filter as JSON, its levels of nested objects, and the values and operators in all its lists.
 FILTER_BYTES_MAX = 8 * 1024
 FILTER_LEVELS_MAX = 8
 FILTER_ALTERNATIVES_MAX = 64
-# The steps to compare an event with one filter, and with all filters. A step takes about 0.2 µs.
+# The steps to evaluate one filter, and all filters, for an event. A step takes about 0.2 µs.
 FILTER_STEPS_MAX = 30_000
 FILTERS_STEPS_MAX = 150_000
-# A preview shows how a filter evaluates this number of the newest events.
+# A preview shows the result of a filter for this many of the newest events.
 FILTER_PREVIEW_EVENTS_DEFAULT = 20
 FILTER_PREVIEW_EVENTS_MAX = 100
 CUSTOM_HEADERS_MAX = 20
@@ -108,7 +108,7 @@ SECRET_KEY_BYTES_GENERATED = 32
 # How long the old secret stays valid after a rotation.
 SECRET_OVERLAP_SECONDS_DEFAULT = 24 * 3600
 SECRET_OVERLAP_SECONDS_MAX = 7 * 24 * 3600
-# The limits of the authentication to an endpoint. The certificate can be a chain.
+# The limits on an endpoint's authentication. The certificate can be a chain.
 # A longer RSA key would delay the event loop in every TLS handshake.
 CLIENT_ID_CHARACTERS_MAX = 512
 CLIENT_SECRET_CHARACTERS_MAX = 1024
@@ -155,7 +155,7 @@ REJECTED_EVENT_MESSAGE_CHARACTERS_MAX = 300
 REJECTED_EVENT_ERRORS_MAX = 20
 
 # The listen streams of one process. The limits also apply, separately, to its live pages.
-# From STREAMS_CROWDED_FROM streams on, the limit per account is STREAMS_PER_ACCOUNT_CROWDED_MAX.
+# With STREAMS_CROWDED_FROM or more streams, the limit per account is STREAMS_PER_ACCOUNT_CROWDED_MAX.
 STREAMS_MAX = 200
 STREAMS_PER_ACCOUNT_MAX = 25
 STREAMS_CROWDED_FROM = 150
@@ -171,7 +171,7 @@ PAGE_BODY_BYTES_MAX = 4 * 1024 * 1024
 RESPONSE_HEADERS_BYTES_MAX = 32 * 1024
 RESPONSE_BODY_BYTES_READ_MAX = 64 * 1024
 RESPONSE_BODY_BYTES_STORED_MAX = 4 * 1024
-# The response of a token URL. Access tokens with many claims have several KiB.
+# The response from a token URL. An access token with many claims can take up several KiB.
 TOKEN_RESPONSE_BYTES_MAX = 16 * 1024
 RESPONSE_HEADERS_BYTES_STORED_MAX = 4 * 1024
 ERROR_CHARACTERS_MAX = 300
@@ -182,7 +182,7 @@ RETRY_AFTER_MS_MAX = 24 * 3600 * 1000
 # The shutdown takes at most 20 s in total.
 DRAIN_MS_MAX = 16_000
 COMMIT_ROWS_MAX = 1000
-# Storing a body of this size takes about as long as storing a row, and counts as a row.
+# A body of this size counts as a row, because storing it takes about as long as storing a row.
 ROW_BODY_BYTES = 4096
 # The rows of a small job. After a commit with a larger job, small jobs get a separate commit.
 SMALL_JOB_ROWS_MAX = 500
@@ -209,7 +209,7 @@ ACCOUNT_ACCEPTS_WAITING_MAX = 15_000
 GROUP_ROWS_MAX = 50_000
 ACCEPTS_WAITING_ROWS_MAX = 100_000
 ACCOUNT_ACCEPTS_WAITING_ROWS_MAX = 75_000
-# The rows of one account in the queue of the database. The last request may exceed this limit.
+# The rows of one account in the database's queue. The last request may exceed this limit.
 ACCEPTS_TURN_ROWS_MAX = 500
 # The same limit for batches with events of several accounts, which require an operator key or a service key.
 BATCHES_TURN_ROWS_MAX = 2 * COMMIT_ROWS_MAX
@@ -222,7 +222,7 @@ REJECTED_STREAM_SECONDS = 7 * 86_400
 # The messages of one batch from the NATS stream. A process requests the next batch while it stores one.
 STREAM_BATCH_MESSAGES_MAX = 500
 STREAM_BATCH_BYTES_MAX = 8 * 1024 * 1024
-# The message size that every NATS server must allow: one event and the numbers of 1,000 endpoints.
+# The message size that every NATS server must allow: one event and the sequence numbers of 1,000 endpoints.
 STREAM_MESSAGE_BYTES_MAX = 384 * 1024
 LEASE_BATCH_MAX = 500
 LEASE_BATCH_BODY_BYTES_MAX = 8 * 1024 * 1024
@@ -236,7 +236,7 @@ ACCOUNT_COMMANDS_WAITING_MAX = 100
 DUE_STEP_MS = 20
 # The deliveries that the server does not attempt again before a restart, because it cannot store their outcome.
 PARKED_MAX = 10_000
-# An attempt does not start unless its lease lasts this much longer than the attempt timeout.
+# An attempt does not start unless its lease will last this much longer than the attempt timeout.
 LEASE_LEFT_MS_MIN = 1_000
 # The writes that wait for the database, except events and outcomes.
 WRITES_WAITING_MAX = 1_000
