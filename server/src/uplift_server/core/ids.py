@@ -131,7 +131,7 @@ def prefixed(prefix: str, value: bytes) -> str:
 
 def parse_prefixed(prefix: str, text: str, length: int = 16) -> bytes | None:
     """Return the bytes of an ID, or None if the string is not an ID with this prefix and `length` bytes."""
-    # Only strings of the right length reach the cache, to limit its memory.
+    # Only strings of the right length reach the cache, to limit its memory use.
     return _parsed(prefix, text) if len(text) == len(prefix) + 1 + 2 * length else None
 
 

@@ -1,4 +1,4 @@
-"""Problems for unknown names, such as misspelled fields, and suggestions of the right name."""
+"""Problems for unknown names, such as misspelled fields, and suggestions for the right name."""
 
 import difflib
 import re
@@ -49,7 +49,8 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
 def closest(name: str, candidates: Iterable[str]) -> str | None:
     """Return the candidate most similar to a name.
 
-    If none is similar, return the last word of the name that is a candidate. Return None if there is no such word.
+    If none is similar, return the last word in the name that is itself a candidate. Return None if there is no such
+    word.
     """
     if len(name) > _CHARACTERS_MAX:
         return None

@@ -51,7 +51,7 @@ class Health(NamedTuple):
     None after a success.
     """
     last_location: str | None = None
-    """The target of the redirect with which the receiver responded to the last attempt, without secrets."""
+    """The target of the redirect that the receiver sent in response to the last attempt, without secrets."""
     probe_at: int | None = None
     """The time of the next probe, while the endpoint is failing and its circuit breaker is open."""
 

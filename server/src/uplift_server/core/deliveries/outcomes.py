@@ -1,4 +1,4 @@
-"""The outcome of an attempt, from its HTTP exchange."""
+"""Derives the outcome of an attempt from its HTTP exchange."""
 
 from typing import Final
 

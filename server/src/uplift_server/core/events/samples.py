@@ -30,7 +30,7 @@ _ATHLETES: Final = (
     ("Amélie", "Fournier"),
     ("Marcus", "Delacroix"),
 )
-# Each row has the activity, the movement, and the position of the athlete.
+# Each row contains the activity, the movement, and the position of the athlete.
 _MOVEMENTS: Final = (
     ("baseball", "pitching", "pitcher"),
     ("baseball", "hitting", "shortstop"),

@@ -76,7 +76,7 @@ def _is_optional(graph: SchemaGraph, key: int, recursive: Edge) -> bool:
     ]
     if any(graph.in_place[id(each)] or graph.below[id(each)] for each in others):
         return False
-    # If the schema applied again to the same value, the validator would never end.
+    # If the schema applied to the same value again, the validator would never stop.
     seen: set[int] = set()
     left = [recursive.target]
     while left:

@@ -20,7 +20,7 @@ The text is ASCII, because headers are bytes.
 _TOKEN = re.compile(r"(?![-_])[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # Visible Latin-1 characters, with spaces and tabs only between them (RFC 9110, section 5.5).
 _VALUE = re.compile(r"[\x21-\x7e\xa0-\xff](?:[\x20-\x7e\t\xa0-\xff]*[\x21-\x7e\xa0-\xff])?")
-# Headers for a single connection (RFC 9110, section 7.6.1), including older names.
+# Headers that apply to a single connection (RFC 9110, section 7.6.1), including older names.
 _HOP_BY_HOP: Final = frozenset(
     {
         "connection",

@@ -35,7 +35,7 @@ class RequestHeadersTemplate:
     custom_masked: bytes
     """The custom headers with masked values, for storage."""
     delivery_tail: bytes
-    """The last characters of all delivery IDs of this endpoint."""
+    """The characters at the end of every delivery ID of this endpoint."""
 
     def render(
         self,

@@ -29,7 +29,7 @@ LOOPBACK_ADDRESSES: Final = ("127.0.0.1", "::1")
 """The addresses of `localhost` and of names that end in `.localhost`. They do not need DNS (RFC 6761, section 6.3)."""
 
 _HOST_CHARACTERS_MAX: Final = 253
-# Not allowed in URLs: control characters, white space of any script, backslashes, and lone surrogates.
+# Not allowed in URLs: control characters, all Unicode white space, backslashes, and lone surrogates.
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\s\\\ud800-\udfff]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _PARTS = re.compile(r"//(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?P<query>[^#]*)(?P<fragment>.*)")

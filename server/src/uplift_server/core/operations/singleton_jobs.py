@@ -6,7 +6,7 @@ from typing import Final
 LEASE_MS: Final = 5_000
 """Duration of a lease, in ms. The holder renews the lease with every heartbeat."""
 LEASE_TRUSTED_MS: Final = 4_000
-"""Time in ms, from the request for a lease, during which the process runs the job.
+"""How long, in ms, the process runs the job after it requests the lease.
 
 The time is shorter than LEASE_MS, so the process stops the job before another process can take the lease.
 """

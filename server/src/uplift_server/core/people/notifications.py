@@ -37,7 +37,7 @@ class NotificationState(StrEnum):
     """The state of an email in the outbox: the table of emails to send."""
 
     WAITING = "waiting"
-    """The server has not sent the email yet, and still tries to send it."""
+    """The server has not sent the email yet, but still tries to."""
     SENT = "sent"
     GIVEN_UP = "given_up"
 
@@ -64,11 +64,11 @@ FACTS: Final = {
 * `endpoint` is the public ID, and `account` is the name of the account.
 * `cause` and `remedy` are the sentences of `Explanation` for the last failed attempt, or empty strings.
 * `response` is the first line of the response to that attempt.
-* `reason` is the name of a disabled reason.
+* `reason` is the code of the reason why the endpoint is disabled.
 * `endpoints`, `attempted` and `still_failing` are counts.
 * `causes` maps titles of causes to numbers of endpoints.
 * `invitation` and `person` are IDs in hexadecimal.
-* `mark` is the fingerprint of the password to replace. The token of the link is derived from the fingerprint and a key.
+* `mark` is the fingerprint of the password to replace. The token in the link is derived from the fingerprint and a key.
 * `change` is a SecondFactorChange.
 
 An email about several endpoints has the values of the first endpoint. `others` has the values of up to OTHERS_MAX
@@ -80,7 +80,7 @@ OTHERS_MAX: Final = 200
 
 
 def with_endpoint(facts: Mapping[str, object], endpoint: Mapping[str, object]) -> dict[str, object]:
-    """Add the values of another endpoint to the values of an email. Return the result."""
+    """Add another endpoint's values to the values of an email. Return the result."""
     others, more = facts.get("others"), facts.get("more")
     listed = list(others) if isinstance(others, list) else []
     if len(listed) < OTHERS_MAX:
@@ -99,7 +99,7 @@ GIVE_UP_AFTER_MS: Final = 3 * 86_400_000
 EXPIRES_AFTER_MS: Final = {NotificationKind.PASSWORD_RESET: RESET_TTL_MS}
 """The maximum time in ms for each kind of email that becomes useless before GIVE_UP_AFTER_MS."""
 _DELAYS_MS: Final = tuple(minutes * 60_000 for minutes in (1, 5, 30, 120, 360, 720))
-"""The waits in ms after attempts 1, 2, 3 and so on. The last wait repeats."""
+"""The waits in ms after attempts 1, 2, 3 and so on. The last wait is repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class Notification:
 def retry_at(
     attempts_made: int, *, created_at: int, now_ms: int, expires_after_ms: int = GIVE_UP_AFTER_MS
 ) -> int | None:
-    """Return when to retry an email after a temporary failure (Unix ms), or None if the server gives up.
+    """Return the time (Unix ms) at which to retry an email after a temporary failure, or None if the server gives up.
 
     The server makes the last attempt when the maximum time has passed. Therefore, even an email that waited during a
     long downtime gets one attempt.

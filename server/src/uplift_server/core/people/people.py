@@ -48,14 +48,15 @@ INVITATIONS_PER_SIGN_IN_MAX: Final = 20
 
 
 def normalize_email(text: str) -> str:
-    """Return an email address in the form that identifies a person: without outer spaces and in lower case."""
+    """Return an email address in the form that identifies a person: in lower case, without leading or trailing
+    spaces."""
     found = text.strip()[: EMAIL_CHARACTERS_MAX + 1]
     # Convert only ASCII: `lower` also turns the Kelvin sign into k, so it could turn one mailbox into another.
     return found.lower() if found.isascii() else found
 
 
 def normalize_password(text: str) -> bytes:
-    """Return a password as bytes, to hash them. NFKC normalization makes the bytes independent of the keyboard."""
+    """Return a password as bytes for hashing. NFKC normalization makes the bytes independent of the keyboard."""
     return unicodedata.normalize("NFKC", text).encode("utf-8", "replace")
 
 

@@ -12,16 +12,15 @@ from uplift_server.core.limits import ERROR_CHARACTERS_MAX, TOKEN_RESPONSE_BYTES
 from uplift_server.core.security.endpoint_auth import OAuthClient
 
 FAILED: Final = "token request: "
-"""The prefix of the error when an attempt has no access token. The patterns that find the cause of an error contain
+"""The prefix of the error of an attempt without an access token. The patterns that find the cause of an error contain
 this prefix."""
 LIFETIME_MS_DEFAULT: Final = 300_000
 """The lifetime of a token, in ms, if the response does not state a lifetime."""
 LIFETIME_MS_MIN: Final = 1_000
 LIFETIME_MS_MAX: Final = 86_400_000
 MARGIN_MS_MAX: Final = 60_000
-"""The maximum length, in ms, of the period before the expiry of a token in which the server no longer uses the token.
-The usual length is a tenth of the lifetime.
-"""
+"""The maximum time, in ms, before the expiry of a token at which the server stops using it. The usual time is a tenth
+of the token's lifetime."""
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 # The error codes of RFC 6749, section 5.2. Other values could contain a secret.
 _CODES: Final = frozenset(

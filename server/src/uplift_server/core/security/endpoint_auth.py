@@ -141,8 +141,8 @@ def check_auth_with(auth: EndpointAuth | None, url: str, headers: Mapping[str, s
 def certificate_warning_at(expires_at: int, warned_at: int | None) -> int | None:
     """Return the time of the next warning about the expiry of a client certificate (Unix ms).
 
-    Return None if no warning is left. `warned_at` is the time of the last warning. A late warning replaces earlier
-    warnings.
+    Return None if no warning is left. `warned_at` is the time of the last warning. A late warning replaces any earlier
+    warnings that were not sent.
     """
     times = (expires_at - before for before in CERTIFICATE_WARNINGS_MS)
     return next((at for at in times if warned_at is None or warned_at < at), None)

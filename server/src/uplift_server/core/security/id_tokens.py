@@ -1,4 +1,4 @@
-"""ID tokens of OpenID Connect (Core 1.0, section 3.1.3.7): validates the claims, and returns the identified person."""
+"""Validates the claims of an OpenID Connect ID token (Core 1.0, section 3.1.3.7), and returns the identified person."""
 
 import base64
 import binascii

@@ -114,7 +114,7 @@ def provider_url(text: str, *, to_ascii: Callable[[str], str]) -> EndpointUrl | 
 def read_json(exchange: Exchange, what: str) -> dict[str, Any] | str:
     """Return the JSON object in a response, or the reason why the response contains no object.
 
-    The reason names the response by the text in `what`.
+    `what` is the name of the response in the reason.
     """
     if exchange.failure is not None:
         return f"{what}: {exchange.error}"

@@ -14,8 +14,8 @@ from uplift_server.core.security.scopes import Scope
 
 
 class Role(NamedCode):
-    """The role of a member in an account. The roles are in the order of their rights, lowest first. The database stores
-    the number of the role."""
+    """The role of a member in an account. The roles are ordered by their rights, fewest first. The database stores the
+    number of the role."""
 
     MEMBER = 0
     MANAGER = 1
@@ -33,7 +33,7 @@ class Right(StrEnum):
     """Update the account's contacts."""
     AUDIT_READ = "audit:read"
     DATA_ERASE = "data:erase"
-    """Erase events, and view the receipts."""
+    """Erase events, and view the receipts of erasures."""
 
 
 _READING: Final = frozenset({Scope.EVENTS_READ, Scope.ENDPOINTS_READ, Scope.DELIVERIES_READ})

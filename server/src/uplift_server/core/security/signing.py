@@ -132,7 +132,7 @@ class Signer:
 
 
 def _states(key: bytes) -> tuple["_Hash", "_Hash"]:
-    """Return the inner and outer SHA-256 states after the padded key (RFC 2104, section 2).
+    """Return the inner and outer SHA-256 states after the padded key has been hashed (RFC 2104, section 2).
 
     A signature of a 1 KiB body takes 0.94 µs with copies of the two states, 1.7 µs with `hmac.digest`, and 1.2 µs with
     `hmac.HMAC.copy` (CPython 3.11). The two functions hash the key's blocks again.

@@ -15,8 +15,8 @@ SECRET_BYTES: Final = 20
 STEP_MS: Final = 30_000
 DIGITS: Final = 6
 SKEW_STEPS_MAX: Final = 1
-"""The number of time steps before and after the current step whose codes are also valid. The clocks of the server and
-the app may differ."""
+"""The number of time steps before and after the current step whose codes are also valid, because the clocks of the
+server and the app may differ."""
 RECOVERY_CODES: Final = 10
 """The number of recovery codes that the server creates for a person."""
 RECOVERY_BYTES: Final = 10
