@@ -77,7 +77,7 @@ class IdSequence:
         """The timestamp and the counter of the last ID, as one number."""
 
     def next(self, now_ms: int) -> bytes:
-        """Return the next ID as 16 bytes, from the Unix time in ms."""
+        """Return the next ID as 16 bytes. `now_ms` is Unix ms."""
         at = self._stock_at
         if at >= len(self._stock):
             self._stock, at = self._draw(_STOCK_BYTES), 0

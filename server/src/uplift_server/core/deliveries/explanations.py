@@ -144,7 +144,7 @@ def explain_deleted_endpoint(event: EventFacts, endpoint: EndpointFacts, deleted
 
 
 def explain_removed_delivery(*, delivered: bool) -> DeliveryExplanation:
-    """Explain a delivery that retention has deleted. The attempts of the delivery still exist."""
+    """Explain the state of a delivery that retention has deleted. Its attempts still exist."""
     what = "The event was delivered" if delivered else "All attempts to deliver the event failed"
     text = f"{what}. Details are no longer available, because the event is older than the retention period."
     return DeliveryExplanation(Reason.DELIVERED if delivered else Reason.FAILED, text)

@@ -62,7 +62,7 @@ class Health(NamedTuple):
 
     @property
     def warned(self) -> bool:
-        """Whether the server warned the account about the current failure."""
+        """Whether the server has warned the account about the current failure."""
         return self.warned_at is not None and self.failing_since is not None and self.warned_at >= self.failing_since
 
     @property

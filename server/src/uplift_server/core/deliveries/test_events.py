@@ -13,8 +13,8 @@ DATA_WITHOUT_EXAMPLE: Final = b'{"object":{}}'
 def default_type(subscription: Subscription, names: Collection[str]) -> str | None:
     """Return the event type of a test for which the caller chose no type, or None if there are no types.
 
-    The order of preference is: MOVEMENT_ANALYTICS_CREATED if the endpoint subscribes to it, the first other type that
-    the endpoint subscribes to, the type of the registration event, the first type in the catalog.
+    In order of preference, the type is MOVEMENT_ANALYTICS_CREATED if the endpoint subscribes to it, the first other
+    type that the endpoint subscribes to, the type of the registration event, or the first type in the catalog.
     """
     subscribed = sorted(name for name in names if subscription.matches(name) and name != WEBHOOK_CREATED)
     if MOVEMENT_ANALYTICS_CREATED in subscribed:

@@ -1,6 +1,6 @@
-"""Realistic data for demonstrations and tests: captures of fictional athletes, as the catalog's schemas require.
+"""Realistic data for demonstrations and tests: captures of fictional athletes.
 
-The same random bytes always result in the same data.
+The data matches the schemas in the catalog. The same random bytes always result in the same data.
 """
 
 import binascii

@@ -25,7 +25,7 @@ The validator compares exactly if a number has a fraction.
 EXTREME_NS: Final = 25_000
 """Cost of an exact comparison with a number that has many digits, such as 1e-300, in ns."""
 DIGITS_NS: Final = 0.2
-"""Cost of comparing an integer of more than 64 bits, in ns, to multiply by the square of its number of digits."""
+"""Cost of comparing an integer of more than 64 bits, in ns: this factor times the square of its number of digits."""
 LARGE_NS: Final = 2_000
 _PATTERN_NS: Final = 40
 _BACKTRACKING_NS: Final = 2_000

@@ -17,7 +17,7 @@ _REFERENCES: Final = ("$ref", "$dynamicRef")
 
 
 def check_depth(value: Any, field: str) -> Problem | None:
-    """Return the problem with JSON that has more than JSON_DEPTH_MAX levels, if any."""
+    """Return a problem if JSON has more than JSON_DEPTH_MAX levels."""
     level = [value]
     for _ in range(JSON_DEPTH_MAX):
         level = [below for each in level for below in _below(each)]
@@ -27,7 +27,7 @@ def check_depth(value: Any, field: str) -> Problem | None:
 
 
 def check_schema(schema: Any, text: str, field: str = "schema") -> Problem | None:
-    """Return the problem with a JSON Schema that exceeds a limit or has an unknown reference, if any.
+    """Return a problem if a JSON Schema exceeds a limit or has an unknown reference.
 
     `text` is the schema as sent.
     """

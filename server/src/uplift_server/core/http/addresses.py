@@ -27,7 +27,7 @@ _MAPPED: Final = 0xFFFF
 class AddressPolicy:
     """The operator's address policy.
 
-    Private networks contain only loopback addresses, RFC 1918 addresses and unique local addresses.
+    `allow_private_networks` allows only loopback addresses, RFC 1918 addresses and unique local addresses.
     """
 
     allow_private_networks: bool

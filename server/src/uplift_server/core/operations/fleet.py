@@ -291,7 +291,7 @@ _MASS_FAILURE_STEPS: Final = (
     (("tls_",), "Check the clock and the trusted certificates of this host."),
     (("connect", "no_route", "response_timeout", "egress_failed", "no_address_family", "proxy_rule"), _NETWORK),
 )
-"""The next step in a mass failure, if the leading cause's code begins with one of the prefixes."""
+"""The next step in a mass failure, by the prefixes of the leading cause's code."""
 
 
 def _mass_failure_step(state: FleetState) -> str:

@@ -22,7 +22,7 @@ class SingletonJob(StrEnum):
     OUTBOX = "outbox"
     """Sends emails."""
     SECRET_EXPIRY = "overlaps"  # noqa: S105 - a name
-    """Deletes old secrets after the overlap, and warns about client certificates that expire soon."""
+    """Deletes old secrets when their overlap ends, and warns about client certificates that expire soon."""
     RETENTION = "retention"
     """Deletes data that is older than the retention."""
     ERASURE = "erasure"

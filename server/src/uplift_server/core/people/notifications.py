@@ -97,7 +97,7 @@ def endpoint_count(facts: Mapping[str, object]) -> int:
 GIVE_UP_AFTER_MS: Final = 3 * 86_400_000
 """Maximum time between the creation of an email and its last attempt, in ms."""
 EXPIRES_AFTER_MS: Final = {NotificationKind.PASSWORD_RESET: RESET_TTL_MS}
-"""The maximum time in ms for each kind of email that becomes useless before GIVE_UP_AFTER_MS."""
+"""The maximum time in ms until the last attempt, for kinds of email that become useless before GIVE_UP_AFTER_MS."""
 _DELAYS_MS: Final = tuple(minutes * 60_000 for minutes in (1, 5, 30, 120, 360, 720))
 """The waits in ms after attempts 1, 2, 3 and so on. The last wait is repeated."""
 

@@ -42,7 +42,7 @@ def retry_after_ms(value: str | None, now_ms: int) -> int | None:
     """Return the wait in ms that a Retry-After header requests (RFC 9110, section 10.2.3), at most 24 hours.
 
     The value is an HTTP date or a number of seconds. The function also accepts fractions of a second, although the RFC
-    does not allow fractions. Returns None if the header is not valid, and 0 for a date in the past.
+    does not allow fractions. Return None if the header is not valid, and 0 for a date in the past.
     """
     if value is None:
         return None

@@ -12,8 +12,8 @@ from uplift_server.core.limits import ERROR_CHARACTERS_MAX, TOKEN_RESPONSE_BYTES
 from uplift_server.core.security.endpoint_auth import OAuthClient
 
 FAILED: Final = "token request: "
-"""The prefix of the error of an attempt without an access token. The patterns that find the cause of an error contain
-this prefix."""
+"""The prefix of the error if an attempt could not get an access token. The patterns that find the cause of an error
+contain this prefix."""
 LIFETIME_MS_DEFAULT: Final = 300_000
 """The lifetime of a token, in ms, if the response does not state a lifetime."""
 LIFETIME_MS_MIN: Final = 1_000

@@ -130,7 +130,7 @@ def with_userinfo(claims: Mapping[str, Any], userinfo: Mapping[str, Any]) -> dic
 
 
 def identity_of(claims: Mapping[str, Any], client: OidcClient) -> Identity:
-    """Return the person that the valid claims describe."""
+    """Return the person that the claims describe. The caller has already checked the claims."""
     email = normalize_email(str(claims.get("email")))
     is_verified = any(claims.get(name) in _TRUE for name in _VERIFIED)
     verified = email if is_verified and check_email(email) is None else None

@@ -20,7 +20,7 @@ METADATA_TTL_MS: Final = 3_600_000
 KEYS_REFRESH_MS_MIN: Final = 60_000
 """Minimum interval, in ms, between two refreshes of the provider's keys. An unknown key ID causes a refresh."""
 TRANSACTION_MS: Final = 10 * 60_000
-"""The time, in ms, in which a person must complete the sign-in at the provider."""
+"""How long, in ms, a person has to complete the sign-in at the provider."""
 RESPONSE_BYTES_MAX: Final = 64 * 1024
 RANDOM_BYTES: Final = 32
 """The number of random bytes in `state`, `nonce` and the PKCE code verifier."""

@@ -92,7 +92,8 @@ def keys_of(secret: str) -> Keys:
 
 
 def standard_form(secret: str) -> str:
-    """Return the secret in the form of Standard Webhooks libraries: `whsec_` and the padded base64 of the key."""
+    """Return the secret in the form that Standard Webhooks libraries expect: `whsec_` and the padded base64 of the
+    key."""
     return generate_secret(keys_of(secret).standard)
 
 
