@@ -270,8 +270,8 @@ def may_be_sent(*, trigger: Trigger, fence: int, enabled: bool, expires_at: int 
 def after_skip(*, before: NextState | None, deleted: bool, off: bool, expires_at: int | None, now_ms: int) -> NextState:
     """Return the next state of a leased delivery that must not be sent (`Event.SKIP`).
 
-    `before` is the result of `previous`. `off` means that the endpoint is paused or disabled, and keeps its held
-    deliveries.
+    `before` is the result of `previous`. `off` is true if the endpoint is paused or disabled, and the server is not
+    dropping its held deliveries.
     """
     if before is not None:
         return HELD if off and before.status is _PENDING else before

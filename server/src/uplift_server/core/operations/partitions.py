@@ -9,7 +9,7 @@ RETENTION_MS_MIN: Final = 7 * _DAY_MS
 With a shorter retention, the server deletes rows one by one, because partitions would keep the rows noticeably longer.
 """
 PARTITIONS_PER_RETENTION: Final = 28
-"""Number of partitions in the retention period. The server keeps data for at most 1/28 longer than this."""
+"""Number of partitions in the retention period. The server keeps data for at most 1/28 longer than that period."""
 PARTITION_MS_FOREVER: Final = 30 * _DAY_MS
 """Duration of a partition, in ms, if the server keeps data forever. Twelve partitions a year keep indexes small."""
 PARTITIONS_MAX: Final = 120
