@@ -68,7 +68,7 @@ class LiveEventType:
     def problems(self, data: bytes) -> list[Problem]:
         """Check an event's data (JSON) against the type's schema. Return at most SCHEMA_PROBLEMS_MAX problems.
 
-        If the check would take longer than SCHEMA_CHECK_NS_MAX, return only the problem that the data is too large.
+        If the check would take longer than SCHEMA_CHECK_NS_MAX, return a single problem: the data is too large.
         """
         if self._validator is None:
             return []
@@ -95,7 +95,10 @@ class LiveEventType:
         return [Problem("data", "schema_mismatch", text)]
 
     def _errors(self, data: bytes, value: object) -> Iterable[jsonschema_rs.ValidationError]:
-        """Return the errors in data that does not match the schema. If the search takes too long, return no errors."""
+        """Return the errors in data that does not match the schema.
+
+        If the search for all errors would take too long, return at most one error.
+        """
         assert self._validator is not None
         if self._cost.is_explainable(data, value):
             return self._validator.iter_errors(value)

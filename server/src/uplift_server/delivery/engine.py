@@ -27,7 +27,7 @@ from uplift_server.store.schema_version import UnknownSchema
 
 RECLAIM_BATCH: Final = 1000
 STORE_WITHIN_S: Final = 2.5
-"""The time limit, in seconds, for each response of the database during a stop.
+"""The time limit, in seconds, for each response of the database during shutdown.
 
 This limit is longer than the longest wait for another program's lock.
 """
@@ -52,9 +52,9 @@ class EngineSettings:
     scan_every_ms: int = 1000
     """The interval, in ms, between scans of the database for due deliveries whose due time the engine does not know."""
     statistics_every_ms: int = 1000
-    """The interval, in ms, between counts of statistics. A count delays deliveries by some milliseconds."""
+    """The interval, in ms, between updates of the statistics. An update delays deliveries by a few milliseconds."""
     tick_ms: int = 100
-    """The interval, in ms, between checks for requests that have waited too long for ingest."""
+    """The interval, in ms, between checks for requests whose events were not stored in time."""
     operations_account: str | None = None
     """The ID or uid of the account that receives operational events about every account."""
     process_id: int = 1
@@ -72,7 +72,7 @@ class Sender(RequestSender, Protocol):
 
 
 class Loop(NamedTuple):
-    """A loop of the engine. The engine runs each loop as a task until it stops."""
+    """A loop of the engine. The engine runs each loop as a task until the engine stops."""
 
     name: str
     run: Callable[[asyncio.Event], Coroutine[Any, Any, None]]
@@ -87,7 +87,10 @@ class Cluster(Protocol):
         """Whether the role of this process includes deliveries."""
 
     async def join(self) -> None:
-        """Join the cluster before this process reads anything else. Raises Unavailable or UnknownSchema."""
+        """Join the cluster. Call this before anything else reads from the database.
+
+        Raises Unavailable or UnknownSchema.
+        """
 
     async def arrive(self, *, delivers: bool) -> None:
         """Announce that this process is ready. `delivers` states whether it delivers events."""
@@ -99,7 +102,7 @@ class Cluster(Protocol):
         """Hand over the endpoints of this process to the other workers."""
 
     async def leave(self) -> None:
-        """Announce that this process stops."""
+        """Announce that this process is stopping."""
 
 
 class SingleProcess:
@@ -126,7 +129,7 @@ class SingleProcess:
 
 
 class Engine:
-    """Starts, runs and stops the parts of the engine. They deliver accepted events and store the outcomes."""
+    """Starts, runs and stops the parts that deliver accepted events and store the outcomes."""
 
     def __init__(
         self,
@@ -175,7 +178,10 @@ class Engine:
         self._stopping = asyncio.Event()
 
     async def join(self) -> None:
-        """Join the cluster before this process reads from the database. Raises Unavailable or UnknownSchema."""
+        """Join the cluster. Call this before anything else reads from the database.
+
+        Raises Unavailable or UnknownSchema.
+        """
         await self._cluster.join()
 
     async def start(self, *, dispatch: bool = True) -> None:
@@ -244,7 +250,7 @@ class Engine:
         await self._cluster.leave()
 
     async def _within(self, work: Awaitable[None]) -> None:
-        """Wait for the database, but at most STORE_WITHIN_S.
+        """Wait for the database for at most STORE_WITHIN_S.
 
         If the database does not respond in time, the server repeats the unfinished work after a restart or when the
         leases end.
@@ -265,7 +271,7 @@ class Engine:
             self._event_ingest.expire_waiting()
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        """Report a loop that ended unexpectedly. Without the report, deliveries would wait without a warning."""
+        """Report a loop that ended unexpectedly. Otherwise, deliveries could stop without a warning."""
         if self.ending:
             return
         error = None if task.cancelled() else task.exception()

@@ -25,7 +25,7 @@ class FilterEvaluation:
     def __init__(self, data: bytes) -> None:
         """`data` is the event's data as JSON."""
         self.exceeded = 0
-        """The number of filters that were not evaluated, because they exceeded the limit or the data was unreadable."""
+        """The number of filters without a result: the evaluation exceeded the limit, or the data was unreadable."""
         self._steps = FILTERS_STEPS_MAX
         self._mismatches: dict[Filter, str | None] = {}
         try:

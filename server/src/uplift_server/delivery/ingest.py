@@ -108,7 +108,7 @@ class _Group(msgspec.Struct, frozen=True):
     rows: int
     """The number of events and deliveries in the group. A large body counts as several rows."""
     rejectable: int
-    """The number of events to count as rejected if the store does not store the group."""
+    """The number of events to count as rejected if the group cannot be stored."""
 
 
 class StoredEvents(Protocol):
@@ -188,7 +188,8 @@ class EventIngest:
     ) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
         """Store all events of a request, or none of them. The future resolves when the events are durable.
 
-        Raises BacklogFull, and Unavailable if the queue is full. The future raises Unavailable if the store fails.
+        Raises BacklogFull if the request is too large, and Unavailable if the queue is full or the server is stopping.
+        The future raises Unavailable if the store fails.
         """
         return self.accept_for([(account_seq, draft) for draft in drafts])
 
@@ -388,7 +389,7 @@ class EventIngest:
         self._lanes.pump()
 
     def _note_overflow(self, groups: list[_Group]) -> None:
-        """Make the dispatcher lease the stored deliveries whose lanes had no room."""
+        """Record the endpoints whose lanes had no room, so that the dispatcher leases their deliveries later."""
         now = self._clock.now_ms()
         has_room = False
         for endpoint in {each.seq: each for group in groups for each in group.overflow}.values():

@@ -87,7 +87,7 @@ class Shards(Protocol):
     def announce_erased(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:
         """Notify the other processes of erased events.
 
-        They drop the leased deliveries of the events, and clear the last errors of the endpoints.
+        The other processes drop the leased deliveries of the events, and clear the last errors of the endpoints.
         """
 
 

@@ -20,7 +20,7 @@ class EndpointChanges(Protocol):
     """
 
     def note_due(self, endpoint_seq: int) -> None:
-        """Make the process that owns the endpoint lease its due deliveries."""
+        """Notify the owner of an endpoint that deliveries are due."""
 
     def deleted(self, endpoint_seq: int) -> None:
         """Cancel the deliveries of a deleted endpoint."""
@@ -67,7 +67,7 @@ class LiveEndpointChanges:
         self._clock = clock
 
     def note_due(self, endpoint_seq: int) -> None:
-        """Make the process that owns the endpoint lease its due deliveries."""
+        """Notify the owner of an endpoint that deliveries are due."""
         if self._shards.owns(endpoint_seq):
             self._due.note_due(endpoint_seq)
         else:

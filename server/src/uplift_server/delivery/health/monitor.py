@@ -26,7 +26,7 @@ CHECK_EVERY_MS_MIN: Final = 1_000
 OUTAGE_CHECK_EVERY_MS: Final = 300_000
 """The interval between checks for a mass failure, in ms.
 
-Only endpoints with a recent attempt count. Therefore, a mass failure can begin or end without a new attempt.
+Only recently attempted endpoints are counted. Therefore, a mass failure can begin or end without a new attempt.
 """
 CHECK_EVERY_MS_MAX: Final = 86_400_000
 CLUSTER_CHECK_EVERY_MS_MAX: Final = 3_000
@@ -35,7 +35,7 @@ CLUSTER_CHECK_EVERY_MS_MAX: Final = 3_000
 Other processes change the health of their endpoints without waking the monitor of this process.
 """
 EMAIL_WAIT_MS: Final = 60_000
-"""The wait in ms before the monitor retries to disable an endpoint whose warning email is still unsent."""
+"""The wait in ms before the monitor tries again to disable an endpoint whose warning email is still unsent."""
 UNAVAILABLE_WAIT_MS: Final = 1_000
 CHECKS_PER_TURN: Final = 1_000
 """The number of endpoints to check before the event loop can run other tasks."""
@@ -79,7 +79,7 @@ class HealthMonitor:
         """The failing and warned endpoints, each with the start of its current failure (Unix ms) if known."""
         self._gone: dict[int, None] = {}
         self._wait_until: dict[int, int] = {}
-        """For each endpoint whose warning email is still unsent: the time of the next try to disable it (Unix ms)."""
+        """For each endpoint whose warning email is unsent: when the monitor tries again to disable it (Unix ms)."""
         self._wake = asyncio.Event()
 
     async def load(self) -> None:
@@ -222,7 +222,7 @@ class HealthMonitor:
             del self._gone[seq]
 
     def _next_at(self, endpoint: LiveEndpoint) -> int:
-        """Return the time of the next warning about a failing endpoint, or of its disabling (Unix ms)."""
+        """Return the time when the monitor must warn about a failing endpoint or disable it (Unix ms)."""
         health = endpoint.health
         if health.warned:
             at = health.disable_at(self._rule)

@@ -1,7 +1,7 @@
-"""The outage guard: suppresses warnings and disabling during a mass failure, and notifies the operator.
+"""The outage guard: during a mass failure, it prevents warnings and the disabling of endpoints.
 
-The store contains the current mass failure, so a restart does not end it. The duration of a mass failure does not count
-toward the failure duration of the endpoints that are still failing.
+It also notifies the operator. The store contains the current mass failure, so a restart does not end it. The duration
+of a mass failure does not count toward the failure duration of the endpoints that are still failing.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ class Outage:
     """
 
     def marks(self) -> dict[str, int]:
-        """Return the fields to store, as integers by stored name."""
+        """Return the values to store, by their stored names."""
         return {
             _MARKS + "since": self.since,
             _MARKS + "counts_from": self.counts_from,
@@ -89,7 +89,7 @@ class OutageGuard:
         self._ended_at: int | None = None
         """The time when the latest mass failure ended (Unix ms)."""
         self._ending_at: int | None = None
-        """The end of the mass failure in `outage` (Unix ms), until the end is stored."""
+        """When the mass failure in `outage` ended (Unix ms). None if it has not ended, or if its end is stored."""
         self.outage: Outage | None = None
         self._must_reload = False
         """Whether `evaluate` must first reload the stored mass failure.
@@ -125,8 +125,9 @@ class OutageGuard:
     async def evaluate(self, failing: Sequence[LiveEndpoint]) -> None:
         """Begin or end a mass failure, depending on the failing endpoints. Raises Unavailable.
 
-        A process without the singleton job uses the stored mass failure. If the process detects a new mass failure, it
-        takes effect before it is stored. In the process with the job, it takes effect when it is stored.
+        A process without the singleton job uses the stored mass failure. If this process detects a new mass failure
+        first, the failure takes effect here immediately. In the process with the job, a mass failure takes effect when
+        it is stored.
         """
         holds_job = self._jobs.holds(SingletonJob.OUTAGE_GUARD)
         if not holds_job or self._must_reload:
@@ -173,7 +174,7 @@ class OutageGuard:
         _excuse(own, stored)
 
     def _attempted(self, *, enough: int | None = None) -> int:
-        """Return the number of endpoints with a recent attempt. Stop counting above `enough`."""
+        """Return the number of endpoints with a recent attempt. Stop counting when it exceeds `enough`."""
         after = self._clock.now_ms() - ATTEMPTED_WITHIN_MS
         count = 0
         for endpoint in self._cache.endpoints.values():

@@ -66,7 +66,7 @@ class Disabling(Protocol):
 class Transitions:
     """Stores health transitions, and then applies them to the cache and the deliveries.
 
-    If a method raises Unavailable, it has changed nothing.
+    If a method raises Unavailable, it has not changed the cache or the deliveries. The transition may be stored.
     """
 
     def __init__(

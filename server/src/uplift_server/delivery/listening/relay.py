@@ -86,7 +86,7 @@ class Relay:
         """
         stream = self._begin(session, position)
         # From now on, this stream ends if the session is deleted or the key is revoked.
-        # The write below detects whether the session was deleted before, and keeps the session from cleanup.
+        # The write below detects whether the session was deleted earlier, and protects the session from cleanup.
         now = self.clock.now_ms()
         try:
             began_at = await self.database.write(lambda c: record_connection(c, session, now=now))

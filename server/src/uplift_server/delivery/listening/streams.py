@@ -23,7 +23,7 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.listening import ListenResponse, ListenSession, StreamedEvent, exists, next_events
 
 LOOK_EVERY_MS: Final = 5_000
-"""The interval in ms at which a stream that nothing wakes checks for events and for the end of its session."""
+"""How often a stream checks for events and for the end of its session if nothing wakes the stream, in ms."""
 UNAVAILABLE_WAIT_MS: Final = 500
 
 
@@ -202,7 +202,7 @@ class Stream:
         # A wake-up during the read may be for an event that the read does not include.
         self._more = False
         try:
-            # The notification of another process about a deleted session may be lost.
+            # A notification from another process about a deleted session may have been lost.
             if looks and not await self._relay.database.read(lambda c: exists(c, self.session)):
                 self.end(EndReason.REMOVED)
                 return []
@@ -243,7 +243,7 @@ class Stream:
 
 
 class Streaming(Protocol):
-    """The port of the relay for its streams: the database, the cache, the clock, and the save of progress."""
+    """The port through which streams use the relay: its database, cache and clock, and the saving of progress."""
 
     database: Database
     cache: EndpointCache

@@ -37,7 +37,7 @@ _log = structlog.get_logger()
 
 
 class ErasedEvents:
-    """The port that removes erased events from the memory of this process."""
+    """Removes erased events from the memory of this process."""
 
     def __init__(self, cache: EndpointCache, lanes: DeliveryLanes) -> None:
         self._cache = cache

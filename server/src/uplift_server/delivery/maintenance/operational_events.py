@@ -145,7 +145,7 @@ class OperationalEvents:
         except BacklogFull as error:
             _log.error("operational event dropped", type=event_type.name, object=event.facts["id"], cause=str(error))
             return event
-        # A conflict means that the event is stored with an earlier URL of the dashboard.
+        # A conflict means that the event is already stored, with an earlier URL of the dashboard.
         if isinstance(stored, list) and not all(each.duplicate for each in stored):
             self._counters.operational_events[event.kind] += 1
         return event

@@ -22,7 +22,7 @@ BATCH_PAUSE_MS: Final = 20
 PAUSE_FACTOR: Final = 9
 """The pause after a batch of a partition, as a multiple of the batch's duration.
 
-The multiple decreases with the number of expired partitions.
+The multiple decreases as the number of expired partitions increases.
 """
 PARTITION_PAUSE_MS_MIN: Final = 5
 PARTITION_PAUSE_MS_MAX: Final = 100
@@ -33,7 +33,7 @@ Measured with 300 events/s while the server deleted 500 deliveries/s: the p99 la
 """
 PLANNED_PAUSE_MS_MAX: Final = 1_000
 BEHIND_PARTITIONS: Final = PARTITIONS_PER_RETENTION
-"""The number of expired partitions from which pauses are minimal, because deletion is slower than ingest."""
+"""With this many expired partitions or more, pauses are minimal, because deletion is slower than ingest."""
 ROUND_EVERY_MS: Final = 60_000
 RECHECK_EVERY_MS: Final = 3_600_000
 """The interval between two checks of the expired rows that earlier passes had to keep, in ms."""
@@ -105,7 +105,7 @@ class Retention:
         return last_seen_at is None
 
     async def prune_once(self, stopping: asyncio.Event) -> Counter[str]:
-        """Delete expired rows once. Return the number of deleted rows of each table, without dependent rows.
+        """Delete expired rows once. Return the number of deleted rows of each table, excluding dependent rows.
 
         A pass can end before it has deleted a whole partition. The next pass then continues.
         """
@@ -139,7 +139,7 @@ class Retention:
         except Unavailable as error:
             _log.info("expired partitions not dropped", cause=str(error))
         first_whole = await partitions.first_droppable_seq()
-        # Dropped partitions leave rows that are still needed. Delete these rows one by one when they expire.
+        # Dropped partitions leave behind rows that are still needed. Delete these rows one by one when they expire.
         by_row = replace(rule, only=(*rule.only, rule.key[0] < first_whole))
         return count + await self._prune(by_row, before, stopping)
 

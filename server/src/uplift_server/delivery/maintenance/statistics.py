@@ -21,9 +21,9 @@ BATCH_PAUSE_MS: Final = 20
 ROWS_PER_TURN: Final = 64
 """The number of statistics rows to encode in one iteration of the event loop. The encoding takes about 1 ms."""
 BUSY_CORES: Final = 0.5
-"""The number of used CPU cores from which a process counts as busy.
+"""A process that uses this many CPU cores or more is busy.
 
-A busy process counts new rows only once in BUSY_TURNS intervals.
+A busy process counts new rows only once every BUSY_TURNS intervals.
 """
 BUSY_TURNS: Final = 10
 UNAVAILABLE_WAIT_MS: Final = 5_000
@@ -57,7 +57,7 @@ class StatisticsUpdater:
                 await self._clock.wait(stopping, UNAVAILABLE_WAIT_MS)
 
     async def count_all(self, stopping: asyncio.Event) -> None:
-        """Count all new rows in batches. Raises Unavailable. The results of earlier batches then stay stored."""
+        """Count all new rows in batches. Raises Unavailable, but keeps the results of the earlier batches."""
         more = True
         while more and not stopping.is_set():
             position, now = await self._database.stream_position(), self._clock.now_ms()
