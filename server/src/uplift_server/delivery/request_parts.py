@@ -52,7 +52,7 @@ class RequestParts:
         self.signer_until = NEVER if secrets.previous_expires_at is None else secrets.previous_expires_at
         """The end of the overlap of two secrets (Unix ms), or NEVER.
 
-        From this time, callers must call `end_overlap` before they sign.
+        From then on, callers must call `end_overlap` before they sign.
         """
         # Create the next signer now, so that the text of the secret is not kept until the overlap ends.
         self._next_signer = self.signer if secrets.previous is None else Signer((secrets.current,), secrets.current)

@@ -50,7 +50,7 @@ FILTERED_AHEAD: Final = 200
 The filter may reject most of the events that have no delivery yet.
 """
 FILTER_STEPS_PER_ROUND_MAX: Final = 50_000
-"""The maximum number of filter steps of all jobs that run at the same time.
+"""The maximum total number of filter steps for the jobs that run at the same time.
 
 Filter steps block the event loop. The last evaluation can exceed the maximum.
 """
@@ -64,12 +64,12 @@ JOBS_PER_ROUND_MAX: Final = 50
 """The maximum number of jobs that run at the same time."""
 UNAVAILABLE_WAIT_MS: Final = 500
 RETENTION_MARGIN_MS: Final = 3_600_000
-"""The minimum time until retention deletes an event for which a replay creates a delivery, in ms.
+"""A replay creates deliveries only for events that retention keeps for at least this much longer, in ms.
 
-If half of the retention period is shorter, that half is the minimum.
+If half of the retention period is shorter, the limit is half of the retention period.
 """
 IDLE_MS: Final = 3_600_000
-"""The longest wait for a new or changed replay, in ms. A new or changed replay ends the wait."""
+"""The longest wait while no job is due, in ms. A new or changed replay ends the wait."""
 
 
 class _Job:
@@ -258,7 +258,7 @@ class ReplayJobs:
             self._jobs.pop(seq, None)
 
     async def _advance(self, job: _Job, endpoint: LiveEndpoint, now: int) -> None:
-        """Continue the count of a replay's deliveries. After the count, release the next deliveries."""
+        """Count more of a replay's deliveries. When all are counted, release the next deliveries."""
         if not job.replay.is_counted:
             await self._count(job, now)
             return
@@ -327,9 +327,10 @@ class ReplayJobs:
         job.ahead = ReplayBatch([*job.ahead.candidates, *more.candidates], more.through)
 
     def _accepted(self, batch: ReplayBatch, first: int, pattern: Filter) -> ReplayBatch:
-        """Return the batch without the events that have no delivery and do not match the filter.
+        """Return the batch without the events that have no delivery yet and do not match the filter.
 
-        The batch begins at event `first`. If the filter steps run out, the result ends at the last checked event.
+        `first` is the sequence number at which the batch begins. If no filter steps are left, the result ends at the
+        last checked event.
         """
         found: list[Candidate] = []
         through = first - 1
@@ -348,7 +349,7 @@ class ReplayJobs:
         return ReplayBatch(found, batch.through)
 
     def _update(self, job: _Job, replay: Replay) -> None:
-        """Update a job with the replay from a write, unless the replay has changed or stopped since the write."""
+        """Replace the replay of a job with the result of a write, unless the replay has since changed or stopped."""
         if replay.updated_at >= job.replay.updated_at and job.replay.state is ReplayState.RUNNING:
             job.replay = replay
 

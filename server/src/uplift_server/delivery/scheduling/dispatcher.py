@@ -1,4 +1,4 @@
-"""Dispatcher: leases due deliveries that are not in memory into the lanes.
+"""Dispatcher: leases due deliveries that are not in memory, and queues them in the lanes.
 
 Such deliveries are retries, deliveries from before a restart, and deliveries whose lanes had no room. The dispatcher
 stores the next due time of each endpoint. After a start, and for deliveries from other processes, due times can be
@@ -198,7 +198,7 @@ class Dispatcher:
         return bool(leased)
 
     def _requests(self) -> list[LeaseRequest]:
-        """Return lease requests that divide one batch among the endpoints with backlog whose lanes have room."""
+        """Return lease requests that divide one batch among the endpoints in the backlog whose lanes have room."""
         now = self._clock.now_ms()
         requests: list[LeaseRequest] = []
         if self._lanes.stopped:

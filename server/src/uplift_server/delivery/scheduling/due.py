@@ -26,11 +26,11 @@ class DueEndpoints:
             self.changed.set()
 
     def note_backlog(self, endpoint_seq: int) -> None:
-        """Record that an endpoint has due deliveries to lease when its lane has room."""
+        """Record that an endpoint has due deliveries. The dispatcher leases them when the lane has room."""
         self.backlog[endpoint_seq] = None
 
     def wake(self) -> None:
-        """Wake the dispatcher, because the lane of an endpoint with due deliveries has room again."""
+        """Wake the dispatcher, for example because a lane has room again."""
         self.changed.set()
 
     def scan(self) -> None:

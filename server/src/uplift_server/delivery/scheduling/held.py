@@ -35,7 +35,7 @@ UNAVAILABLE_WAIT_MS: Final = 500
 class _TokenBucket:
     """Limits the release rate of one endpoint.
 
-    The credit covers a late release, but does not grow while the endpoint is idle.
+    The credit is limited: it makes up for a late release, but does not accumulate while the endpoint is idle.
     """
 
     def __init__(self, rate_per_second: int, now_ms: int) -> None:
@@ -94,10 +94,7 @@ class HeldDeliveries:
         self._wake = asyncio.Event()
 
     def enqueue(self, endpoint_seq: int) -> None:
-        """Queue an endpoint whose state has changed.
-
-        Paused, disabled and deleted endpoints with open deliveries are queued, too.
-        """
+        """Queue an endpoint whose open or held deliveries may need processing, if this process owns the endpoint."""
         if not self._shards.owns(endpoint_seq):
             return
         self._work[endpoint_seq] = None
@@ -199,7 +196,7 @@ class HeldDeliveries:
             return self._cancelled(
                 await self._database.write(lambda c: cancel_waiting(c, endpoint_seq, now=now, limit=BATCH_ROWS_MAX))
             )
-        # Drop deliveries before holding more: the action applies to the deliveries that were held at the request.
+        # Drop deliveries before holding more: the action applies to the deliveries that were held when it was set.
         if endpoint.record.held_action is HeldAction.DROP and (dropped := await self._drop(endpoint, now)):
             return dropped
         if not endpoint.takes_deliveries:
@@ -207,7 +204,7 @@ class HeldDeliveries:
         return 0
 
     async def _drop(self, endpoint: LiveEndpoint, now: int) -> int:
-        """Cancel a batch of the held deliveries to drop.
+        """Cancel a batch of the held deliveries that must be dropped.
 
         Return the number of cancelled deliveries. If none were cancelled but more are left, return 1.
         """

@@ -114,7 +114,7 @@ class DeliveryLanes:
         self._account_starts: Counter[int] = Counter()
         """The number of attempts that have started in this iteration of the event loop, by account."""
         self._turn_full = False
-        """Whether the limit on starts in this iteration of the event loop is reached."""
+        """Whether the limit on starts in this iteration of the event loop has been reached."""
         self._starter: Starter | None = None
         self.blocked = False
         """Whether attempts are blocked, because the store cannot store their outcomes."""
@@ -390,7 +390,7 @@ class DeliveryLanes:
         return waiting if spreader is None else waiting | spreader.event_seqs
 
     def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
-        """Return whether the endpoint's limits or the server delay its deliveries.
+        """Return what delays the deliveries of an endpoint: the limits of the endpoint, or the server.
 
         The result is correct only if the circuit breaker of the endpoint is closed.
         """
