@@ -60,12 +60,12 @@ _ENABLED: Final = EndpointState.ENABLED
 _EGRESS: Final = Failure.EGRESS
 _DELIVERED: Final = Outcome.DELIVERED
 _REDIRECT: Final = Outcome.REDIRECT
-# Other outcomes show that the receiver responds, and leave the lane's window unchanged.
+# Other outcomes show that the receiver responds. They do not change the lane's window of concurrent attempts.
 _SUCCESS = {Outcome.DELIVERED: True, Outcome.TIMEOUT: False}
 
 
 class LeaseReleases(Protocol):
-    """The port that releases the leases of deliveries without an attempt."""
+    """The port that releases the leases of deliveries that were not attempted."""
 
     def release_lease(self, delivery: LeasedDelivery) -> None:
         """Release the lease of a delivery that was not attempted."""
@@ -97,9 +97,9 @@ class _InFlight(msgspec.Struct, frozen=True):
     event_type: LiveEventType
     number: int
     head: bytes
-    """The request line and headers, with masked values of custom headers.
+    """The request line and headers, with the values of custom headers masked.
 
-    Empty until the attempt has its access token.
+    Empty while the attempt waits for an access token.
     """
 
 
@@ -386,7 +386,7 @@ def wrong_signer() -> Signer:
 
 
 def unattempted(delivery: LeasedDelivery, verdict: NextState, now: int) -> Settlement:
-    """Return the settlement of a delivery without an attempt."""
+    """Return the settlement of a delivery that was not attempted."""
     return Settlement(
         delivery.event_seq,
         delivery.endpoint_seq,
@@ -413,7 +413,7 @@ def _is_off(endpoint: LiveEndpoint) -> bool:
 
 
 def _counts_for_health(endpoint: LiveEndpoint, exchange: Exchange, now: int) -> bool:
-    """Return whether an exchange counts for health.
+    """Return whether an exchange counts toward the health of the endpoint.
 
     It counts only if the endpoint was enabled during the whole attempt.
     """

@@ -114,7 +114,8 @@ class LocalCommands:
         """Cancel or resend a delivery. Return the lease of a resend.
 
         The delivery must have no lease, or a lease with the given fence. `also` runs in the same transaction. If
-        `process_id` is 0, the resend is due now. Raises the same errors as `Commands.execute`.
+        `process_id` is 0, no process leases the resend, and it is due now. Raises the same errors as
+        `Commands.execute`.
         """
         now = self._clock.now_ms()
         endpoint_seq, event_seq = command.endpoint_seq, command.event_seq

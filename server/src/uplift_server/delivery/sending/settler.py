@@ -99,7 +99,7 @@ class Settler:
     def note_health(self, endpoint: LiveEndpoint, now_ms: int) -> None:
         """Store the health of an endpoint with the next batch if it is or was failing.
 
-        Store the health of any other endpoint at most every HEALTH_SAVED_EVERY_MS.
+        Store the health of any other endpoint at most once every HEALTH_SAVED_EVERY_MS.
         """
         health = endpoint.health
         if (

@@ -22,9 +22,9 @@ POLL_MS: Final = 100
 """The interval between reads of the outcome of a test that another process runs, in ms."""
 
 STORED_MAX: Final = 1_000
-"""The maximum number of endpoints in memory whose test outcome was stored.
+"""The maximum number of endpoints whose latest test outcome is known to be stored.
 
-If an endpoint is removed from memory too early, the caller of its test receives the response up to POLL_MS later.
+If the process forgets an endpoint too early, the caller of its test receives the response up to POLL_MS later.
 """
 
 

@@ -1,7 +1,6 @@
 """Opens connections: resolves a name, checks its addresses, and connects to an allowed address.
 
-The socket connects to the address that was checked. A second DNS lookup, which could return another address, does not
-occur.
+The socket connects to the address that was checked. There is no second DNS lookup, which could return another address.
 """
 
 import asyncio

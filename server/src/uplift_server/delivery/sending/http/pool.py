@@ -10,8 +10,8 @@ from uplift_server.delivery.targets import Target
 class Pool:
     """Idle connections by target, with the most recently used connection first. All times are monotonic seconds.
 
-    When a connection was opened, its address was checked for its target. The pool uses dicts as ordered sets, so that
-    it can take the newest, drop the oldest, and remove any connection in O(1).
+    Reuse needs no address check, because the address was checked when the connection was opened. The pool uses dicts as
+    ordered sets, so that it can take the newest, drop the oldest, and remove any connection in O(1).
     """
 
     def __init__(self, settings: SenderSettings) -> None:

@@ -1,4 +1,4 @@
-"""DNS resolver on the event loop. It exists because `getaddrinfo` would block threads of the pool."""
+"""DNS resolver on the event loop, because `getaddrinfo` would block the threads of a thread pool."""
 
 import asyncio
 import time

@@ -13,7 +13,7 @@ class SenderSettings:
     An attempt includes DNS lookup, connection, TLS handshake, request and response. A request can override the timeout.
     """
     connect_timeout_ms: int = 5_000
-    """The timeout in ms for opening a connection over all addresses: TCP, egress proxy and TLS handshake."""
+    """The timeout for opening a connection (TCP, egress proxy, TLS handshake), in total for all addresses, in ms."""
 
     keep_alive_ms: int = 55_000
     """How long an idle connection stays open, in ms."""

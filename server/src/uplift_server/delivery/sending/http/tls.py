@@ -98,7 +98,7 @@ class TlsContext(ssl.SSLContext):
     def _session(self, host: str) -> ssl.SSLSession | None:
         # RFC 8446 C.4 advises against reusing a ticket, because an observer could link a client's connections.
         # The server's IP address links its connections anyway.
-        # Measured per connection: 590 µs, 740 µs without resumption, and 890 µs with a new ticket each.
+        # Measured per connection: 590 µs (ticket reused), 740 µs (no resumption), 890 µs (a new ticket each time).
         session, expires_at = self._sessions.get(host, (None, 0.0))
         return session if self._monotonic() < expires_at else None
 
@@ -106,7 +106,7 @@ class TlsContext(ssl.SSLContext):
 def load_identity(context: ssl.SSLContext, identity: ClientIdentity) -> None:
     """Load a certificate and its private key into a context. Raises ssl.SSLError if OpenSSL rejects them.
 
-    On Linux, neither the certificate nor the key is written to a disk.
+    On Linux, neither the certificate nor the key is written to disk.
     """
     with ExitStack() as files:
         paths = []
