@@ -36,5 +36,5 @@ def object_id_of(data: bytes) -> str | None:
 def _digits(number: int) -> str:
     try:
         return str(number)
-    except ValueError:  # Python does not convert integers with thousands of digits.
+    except ValueError:  # Python does not convert integers with thousands of digits to text.
         return ""

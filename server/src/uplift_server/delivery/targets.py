@@ -27,7 +27,7 @@ class Target(NamedTuple):
     account: int = 0
     """The sequence number of the account.
 
-    Accounts do not share connections. Otherwise, unexpected bytes after a response could become the response of another
+    Accounts do not share connections, because unexpected bytes after a response could become the response of another
     account.
     """
     identity: ClientIdentity | None = None

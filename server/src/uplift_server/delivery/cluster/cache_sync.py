@@ -283,7 +283,7 @@ class CacheSync:
                 )
                 return
         live = self._cache.endpoints[record.seq]
-        # The process that owns an endpoint has its latest health, except for the excused time.
+        # The owner of an endpoint has the latest health. Only the excused time can be newer in the database.
         is_own = self._shards.owns(record.seq)
         live.health = live.health.with_excused_time_of(record.health) if is_own else record.health
         if before is None:

@@ -1,6 +1,7 @@
 """The health monitor: warns about failing endpoints, disables them, and reports recoveries.
 
-The monitor reads the health of endpoints from the cache. If it cannot store a transition, the next check retries.
+The monitor reads the health of endpoints from the cache. If it cannot store a transition, it tries again at the next
+check.
 """
 
 import asyncio

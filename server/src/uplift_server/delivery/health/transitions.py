@@ -285,7 +285,7 @@ class Transitions:
         )
 
     def _lock_emails(self, connection: Transaction, subject: _Subject) -> None:
-        """Lock the account. Otherwise, two processes could add separate emails at the same time."""
+        """Lock the account, so that two processes do not add separate emails at the same time."""
         if self._sends_email:
             accounts.lock(connection, subject.account.seq)
 

@@ -2,7 +2,7 @@
 
 While one batch commits, the settler gathers the next batch, so batches grow with the load. The outcome of a replay
 waits up to BATCH_WAIT_MS for other outcomes, because extra commits delay new events. If the settler cannot write a
-batch, it blocks new attempts and retries the batch. Otherwise, the server would repeat attempts whose outcomes are not
+batch, it blocks new attempts and retries the batch, because the server repeats all attempts whose outcomes are not
 stored.
 """
 
@@ -151,7 +151,7 @@ class Settler:
             batch, self._gathered = self._gathered[:SETTLE_BATCH_MAX], self._gathered[SETTLE_BATCH_MAX:]
             health, self._health = self._health, {}
             if self._gathered:
-                # Store health together with its last outcome. Otherwise, a restart could count outcomes twice.
+                # Store health with the endpoint's last outcome, so that a restart does not count outcomes twice.
                 later = {settlement.endpoint_seq for settlement in self._gathered}
                 self._health = {seq: endpoint for seq, endpoint in health.items() if seq in later}
                 health = {seq: endpoint for seq, endpoint in health.items() if seq not in later}

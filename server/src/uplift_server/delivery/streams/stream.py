@@ -36,7 +36,7 @@ RECONNECT_MS_MAX: Final = 2_000
 SILENT_SECONDS_MAX: Final = 5
 """The maximum time without contact to most replicas, in seconds. After this time, the leader cannot store messages."""
 DOWN_AFTER_MS: Final = 4_000
-"""The time without a successful check after which the stream counts as down, in ms.
+"""The time without a successful check after which the stream is considered down, in ms.
 
 NATS elects a new leader in less time.
 """
