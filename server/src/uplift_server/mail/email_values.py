@@ -23,7 +23,7 @@ SENTENCE_CHARACTERS_SHOWN_MAX: Final = 1_000
 NAME_CHARACTERS_SHOWN_MAX: Final = 120
 """Maximum length of an endpoint's name in an email subject, in characters.
 
-The name contains host, path and description.
+The name contains the host, the path and, if it fits, the description.
 """
 PATH_CHARACTERS_SHOWN_MAX: Final = 40
 _DESCRIPTION_CHARACTERS_LEAST: Final = 12
@@ -97,7 +97,7 @@ class EmailValues:
 
     @property
     def name(self) -> str:
-        """The name of the endpoint: host and path, and also the description if there is space."""
+        """The name of the endpoint: its host and path, followed by the description if it fits."""
         name = f"{self.host}{self._path}"
         space = NAME_CHARACTERS_SHOWN_MAX - len(name) - len(" ()")
         description = self.text("description")
@@ -120,7 +120,7 @@ class EmailValues:
 
     @property
     def causes(self) -> str:
-        """The most frequent causes of failures, each with its number of endpoints."""
+        """The most frequent causes of failures, each with the number of affected endpoints."""
         causes = self._values.get("causes")
         known = {str(title): n for title, n in causes.items() if isinstance(n, int)} if isinstance(causes, dict) else {}
         return _shown(named_causes(known), TEXT_CHARACTERS_SHOWN_MAX)

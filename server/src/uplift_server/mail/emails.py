@@ -24,7 +24,7 @@ class Email:
     details: tuple[tuple[str, str], ...]
     """The detail rows, each with a label and a value."""
     steps: tuple[str, ...]
-    """The steps with which the reader can fix the problem."""
+    """The steps that the reader can take to fix the problem."""
     link: tuple[str, str]
     """The label and URL of the main link."""
     closing: str
@@ -41,7 +41,7 @@ def compose_email(notification: Notification, public_url: str, link_key: bytes) 
 
 
 def compose_test_email(public_url: str) -> Email:
-    """Return the email with which an operator tests the mail server."""
+    """Return the email that an operator sends to test the mail server."""
     return Email(
         subject="Test email from Uplift Webhooks",
         title="Your email configuration works",
@@ -449,7 +449,7 @@ def _endpoints_of_account(values: EmailValues) -> str:
 
 
 def _causes(values: EmailValues) -> tuple[str, ...]:
-    """Return the most frequent causes, each with its number of endpoints."""
+    """Return the most frequent causes, each with the number of affected endpoints."""
     causes = Counter(filter(None, (each.sentence("cause") for each in values.endpoints)))
     return tuple(f"{counted(n, 'endpoint')}: {cause}" for cause, n in causes.most_common(CAUSES_SHOWN_MAX))
 
@@ -462,7 +462,7 @@ def _how_to_fix_all(values: EmailValues) -> tuple[str, ...]:
 
 
 def _endpoint_rows(values: EmailValues, *times: tuple[str, str]) -> tuple[tuple[str, str], ...]:
-    """Return a row for each shown endpoint, and a row with the number of other endpoints.
+    """Return one row for each endpoint that the email shows, and one row with the number of remaining endpoints.
 
     The row of an endpoint contains its URL, cause, response and times.
     """

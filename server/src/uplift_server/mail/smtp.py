@@ -67,10 +67,10 @@ class MailConnection:
 class SmtpServer:
     """The operator's mail server.
 
-    With a password or an `smtps` URL, the client encrypts the connection and verifies the certificate. The client
-    trusts the certificate authorities of the system and of `ca_file`. Otherwise, the client uses STARTTLS without
-    verification if the server offers STARTTLS. Verification would add no protection, because an attacker could also
-    hide the offer.
+    If the URL contains a password or begins with `smtps`, the client encrypts the connection. It verifies the
+    certificate against the certificate authorities of the system and of `ca_file`. With any other URL, the client uses
+    STARTTLS without verification if the server offers STARTTLS. Verification would add no protection, because an
+    attacker could also suppress the offer.
     """
 
     def __init__(
