@@ -57,7 +57,10 @@ def lock_uids(connection: Connection) -> None:
 
 
 def get_by_uid(connection: Connection, uid: str) -> Account | None:
-    """Return the account with this uid, unless it was deleted. Call `lock_uids` first if the result must stay valid."""
+    """Return the account with this uid, unless it was deleted.
+
+    Call `lock_uids` first if the result must stay valid until the transaction ends.
+    """
     row = connection.execute(sa.select(accounts).where(accounts.c.uid == uid, _LIVE)).first()
     return None if row is None else _account(row)
 
@@ -77,7 +80,7 @@ def get(connection: Connection, account_id: bytes, *, lock: bool = False) -> Acc
 
 
 def get_including_deleted(connection: Connection, account_id: bytes) -> Account | None:
-    """Return the account with this ID, even if it was deleted, until retention removes it."""
+    """Return the account with this ID, even if it was deleted but retention has not yet removed it."""
     row = connection.execute(sa.select(accounts).where(accounts.c.id == account_id)).first()
     return None if row is None else _account(row)
 
@@ -89,7 +92,7 @@ def lock(connection: Connection, seq: int) -> bool:
 
 
 def require(connection: Connection, seq: int) -> None:
-    """Lock an account before adding an object, so that a count of its objects stays valid.
+    """Lock an account before an object is added to it, so that counts of its objects stay valid.
 
     Raises Conflict if the account was deleted.
     """
@@ -116,7 +119,7 @@ def find(connection: Connection, seqs: Collection[int]) -> list[Account]:
 
 
 def update(connection: Connection, account_id: bytes, change: Callable[[Account], Account]) -> Account | None:
-    """Update the fields that people can set. Return the new account, or None if it does not exist.
+    """Update the fields that users can set. Return the updated account, or None if it does not exist.
 
     `updated_at` increases with each update. If the update can change the uid, call `lock_uids` first. Raises Conflict
     if another account has the uid.
@@ -146,7 +149,8 @@ def update(connection: Connection, account_id: bytes, change: Callable[[Account]
 def delete(connection: Connection, account_id: bytes, *, now: int) -> Deleted | None:
     """Delete an account with its keys, endpoints and members. Return None if it does not exist.
 
-    Events and deliveries stay until their retention ends. The delivery engine cancels the pending deliveries.
+    Events and deliveries are kept until their retention period ends. The delivery engine cancels the pending
+    deliveries.
     """
     account = get(connection, account_id, lock=True)
     if account is None:

@@ -86,8 +86,8 @@ class Database(Protocol):
 
         A settlement is valid while its delivery is pending or held with the same fence. It is valid even after the
         lease has expired, because the same fence shows that no other process has leased the delivery since. Return the
-        (event, endpoint) pairs of the other settlements, for which nothing was written. Raises Rejected if a row can
-        never be stored. To find this row, the caller divides the settlements.
+        (event, endpoint) pairs of the settlements that are not valid, for which nothing was written. Raises Rejected if
+        a row can never be stored. To find this row, the caller divides the settlements.
         """
 
     def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> Awaitable[None]:
@@ -115,15 +115,15 @@ class Database(Protocol):
     ) -> Awaitable[ReplayRelease]:
         """Lease the next deliveries of a replay for one attempt each.
 
-        First lease the deliveries that were returned to the replay, then the deliveries of the batch. If a delivery has
-        changed since the batch was read, read it again. Count deliveries that no longer match as skipped. Complete the
-        replay if no delivery is left. Lease nothing if the replay is not running.
+        First lease the deliveries that were returned to the replay, then the deliveries of the batch `ahead`. If a
+        delivery has changed since the batch was read, read it again. Count deliveries that no longer match as skipped.
+        Complete the replay if no delivery is left. Lease nothing if the replay is not running.
         """
 
     async def read_replay_batch(
         self, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int
     ) -> ReplayBatch:
-        """Return the next deliveries of a replay, from the event `first` on.
+        """Return the next deliveries of a replay, starting at the event number `first`.
 
         Search at most the endpoint's next `rows` deliveries, or the account's next `rows` events if the replay sends
         missing events. Return at most `limit` deliveries. Stop early when the total size of the bodies exceeds
@@ -140,10 +140,10 @@ class Database(Protocol):
         """Return the earliest due time of each endpoint in `endpoint_seqs` that has a waiting delivery."""
 
     async def scrub(self) -> bool:
-        """Remove the earlier content of changed rows from the database files, as far as a running engine can.
+        """Remove the earlier content of changed rows from the database files, as far as a running engine can do so.
 
         SQLite copies its write-ahead log into the database file and empties the log. PostgreSQL removes dead rows.
-        Return False if a running read still needs the content. The caller must then try again. Raises Unavailable.
+        Return False if a read in progress still needs the content. The caller must then try again. Raises Unavailable.
         """
 
     async def stream_position(self) -> StreamPosition:
@@ -165,14 +165,14 @@ class Database(Protocol):
         """Run a function that returns events, and store these events in the same transaction."""
 
     async def append_then(self, event: NewEvent, body: Callable[[Connection, int], R]) -> R:
-        """Store an event without an idempotency key, and run a function with its number, in one transaction."""
+        """Store an event without an idempotency key, and call `body` with the event's number, in one transaction."""
 
 
 class MessageBus(Protocol):
     """A separate connection for heartbeats and for messages between processes."""
 
     def listen(self, receive: Callable[[str], None]) -> None:
-        """Pass every message from now on to `receive`, including messages of this process. Messages can be lost."""
+        """From now on, pass every message to `receive`, including messages from this process. Messages can be lost."""
 
     async def write(self, body: Callable[[Connection], R]) -> R:
         """Run a function in a transaction that does not wait for other writes. Raises Unavailable."""

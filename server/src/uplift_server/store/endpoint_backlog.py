@@ -1,4 +1,4 @@
-"""Changes to the waiting and held deliveries of an endpoint in batches: hold, drop and cancel."""
+"""Holds, drops and cancels the waiting and held deliveries of an endpoint, in batches."""
 
 from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass, replace
@@ -86,9 +86,9 @@ def held_counts(
 def hold_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> int:
     """Hold the waiting deliveries of a paused or disabled endpoint. Return their number.
 
-    Leased deliveries stay leased. A delivery that waits for a resend returns to its earlier status. Deliveries of a
-    replay stay assigned to the replay. Do nothing if another process has enabled the endpoint, or while held deliveries
-    are being dropped.
+    Leased deliveries stay leased. A delivery that had ended before its resend or replay returns to its earlier status.
+    Deliveries of a replay stay assigned to the replay. Do nothing if another process has enabled the endpoint, or while
+    held deliveries are being dropped.
     """
     locks.take_order(connection, [endpoint_seq])
     there = sa.and_(endpoints.c.seq == endpoint_seq, endpoints.c.deleted_at.is_(None))
@@ -129,10 +129,7 @@ def drop_held(connection: Connection, endpoint_seq: int, *, now: int, limit: int
 
 
 def cancel_held(connection: Connection, endpoint_seq: int, *, through: int, now: int, limit: int) -> int:
-    """Cancel held deliveries of events with the number `through` or lower.
-
-    Return the number of cancelled deliveries.
-    """
+    """Cancel held deliveries of events up to the number `through`. Return the number of cancelled deliveries."""
     part = _held_through(through)
     return _change(connection, endpoint_seq, part, limit, status=int(Status.CANCELLED), completed_at=now)
 
@@ -144,7 +141,8 @@ def _held_through(through: int) -> _Part:
 def cancel_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> int:
     """Cancel waiting and held deliveries of a deleted endpoint. Return their number.
 
-    Leased deliveries stay leased. Do nothing if the endpoint exists, because a caller's cache can lack a new endpoint.
+    Leased deliveries stay leased. Do nothing if the endpoint exists: the caller's cache may not contain a new endpoint
+    yet.
     """
     locks.take_order(connection, [endpoint_seq])
     if exists(connection, endpoint_seq):
@@ -218,7 +216,7 @@ def _cancelled(now: int) -> dict[str, Any]:
 
 
 def _reason_kept() -> sa.ColumnElement[int]:
-    """Return the stored reason of a failed delivery. For a test without attempts, the reason is `exhausted`."""
+    """Return the failure reason that a delivery keeps. A test without attempts has none yet, and gets `exhausted`."""
     failed = deliveries.c.resume_status == int(Status.FAILED)
     reason = sa.func.coalesce(deliveries.c.failed_reason, int(FailedReason.EXHAUSTED))
     return sa.case((failed, reason), else_=deliveries.c.failed_reason)

@@ -122,7 +122,7 @@ def exists(connection: Connection, endpoint_seq: int) -> bool:
 
 
 def get_including_deleted(connection: Connection, endpoint_id: bytes) -> Endpoint | None:
-    """Return the endpoint with this ID in any account, even if it was deleted, until retention removes it."""
+    """Return the endpoint with this ID in any account, even if it was deleted but retention has not yet removed it."""
     row = connection.execute(sa.select(*_COLUMNS).where(endpoints.c.id == endpoint_id)).first()
     return None if row is None else _endpoint(row)
 
@@ -151,7 +151,7 @@ def page_of_scopes(
 
 
 def get_deleted(connection: Connection, account_seq: int, endpoint_id: bytes) -> tuple[Endpoint, int] | None:
-    """Return the account's deleted endpoint with this ID and its `deleted_at`, until retention removes it."""
+    """Return the account's deleted endpoint with this ID and its `deleted_at`, or None if retention has removed it."""
     own = (endpoints.c.id == endpoint_id, endpoints.c.account_seq == account_seq, endpoints.c.deleted_at.is_not(None))
     row = connection.execute(sa.select(*_COLUMNS, endpoints.c.deleted_at).where(*own)).first()
     return None if row is None else (_endpoint(row[:-1]), row.deleted_at)
@@ -160,7 +160,7 @@ def get_deleted(connection: Connection, account_seq: int, endpoint_id: bytes) ->
 def list_deleted(connection: Connection, account_seq: int, before: int, *, limit: int) -> list[tuple[Endpoint, int]]:
     """List the account's endpoints that were deleted at `before` (Unix ms) or earlier, newest first.
 
-    Return each endpoint with its `deleted_at`, until retention removes it.
+    Return each endpoint with its `deleted_at`. Endpoints that retention has removed are not included.
     """
     query = (
         sa.select(*_COLUMNS, endpoints.c.deleted_at)
@@ -259,11 +259,11 @@ def list_live(connection: Connection, *, after: int = 0, limit: int = 1000) -> l
 def update(
     connection: Connection, account_seq: int | None, endpoint_id: bytes, change: Callable[[Endpoint], Endpoint]
 ) -> Endpoint | None:
-    """Update the fields that the owner of an endpoint can set. Return the new endpoint, or None if it does not exist.
+    """Update the fields that the owner of an endpoint can set.
 
-    The health does not change. `updated_at` increases with each update, so that other processes read the endpoint
-    again. If the update can change the uid, lock the account first. Raises Conflict if another endpoint of the account
-    has the uid.
+    Return the updated endpoint, or None if it does not exist. The health does not change. `updated_at` increases with
+    each update, so that other processes read the endpoint again. If the update can change the uid, lock the account
+    first. Raises Conflict if another endpoint of the account has the uid.
     """
     stored = get(connection, account_seq, endpoint_id, lock=True)
     if stored is None:
@@ -309,7 +309,7 @@ def set_verified(connection: Connection, endpoint: Endpoint, *, now: int) -> boo
 
 
 def note_certificate_warning(connection: Connection, endpoint_seq: int, *, now: int) -> tuple[Endpoint | None, bool]:
-    """Record that a warning about an endpoint's client certificate is sent, if it is due.
+    """If a warning about an endpoint's client certificate is due, record that it is being sent.
 
     Return the endpoint, and whether the warning was due.
     """
@@ -334,7 +334,7 @@ def is_in_use(connection: Connection, account_seq: int) -> bool:
 def deactivate(
     connection: Connection, endpoint_seq: int, state: EndpointState, reason: DisabledReason | None, *, now: int
 ) -> Endpoint | None:
-    """Pause or disable an endpoint. Return the new endpoint, or None if it was deleted.
+    """Pause or disable an endpoint. Return the updated endpoint, or None if it was deleted.
 
     The caller must then notify the delivery engine, which holds the pending deliveries.
     """
@@ -352,7 +352,7 @@ def deactivate(
 
 
 def enable(connection: Connection, endpoint_seq: int, held: HeldAction, *, now: int) -> Endpoint | None:
-    """Enable an endpoint, and reset its health. Return the new endpoint, or None if it was deleted.
+    """Enable an endpoint, and reset its health. Return the updated endpoint, or None if it was deleted.
 
     `held` is the action for held deliveries (see `set_held_action`). The caller must then notify the delivery engine.
     """
@@ -380,7 +380,7 @@ def enable(connection: Connection, endpoint_seq: int, held: HeldAction, *, now: 
 def set_held_action(connection: Connection, endpoint_seq: int, held: HeldAction) -> Endpoint | None:
     """Set the action for the held deliveries of all events stored so far.
 
-    Return the new endpoint, or None if it was deleted.
+    Return the updated endpoint, or None if it was deleted.
     """
     return _changed(connection, endpoint_seq, **_held_action_values(held))
 
@@ -398,7 +398,7 @@ def delete(connection: Connection, account_seq: int | None, endpoint_id: bytes, 
 
 
 def set_secrets(connection: Connection, endpoint: Endpoint, secrets: SecretPair[bytes], *, now: int) -> Endpoint:
-    """Replace the secrets of an endpoint that this transaction has locked. Return the new endpoint."""
+    """Replace the secrets of an endpoint that this transaction has locked. Return the updated endpoint."""
     values: dict[str, Any] = {
         "secret": secrets.current,
         "secret_created_at": secrets.created_at,

@@ -23,9 +23,9 @@ class Missing(StoreError):
 
 
 class Unavailable(StoreError):
-    """The database cannot execute the operation now.
+    """The database cannot execute the operation now. Try again later.
 
-    Causes are a full disk, a read-only file, a lost connection or a long queue. Try again later.
+    Possible causes are a full disk, a read-only file, a lost connection or a long queue.
     """
 
     advice: ClassVar[str] = "The database is temporarily unavailable. Try again in a moment."

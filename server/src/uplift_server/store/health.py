@@ -1,4 +1,4 @@
-"""The health of endpoints: reads, and writes that do not belong to a settlement."""
+"""Reads the health of endpoints, and writes it outside settlements."""
 
 from collections.abc import Collection, Iterator, Sequence
 from typing import Final
@@ -47,7 +47,7 @@ def attempted_since(connection: Connection, at: int) -> dict[int, Health]:
 
 
 def excuse(connection: Connection, endpoint_seqs: Collection[int], since: int, until: int) -> None:
-    """Exclude the time from `since` to `until` (Unix ms) from the time for which endpoints count as failing."""
+    """Do not count the time between `since` and `until` (Unix ms) toward how long these endpoints have been failing."""
     began = sa.case((endpoints.c.failing_since > since, endpoints.c.failing_since), else_=since)
     for some in _batches(endpoint_seqs):
         change = sa.update(endpoints).where(endpoints.c.seq.in_(some), endpoints.c.failing_since < until)
@@ -55,10 +55,9 @@ def excuse(connection: Connection, endpoint_seqs: Collection[int], since: int, u
 
 
 def record_success(connection: Connection, endpoint_seq: int, at: int) -> None:
-    """Record a success at `at` (Unix ms) that the previous owner of the endpoint reports, if the endpoint is enabled
-    and failing.
+    """Record a success that the endpoint's previous owner reports, if the endpoint is enabled and failing.
 
-    Change nothing if a later attempt of the endpoint failed.
+    `at` is the time of the success (Unix ms). Change nothing if a later attempt has failed.
     """
     change = sa.update(endpoints).where(
         endpoints.c.seq == endpoint_seq,
@@ -106,7 +105,7 @@ _COLUMNS: Final = (
 def warned_at(connection: Connection, endpoint_seq: int) -> int | None:
     """Lock an endpoint until the transaction ends.
 
-    Return the time of the last warning that the endpoint is failing (Unix ms), or None without a warning.
+    Return the time of the last warning that the endpoint is failing (Unix ms), or None if there was no warning.
     """
     query = sa.select(endpoints.c.warned_at).where(endpoints.c.seq == endpoint_seq)
     found: int | None = connection.scalar(query.with_for_update())

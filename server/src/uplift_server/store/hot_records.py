@@ -51,7 +51,7 @@ class NewEvent(NamedTuple):
     is_server_id: bool = False
     """Whether the server, not the caller, chose the ID of an event from a stream.
 
-    Then `caller_chose_id` is also set, so that the server recognizes repeats of the event by the ID.
+    If true, `caller_chose_id` is also set, so that the server recognizes repeats of the event by the ID.
     """
 
 
@@ -83,7 +83,7 @@ def with_blocked(
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyConflict:
-    """The rejection of a group: the event at `index` has the key or ID of a stored event with other content."""
+    """The rejection of a group: the event at `index` has the key or ID of a stored event with different content."""
 
     index: int
     field: str
@@ -103,7 +103,7 @@ class Lease(NamedTuple):
 # Without `gc=False`, a garbage collection with 125,000 waiting deliveries stopped the server for 140 ms.
 # No field may refer to a container, because Python would never free a cycle.
 class LeasedDelivery(msgspec.Struct, gc=False):
-    """A delivery that this process leases, and may attempt until `lease_until` (Unix ms)."""
+    """A delivery that this process has leased, and may attempt until `lease_until` (Unix ms)."""
 
     event_seq: int
     endpoint_seq: int
@@ -224,7 +224,7 @@ class Candidate(NamedTuple):
     """A delivery that a replay has read. The replay can lease the delivery if it has not changed since the read."""
 
     delivery: LeasedDelivery
-    """The delivery in its state after the lease, but without `lease_until` and `replay_seq`."""
+    """The delivery as it will be after the lease, but without `lease_until` and `replay_seq`."""
     completed_at: int | None
     """The time when the delivery ended (Unix ms).
 
@@ -240,7 +240,7 @@ class ReplayBatch(NamedTuple):
     through: int
 
     def after(self, event_seq: int) -> "ReplayBatch":
-        """Return the batch without deliveries whose event number is `event_seq` or lower."""
+        """Return the batch without the deliveries whose event number is `event_seq` or lower."""
         if not self.candidates or self.candidates[0].delivery.event_seq > event_seq:
             return self
         return ReplayBatch([each for each in self.candidates if each.delivery.event_seq > event_seq], self.through)
@@ -255,8 +255,7 @@ class ReplayLease(NamedTuple):
     limit: int
     outstanding_max: int
     body_bytes_max: int
-    """The maximum total size of the bodies of the deliveries that were returned to the replay without an attempt, in
-    bytes.
+    """The maximum total size, in bytes, of the bodies of deliveries that were returned to the replay unattempted.
 
     `read_replay_batch` limits the bodies of all other deliveries.
     """
