@@ -1,4 +1,4 @@
-"""Read access to deliveries, and the start of a resend. The engines execute all other writes of deliveries."""
+"""Reads deliveries, and starts resends."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -63,7 +63,8 @@ IN_FLIGHT: Final = "An attempt is in flight. Wait for its outcome, then try agai
 def find(connection: Connection, account_seq: int | None, event_id: bytes, endpoint_id_tail: bytes) -> list[Delivery]:
     """Find the delivery of an event to the endpoint whose ID ends with these bytes.
 
-    If no account is given, return up to two deliveries, because chosen event IDs are unique only within an account.
+    If no account is given, return up to two deliveries, because event IDs that emitters choose are unique only within
+    an account.
     """
     query = _details(deliveries).where(events.c.id == event_id, ENDPOINT_TAIL.in_([endpoint_id_tail]))
     if account_seq is not None:
@@ -187,7 +188,7 @@ def start_resend(
     lease_until: int = 0,
     process_id: int = 0,
 ) -> LeasedDelivery:
-    """Lease a delivery of any status for one attempt outside its schedule.
+    """Lease a delivery with any status for one attempt outside its schedule.
 
     If no process is given, the delivery becomes due now. `fence` is the fence of the current lease, if the caller holds
     the lease. If the attempt fails, the delivery returns to its earlier status. Raises InFlight if the delivery is
@@ -242,9 +243,9 @@ def start_resend(
 def lease_resend(
     connection: Connection, event_seq: int, endpoint_seq: int, *, lease_until: int, process_id: int
 ) -> LeasedDelivery | None:
-    """Lease a delivery that is waiting for its resend, ahead of other deliveries of its endpoint.
+    """Lease a delivery that is waiting to be resent, ahead of other deliveries of its endpoint.
 
-    Return None if the delivery is not waiting for a resend.
+    Return None if the delivery is not waiting to be resent.
     """
     waits = (deliveries.c.status == int(Status.PENDING), deliveries.c.lease_owner == 0)
     change = (

@@ -33,7 +33,7 @@ class Source(NamedTuple):
     tables: sa.FromClause
     conditions: list[sa.ColumnElement[bool]]
     last: int
-    """The last event number to read: the highest number, or in descending order the lowest number."""
+    """The last event number to read: the highest number in ascending order, or the lowest in descending order."""
 
 
 class Window(NamedTuple):

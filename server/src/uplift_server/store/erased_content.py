@@ -133,7 +133,8 @@ def tidy(connection: Connection, erasure: Erasure, *, now: int) -> list[int]:
 def _end_deliveries(connection: Connection, event_seqs: Sequence[int], now: int) -> dict[int, int]:
     """Cancel the open deliveries of events, and give all deliveries of the events a new fence.
 
-    Return the end of the last lease (Unix ms) of each event that has leased deliveries, by event number.
+    Return, by event number, when the last lease of the event's deliveries ends (Unix ms). Omit events without leased
+    deliveries.
     """
     of_events = deliveries.c.event_seq.in_(event_seqs)
     ordered = sa.select(deliveries.c.endpoint_seq).where(of_events, deliveries.c.order_group.is_not(None)).distinct()

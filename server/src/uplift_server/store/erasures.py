@@ -1,8 +1,7 @@
-"""Erasures: jobs that erase the events about an object, or events by ID.
+"""Erasures: jobs that erase the events about an object, or events by ID. A completed job remains as a receipt.
 
-A completed job remains as the receipt. A job about an object first searches the index of object IDs. Then it reads the
-bodies of the account's events without a stored object ID, because early releases did not store object IDs.
-`store.erased_content` erases the events.
+A job about an object first searches the index of object IDs. Then it reads the bodies of the account's events without a
+stored object ID, because early releases did not store object IDs. `store.erased_content` erases the events.
 """
 
 import json
@@ -81,14 +80,14 @@ class NewErasure:
 
 
 class Found(NamedTuple):
-    """The number of events that an erasure would erase, and the oldest and newest timestamp (Unix ms)."""
+    """The number of events that an erasure would erase, and their oldest and newest timestamps (Unix ms)."""
 
     events: int = 0
     oldest_at: int | None = None
     newest_at: int | None = None
 
     def plus(self, more: "Found") -> "Found":
-        """Return the sum of the events of both results, with the oldest and newest timestamp of both."""
+        """Return the total number of events in both results, and the oldest and newest timestamps of both."""
         oldest = [at for at in (self.oldest_at, more.oldest_at) if at is not None]
         newest = [at for at in (self.newest_at, more.newest_at) if at is not None]
         return Found(self.events + more.events, min(oldest, default=None), max(newest, default=None))
@@ -163,14 +162,14 @@ def newest_seq(connection: Connection) -> int:
 
 
 def count(connection: Connection, account_seq: int, event_seqs: Sequence[int]) -> Found:
-    """Count the account's events with these numbers, without erased events."""
+    """Count the account's events with these numbers, excluding erased events."""
     return _count(connection, [events.c.account_seq == account_seq, events.c.seq.in_(event_seqs)])
 
 
 def count_about(connection: Connection, account_seq: int, object_id: str, *, last: int) -> tuple[Found, int]:
     """Count up to CANDIDATES_MAX events about an object, from the event number `last` downward.
 
-    Return the count, and the value of `last` for the next call. The value is 0 after the last event.
+    Return the count, and the value of `last` for the next call, or 0 if no events are left.
     """
     found = event_objects.candidates(connection, account_seq, object_id, 0, last)
     conditions = [*event_objects.matching(object_id, found), events.c.account_seq == account_seq]
@@ -209,9 +208,9 @@ def complete(connection: Connection, erasure: Erasure, *, now: int) -> Erasure:
 
 
 def _cut(connection: Connection, erasure: Erasure, seqs: Sequence[int], through: int) -> Step:
-    """Return a step for the first of these events, as many as the limits of a step allow.
+    """Return a step that erases these events, or as many of the first ones as the limits of a step allow.
 
-    `through` is the last event number that was searched for these events.
+    `through` is the last event number that the search for these events covered.
     """
     chosen = seqs[:EVENTS_PER_STEP]
     query = sa.select(deliveries.c.event_seq, sa.func.count()).where(deliveries.c.event_seq.in_(chosen))

@@ -1,7 +1,7 @@
 """Search for events by object ID.
 
 The index groups events into buckets of consecutive event numbers. All new rows belong to the newest bucket, so an
-insert changes only a few pages. A search reads one bucket after the other, newest or oldest first. The key of a row
+insert changes only a few pages. A search reads one bucket after another, newest or oldest first. The key of a row
 combines a checksum of the object ID with the account number. Different objects can have the same key, so a search
 returns candidates. Compare the object ID and the account of each candidate.
 """

@@ -29,7 +29,7 @@ class LateEvents(NamedTuple):
     """The longest time in ms between the timestamp of a late event and its storage."""
 
     def covers(self, other: "LateEvents") -> bool:
-        """Whether all limits of `other` are within the limits of these late events."""
+        """Whether the limits of these late events include the limits of `other`."""
         return self.since <= other.since and self.until >= other.until and self.delay_ms >= other.delay_ms
 
 
@@ -40,9 +40,9 @@ def late_events(connection: Connection) -> LateEvents | None:
 
 
 def note_late(connection: Connection, late: LateEvents) -> LateEvents:
-    """Extend the recorded limits by late events. Call this function before the events are stored.
+    """Extend the recorded limits to include `late`. Return the new limits.
 
-    Otherwise, searches by time could miss the events. Return the new limits.
+    Call this function before the events are stored. Otherwise, searches by time could miss the events.
     """
     server_values.lock(connection, _LATE)
     noted = late_events(connection)

@@ -33,7 +33,8 @@ _IS_TEST: Final = (
 def find(connection: Connection, account_seq: int | None, event_id: bytes) -> list[Event]:
     """Return the event with this ID, including its body.
 
-    If `account_seq` is None, return up to two events, because chosen IDs are unique only within an account.
+    If `account_seq` is None, return up to two events, because IDs that emitters choose are unique only within an
+    account.
     """
     query = _select(events.c.body.label("head")).where(events.c.id == event_id).limit(2)
     if account_seq is not None:
@@ -106,7 +107,7 @@ def page_forward(
     *,
     with_bodies: bool = False,
 ) -> StreamPage[Event]:
-    """List a page of events oldest first, as an endless stream.
+    """List a page of events, oldest first, for a reader that continues with later events.
 
     The page ends at the stream position, so that a reader does not miss events that are committed later.
     """
@@ -145,7 +146,7 @@ def _page(
 
 
 def _count_within(connection: Connection, rows: Sequence[sa.Row[Any]]) -> int:
-    """Return how many of these rows fit on a page: at least one, with up to PAGE_BODY_BYTES_MAX of bodies."""
+    """Return how many of these rows fit on a page with up to PAGE_BODY_BYTES_MAX of bodies, but at least 1."""
     query = sa.select(events.c.seq, sa.func.length(events.c.body).label("bytes")).where(
         events.c.seq.in_([row.seq for row in rows])
     )
@@ -188,8 +189,8 @@ def _seqs_of_ids(
 ) -> list[int]:
     """Return the numbers of the events with these IDs, if the numbers are between `low` and `high`.
 
-    The order is ascending if `up` is true, otherwise descending. An ID can lead to several events, because an emitter
-    can choose an ID that another account also uses.
+    The order is ascending if `up` is true, otherwise descending. Several events can have the same ID, because an
+    emitter can choose an ID that another account also uses.
     """
     query = sa.select(events.c.seq).where(events.c.id.in_(event_ids))
     if account_seq is not None:

@@ -1,4 +1,4 @@
-"""Search for stored events by idempotency key or chosen ID, to recognize repeated events before they are stored."""
+"""Search for stored events by idempotency key or by an ID that the emitter chose, to recognize repeated events."""
 
 from collections.abc import Collection
 from typing import Final
@@ -24,9 +24,9 @@ _EVENT: Final = (
 def find(
     connection: Connection, keys: Collection[tuple[int, str]], event_ids: Collection[tuple[int, bytes]]
 ) -> KnownEvents:
-    """Return the stored events that have one of the keys or chosen IDs.
+    """Return the stored events that have one of the idempotency keys or one of the IDs.
 
-    Each key and each chosen ID is a pair with the number of its account.
+    Each key and each ID is paired with the number of its account.
     """
     known = KnownEvents()
     if keys:

@@ -1,4 +1,4 @@
-"""Locks of ordinary writes on PostgreSQL, which run concurrently at READ COMMITTED.
+"""The locks of ordinary writes on PostgreSQL, where writes run concurrently at READ COMMITTED.
 
 A write locks the rows that it relies on before it reads them. Statements after a lock see the changes of its earlier
 holder. SQLite runs one write at a time and ignores locks.
@@ -16,7 +16,7 @@ A transaction takes its locks in this order, so that two transactions do not wai
 A transaction that stores ordered deliveries, or that ends deliveries of an endpoint, takes lock 6 before it reads them.
 Otherwise, one transaction could store a delivery as blocked while another ends the delivery that blocks it. The trigger
 that unblocks the next delivery also takes lock 6. A transaction with failed deliveries of several endpoints takes lock
-6 first, because the trigger that counts them can lock the counts in another order.
+6 first, because the trigger that counts them can lock the counts in a different order.
 
 If a statement that locks several rows causes a deadlock, PostgreSQL aborts one transaction, and the engine retries it.
 """
