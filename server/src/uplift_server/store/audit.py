@@ -80,7 +80,7 @@ def page(
 
 
 def _row_conditions(wanted: AuditFilter) -> list[sa.ColumnElement[bool]]:
-    """Return the conditions of the filter that have no index."""
+    """Return the conditions of the filter that no index supports."""
     conditions = []
     if wanted.actor in _KINDS:
         conditions.append(audit_log.c.actor_kind == int(_KINDS[wanted.actor]))

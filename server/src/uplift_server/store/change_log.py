@@ -24,7 +24,7 @@ SUBJECTS: Final = {
     "endpoints": (endpoints.c.seq, endpoints.c.deleted_at),
     "replays": (replays.c.seq, replays.c.completed_at),
 }
-"""The sequence number column of each kind of cached object, and the column that is NULL while it is cached.
+"""The sequence number column of each kind of cached object, and the column that is NULL while the object is cached.
 
 Parents come before their children.
 """

@@ -24,8 +24,8 @@ _STATUSES: Final = ("delivered", "failed", "held", "cancelled")
 def newest_seqs(connection: Connection, account_seq: int) -> tuple[int, ...]:
     """Return the newest event numbers and audit entry numbers, and the number of attempts of the newest event.
 
-    The result has several numbers of each kind, because a row can become visible after a row with a higher number. The
-    number of attempts shows test attempts, which change no other value.
+    The result has several numbers of each kind, because a row can become visible after a row with a higher number. A
+    test attempt changes only the number of attempts.
     """
     newest_events = (
         sa.select(events.c.seq)
@@ -45,7 +45,7 @@ def newest_seqs(connection: Connection, account_seq: int) -> tuple[int, ...]:
 
 
 def hourly_counts(connection: Connection, account_seq: int) -> tuple[tuple[int, ...], ...]:
-    """Return the account's statistics of the latest hours, newest first.
+    """Return the account's statistics for the latest hours, newest first.
 
     The statistics lag by 1 or 2 seconds, or by 10 seconds while the process is busy.
     """

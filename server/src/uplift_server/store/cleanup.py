@@ -54,7 +54,7 @@ class RetentionRule:
     extra_ms: int = 0
     """The additional time that rows are kept after the retention period, in ms."""
     is_ordered_by_seq: bool = False
-    """Whether retention reads rows in the order of their numbers, which increase with time. Otherwise, by `since`."""
+    """Whether retention reads rows by number, which increases with time. If false, retention reads rows by `since`."""
     only: tuple[sa.ColumnElement[bool], ...] = ()
     """Conditions that select the rows to which the rule applies. They match a partial index."""
     kept_while: tuple[sa.ColumnElement[bool], ...] = ()
@@ -101,7 +101,7 @@ class RetentionRule:
 
     @property
     def blockers(self) -> list[sa.ColumnElement[bool]]:
-        """The conditions under which a row is kept and that the deletion checks again.
+        """The conditions under which retention keeps a row. The deletion checks these conditions again.
 
         One of them is that the row is the newest row of its table.
         """
@@ -112,7 +112,7 @@ class RetentionRule:
 
 
 def _any(*where: sa.ColumnElement[bool], of: sa.Table) -> sa.ColumnElement[bool]:
-    """Return the condition that the table `of` has a row that meets the conditions.
+    """Return the condition that the table `of` has a row that meets the conditions `where`.
 
     The OFFSET clause makes PostgreSQL search an index for each row of a batch instead of reading the whole table once.
     """
@@ -234,7 +234,7 @@ def find_expired(
 ) -> ExpiredRows:
     """Find the next batch of expired rows, after the position `after`.
 
-    The retention period of these rows began before `before` (Unix ms). Omit rows that a condition keeps.
+    The retention period of these rows began before `before` (Unix ms). Omit rows that must be kept.
     """
     before -= rule.extra_ms
     columns = tuple(dict.fromkeys((*rule.order, rule.since)))
@@ -252,7 +252,7 @@ def find_expired(
 
 
 def delete_expired(connection: Connection, rule: RetentionRule, keys: Sequence[Key], *, before: int) -> int:
-    """Delete the rows with these keys, except rows that are no longer expired or that a condition keeps.
+    """Delete the rows with these keys, except rows that are no longer expired or that must be kept.
 
     `before` is the same time as in `find_expired`. Return the number of deleted rows.
     """

@@ -19,8 +19,10 @@ from uplift_server.store.idempotency import Request
 from uplift_server.store.schema_processes import commands
 
 RESULT_KEPT_MS: Final = 60_000
-"""How long the database keeps the result of a command, in ms. A test command that no process has executed expires after
-the same time."""
+"""How long the database keeps the result of a command, in ms.
+
+A test or start command that no process has executed expires after the same time.
+"""
 
 
 class TooManyCommands(Unavailable):
@@ -37,7 +39,7 @@ class CommandKind(StrEnum):
     CANCEL = "cancel"
     RESEND = "resend"
     START = "start"
-    """Immediately attempt a delivery that waits for its resend."""
+    """Immediately attempt a delivery that is waiting to be resent."""
     TEST = "test"
 
 
@@ -111,7 +113,7 @@ def add(connection: Connection, command: Command, *, now: int) -> int:
 
 
 def list_pending(connection: Connection, *, now: int) -> tuple[list[PendingCommand], bool]:
-    """Return the commands without a result, oldest first, and whether there are rows for `remove_expired`.
+    """Return the commands without a result, oldest first, and whether `remove_expired` has rows to delete.
 
     Omit commands of kinds that this release does not support.
     """

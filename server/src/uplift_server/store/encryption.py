@@ -92,7 +92,7 @@ def is_unbound(encrypted: bytes) -> bool:
 
 
 def derived_key(key: bytes, purpose: str) -> bytes:
-    """Derive a key of 32 bytes for another purpose from the encryption key."""
+    """Derive a 32-byte key for the given purpose from the encryption key."""
     return HKDF(SHA256(), 32, salt=None, info=purpose.encode()).derive(key)
 
 

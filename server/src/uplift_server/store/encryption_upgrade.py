@@ -1,9 +1,9 @@
-"""The upgrade of encrypted values to the form that is bound to their column (`store.encryption`, version 2).
+"""Binds stored encrypted values to their column (version 2 in `store.encryption`).
 
 Migration 0011 stores a server value. While it exists, the server reads and writes values that are bound only to their
 endpoint. On PostgreSQL, servers of earlier releases can run alongside this server but cannot read bound values. When no
-earlier server is running or can start, this server re-encrypts all values and deletes the server value. From then on,
-it reads only bound values.
+server of an earlier release is running or can start, this server re-encrypts all values and deletes the server value.
+From then on, it reads only bound values.
 """
 
 from typing import Final
@@ -32,8 +32,8 @@ def accepts_unbound(connection: Connection) -> bool:
 def must_bind(connection: Connection, cipher: Cipher) -> bool:
     """Return whether this transaction must write bound values. The result is valid until the transaction ends.
 
-    Call the function before the transaction reads the values that it will write back. The function lets the upgrade
-    finish first, or makes it wait until the transaction ends.
+    Call the function before the transaction reads the values that it will write back. If the upgrade is being finished,
+    the function waits for it. Otherwise, the upgrade waits until the transaction ends.
     """
     if not cipher.accepts_unbound:
         return True
@@ -88,9 +88,9 @@ def bind_batch(connection: Connection, cipher: Cipher, after: int) -> int | None
 
 
 def finish(connection: Connection, cipher: Cipher) -> bool:
-    """Bind all remaining values, and read only bound values from now on.
+    """Bind all remaining values, and record that the upgrade is complete.
 
-    Return False if the upgrade was already finished. Call this function only after `block_earlier_releases`. Raises
+    Return False if the upgrade was already complete. Call this function only after `block_earlier_releases`. Raises
     WrongSecretKey.
     """
     query = sa.select(marks.c.value).where(marks.c.name == VALUE_NAME)
@@ -104,7 +104,7 @@ def finish(connection: Connection, cipher: Cipher) -> bool:
 
 
 def mark_complete(connection: Connection) -> None:
-    """Read only bound values from now on. All values must be bound already."""
+    """Record that the upgrade is complete. All values must be bound already."""
     admission.require_release(connection, FIRST_RELEASE)
     connection.execute(sa.delete(marks).where(marks.c.name == VALUE_NAME))
 

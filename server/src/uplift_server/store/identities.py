@@ -21,7 +21,7 @@ def find_person(connection: Connection, issuer: str, subject: str) -> Person | N
 
 
 def is_linked(connection: Connection, issuer: str, person: Person) -> bool:
-    """Whether a person has an identity of this issuer."""
+    """Whether a person has an identity from this issuer."""
     own = sa.and_(identities.c.person_id == person.id, identities.c.issuer == issuer)
     return connection.execute(sa.select(identities.c.seq).where(own)).first() is not None
 
@@ -34,6 +34,6 @@ def link(connection: Connection, issuer: str, subject: str, person: Person, *, n
 
 
 def unlink(connection: Connection, issuer: str, person: Person) -> bool:
-    """Delete the identity of a person at this issuer. Return whether the person had one."""
+    """Delete a person's identity from this issuer. Return whether the person had one."""
     own = sa.and_(identities.c.person_id == person.id, identities.c.issuer == issuer)
     return connection.execute(sa.delete(identities).where(own)).rowcount > 0

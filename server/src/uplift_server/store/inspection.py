@@ -26,7 +26,7 @@ SELECT_ACCEPTS_UNBOUND: Final = (
 _HELD: Final = f"FROM deliveries INDEXED BY deliveries_held WHERE {status_sql.held()}"
 _FIRST: Final = "AND endpoint_seq > ? ORDER BY endpoint_seq, event_seq LIMIT 1"
 _STEPS_BETWEEN_CHECKS: Final = 100_000
-"""Number of steps of SQLite's virtual machine after which the quick check compares the time with its limit."""
+"""Number of SQLite virtual machine instructions between two checks of the quick check's time limit."""
 
 
 def find_damage(path: Path, *, seconds: float) -> list[str] | None:

@@ -1,4 +1,4 @@
-"""Stored invitations to accounts. Acceptance and withdrawal delete an invitation."""
+"""Stored invitations to accounts. An invitation is deleted when it is accepted or withdrawn."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def create(
     expires_at: int,
     now: int,
 ) -> Invitation:
-    """Store an invitation. The account must not have a pending invitation to this email.
+    """Store an invitation. The account must not have a pending invitation for this email address.
 
     Raises Conflict if the account was deleted or has too many pending invitations.
     """
@@ -60,14 +60,14 @@ def page(connection: Connection, account_seq: int, request: PageRequest, *, now:
 
 
 def list_for_email(connection: Connection, email: str, *, now: int, limit: int) -> list[Invitation]:
-    """List the pending invitations to an email (in lower case), oldest account first."""
+    """List the pending invitations for an email address (in lower case), oldest account first."""
     query = sa.select(invitations).where(invitations.c.email == email, invitations.c.expires_at > now)
     rows = connection.execute(query.order_by(invitations.c.account_seq).limit(limit))
     return [_invitation(row) for row in rows]
 
 
 def consume(connection: Connection, invitation_id: bytes, *, now: int) -> Invitation | None:
-    """Delete an invitation on acceptance or withdrawal.
+    """Delete an invitation that was accepted or withdrawn.
 
     Return the invitation, or None if it does not exist or has expired.
     """
@@ -78,7 +78,7 @@ def consume(connection: Connection, invitation_id: bytes, *, now: int) -> Invita
 
 
 def remove(connection: Connection, account_seq: int, email: str, *, now: int) -> Role | None:
-    """Delete the account's invitation to an email.
+    """Delete the account's invitation for an email address.
 
     Return the role of the invitation, or None if it does not exist or has expired.
     """

@@ -60,13 +60,13 @@ def get(connection: Connection, account_seq: int | None, key_id: bytes) -> ApiKe
 
 
 def page(connection: Connection, account_seq: int | None, request: PageRequest) -> Page[ApiKey]:
-    """List a page of the keys of an account, or of operators, without revoked keys."""
+    """List a page of the keys of an account, or of operators, excluding revoked keys."""
     query = request.of(sa.select(api_keys).where(_of(account_seq), _LIVE), api_keys.c.seq)
     return request.page([_key(row) for row in connection.execute(query)], lambda key: (key.seq,))
 
 
 def list_live(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[ApiKey]:
-    """List the keys of all accounts and operators, oldest first, without revoked keys.
+    """List the keys of all accounts and operators, oldest first, excluding revoked keys.
 
     `after` is the last `seq` of the previous page.
     """
