@@ -19,7 +19,7 @@ def _statistics(name: str, bucket: str) -> sa.Table:
     return sa.Table(
         name,
         metadata,
-        # A negative value is the negative number of an event type.
+        # A negative value stands for the event type with the corresponding positive number.
         sa.Column("endpoint_seq", sa.BigInteger, primary_key=True, comment="0 for all endpoints of the account"),
         sa.Column("account_seq", sa.BigInteger, primary_key=True, comment="0 for all accounts"),
         sa.Column("at", sa.BigInteger, primary_key=True, comment=f"start of the {bucket}"),
@@ -69,9 +69,9 @@ delivery_changes = sa.Table(
     comment="changes of status that are not counted yet",
 )
 
-# After a successful attempt, the delivery counts as still pending here, because the attempt itself is counted.
-# Such an attempt increases `attempts_made` and sets `last_outcome` to delivered (0).
-# A return to `delivered` without success changes neither column. Test deliveries are never counted.
+# A successful attempt is recorded as if the delivery were still pending, because the attempt itself is counted. It
+# increases `attempts_made` and sets `last_outcome` to delivered (0). A return to `delivered` without success does not
+# do both. Test deliveries are never counted.
 _NEW_STATUS: Final = (
     f"CASE WHEN NEW.status = {status_sql.DELIVERED} AND NEW.last_outcome = {int(Outcome.DELIVERED)}"
     f" AND NEW.attempts_made > OLD.attempts_made THEN {status_sql.PENDING}"

@@ -5,11 +5,11 @@ the status changes in `delivery_changes`. It reads each table up to the stream p
 numbers.
 
 A count first reads all attempts and changes up to the stream position, and then the deliveries. It counts each delivery
-with its current status. The attempts and changes of a delivery that an earlier batch counted change the counts. The
-status of a delivery that a later batch counts already includes its attempts and changes. If an attempt or change beyond
-the stream position has caused the status of a delivery, the count subtracts this status, because a later batch counts
-the attempt or change. If a replay creates a delivery of a past event, its row in `delivery_changes` counts the
-delivery.
+once, with its current status. From then on, attempts and changes of the delivery move it from one status to another in
+the counts. Attempts and changes of a delivery that is not counted yet are ignored, because its current status already
+includes them. The current status can also result from an attempt or change beyond the stream position. A later batch
+counts this attempt or change, so the count subtracts its effect. A delivery that a replay creates for a past event is
+counted by its row in `delivery_changes`.
 
 One process counts at a time. `save` writes a batch in one transaction, and only if the stored positions are the same as
 when the batch was read. Therefore, nothing is counted twice or left out after a crash.
@@ -64,10 +64,7 @@ An earlier release deletes this value with its first batch.
 VALUES: Final = (EVENTS_COUNTED, ATTEMPTS_COUNTED, _BEGAN, BATCHES_COUNTED, TOTALS_COUNTED)
 _NO_END: Final = 2**62
 MINUTES_KEPT_MS: Final = 90 * MINUTE_MS
-"""How long the server keeps the statistics of a minute, in ms.
-
-The longest period with statistics by minute is 1 hour.
-"""
+"""How long the server keeps statistics by minute, in ms. The longest period with statistics by minute is 1 hour."""
 MINUTE_ROWS_DELETED_MAX: Final = 5_000
 """The maximum number of expired minute rows that one batch deletes."""
 
@@ -75,8 +72,8 @@ MINUTE_ROWS_DELETED_MAX: Final = 5_000
 class Scope(NamedTuple):
     """The scope of statistics: an endpoint, an account (`endpoint_seq` is 0), or all accounts (both are 0).
 
-    With a negative `endpoint_seq`, the scope is an event type, whose number is the positive value. The statistics of an
-    event type contain only deliveries, by hour.
+    If `endpoint_seq` is negative, the scope is an event type, and `-endpoint_seq` is the number of the event type. The
+    statistics of an event type cover only deliveries, and only by hour.
     """
 
     account_seq: int
@@ -102,12 +99,14 @@ class Counted:
     hours: NewRows
     minutes: NewRows
     totals: _Totals
-    """The numbers to add to the rows of `delivery_totals`. If the stored rows are not exact, the new content of all
-    rows."""
+    """The numbers to add to the rows of `delivery_totals`.
+
+    If the stored rows are not exact, the new content of all rows.
+    """
     minutes_from: int
     """The time (Unix ms) of the first minute to keep. `save` deletes rows of earlier minutes."""
     positions: Mapping[str, int]
-    """The stored server values when the batch was counted."""
+    """The server values that were stored when the batch was counted."""
     next_positions: Mapping[str, int]
     changes_through: int
     """The number of the last counted change of status. `save` deletes the changes up to this number."""
@@ -224,7 +223,7 @@ def _batch(
 ) -> _Batch | None:
     events_after, attempts_after = stored.get(EVENTS_COUNTED, 0), stored.get(ATTEMPTS_COUNTED, 0)
     if stream_position.events < events_after or stream_position.attempts < attempts_after:
-        # The stream position is behind the position of the last count. Another count would count rows again.
+        # The stream position is behind the position of the last count. Counting now would count rows again.
         return None
     newest = [
         connection.scalar(sa.select(sa.func.max(table.c.seq))) or 0 for table in (events, attempts, delivery_changes)
@@ -323,9 +322,9 @@ def _of(own: dict[RowKey, Tally], by_type: dict[RowKey, Tally], key: RowKey, eve
 
 
 def _beyond(batch: _Batch, began: int) -> Mapping[str, int]:
-    """Return the range of the attempts and changes after the batch, for the deliveries of counted events.
+    """Return the parameters that select the attempts and changes after the batch.
 
-    The counted events are those after `began` and up to the last event of the batch.
+    They select only deliveries of events after `began`, up to the last event of the batch.
     """
     return {
         "began": began,
@@ -347,10 +346,10 @@ def _created(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[
 
 
 def _moves(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[RowKey, int | None, Status, int]]:
-    """Yield the effects of the attempts and status changes of a range on the counts by status.
+    """Yield how the attempts and status changes of a range change the counts by status.
 
-    Each effect has an endpoint, a minute, an event type (None if unknown), a status and a number to add. Only the
-    deliveries of events after `began` and up to `events_after` are included.
+    Each item contains an endpoint and minute, an event type (None if unknown), a status, and a number to add to its
+    count. Only the deliveries of events after `began` and up to `events_after` are included.
     """
     for minute, account, endpoint, event_type, n in sql.read_rows(connection, sql.COUNT_DELIVERED, span):
         yield RowKey(account, endpoint, minute * MINUTE_MS), event_type, Status.DELIVERED, n
@@ -374,7 +373,7 @@ def _with_sums(own: Mapping[RowKey, Tally]) -> dict[RowKey, Tally]:
 
 
 def _with_all_accounts(by_type: Mapping[RowKey, Tally]) -> dict[RowKey, Tally]:
-    """Add the total of each event type over all accounts to the tallies of event types."""
+    """Add the total of each event type across all accounts to the tallies of event types."""
     return {**by_type, **summed((RowKey(0, negative, at), tally) for (_, negative, at), tally in by_type.items())}
 
 
@@ -382,7 +381,7 @@ def _with_all_accounts(by_type: Mapping[RowKey, Tally]) -> dict[RowKey, Tally]:
 
 
 def _changes_of_totals(own: Mapping[RowKey, Tally]) -> _Totals:
-    """Return how the numbers of pending and held deliveries of each endpoint change."""
+    """Return the changes in the numbers of pending and held deliveries of each endpoint."""
     pending: Counter[int] = Counter()
     held: Counter[int] = Counter()
     for key, tally in own.items():
@@ -396,7 +395,7 @@ def _recounted_totals(connection: Connection, batch: _Batch) -> _Totals:
     """Count the open deliveries of each endpoint, in their state at the end of the batch.
 
     This function reads all open deliveries. It runs only while the stored totals are not exact: for the first count,
-    and after a release without totals has counted.
+    and after a server of a release without totals has counted a batch.
     """
     found: Counter[tuple[int, Status]] = Counter()
     span = {"began": batch.began, "events_through": batch.events_through}

@@ -57,9 +57,8 @@ WHERE d.event_seq > :events_after AND d.event_seq <= :events_through AND d.trigg
 GROUP BY 1, 2, 3, 4, 5
 """,  # noqa: S608
 )
-# One row for each endpoint and outcome. Durations are in the text form in which they are stored.
-# Python would need more time for a row per class of durations.
-# The newest delivery of each row provides the account.
+# One row for each endpoint and outcome. Durations already have the text form in which they are stored, because Python
+# would need more time for one row per duration class. The newest delivery of each row provides the account.
 COUNT_ATTEMPTS: Final = _listed(
     ("minute", "account_seq", "endpoint_seq", "outcome", "n", "first", "durations"),
     {
@@ -135,7 +134,8 @@ COUNT_OPEN: Final = {
 
 _VALUES: Final = (*COUNT_FIELDS, "outcomes", "durations")
 _COLUMNS: Final = (*KEY_COLUMNS, *_VALUES)
-# The SQL of each engine to read a JSON list of lists as rows, to join a table in that order, and to read a number.
+# The SQL that each engine uses to read a JSON list of lists as rows, to join a table in that order, and to read a
+# number.
 _LISTS: Final = {
     "sqlite": ("json_each({}) page", "CROSS JOIN", "json_extract(page.value, '$[{}]')"),
     "postgresql": ("json_array_elements(CAST({} AS json)) page(value)", "JOIN", "CAST(page.value->>{} AS BIGINT)"),
@@ -193,7 +193,7 @@ DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _VALUES)}
 
 @dataclass(frozen=True, slots=True)
 class TableStatements:
-    """The statements of a table of statistics, each with a variant for both databases."""
+    """The statements for a table of statistics, each in a variant for each database."""
 
     between: Statements
     at: Statements

@@ -8,12 +8,15 @@ from typing import Final, NamedTuple
 
 
 class StreamPosition(NamedTuple):
-    """The highest safe number of each table. Read the stream position before you read the rows."""
+    """For each table, the number up to which all rows are visible.
+
+    Read the stream position before you read the rows.
+    """
 
     events: int
     attempts: int
     changes: int
-    """The highest safe number of `delivery_changes`."""
+    """The number for `delivery_changes`."""
 
 
 STREAM_POSITION_MAX: Final = StreamPosition(*[2**63 - 1] * len(StreamPosition._fields))

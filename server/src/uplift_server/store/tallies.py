@@ -32,7 +32,7 @@ class Tally:
     def __init__(self) -> None:
         self.counts = [0] * len(COUNT_FIELDS)
         self.moves = [0] * len(COUNT_FIELDS)
-        """Changes of the counts by status, for deliveries that an earlier batch counted."""
+        """Changes to the counts by status, for deliveries that an earlier batch counted."""
         self.outcomes: dict[int, int] = {}
         self.durations: dict[int, int] = {}
 
@@ -51,7 +51,10 @@ class Tally:
 
     @property
     def adds(self) -> bool:
-        """Whether the tally may create a row. If a tally contains only moves, retention has deleted its row."""
+        """Whether the tally may create a row.
+
+        If it contains only moves and has no row, retention has deleted the row.
+        """
         return any(self.counts)
 
     def added_to(self, before: StoredRow | None) -> tuple[int | str, ...]:
