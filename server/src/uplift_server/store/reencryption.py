@@ -17,7 +17,7 @@ BATCH_ROWS: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class Reencrypted:
-    """The number of all encrypted values, and the number of values that were encrypted again with the new key."""
+    """The total number of encrypted values, and the number of values that were re-encrypted with the new key."""
 
     values: int
     changed: int

@@ -247,8 +247,8 @@ deliveries = sa.Table(
     sa.Column("replay_seq", sa.BigInteger, comment="replay that released the delivery and has not counted it"),
     sa.Column("order_group", sa.BigInteger, comment="0: the endpoint; otherwise a hash of the ordering key"),
     sqlite_with_rowid=False,
-    # Every row is updated at least once, so leave space for its new version on the same page.
-    # Vacuum long before a fifth of the table consists of dead rows.
+    # Every row is updated at least once, so leave space for its new version on the same page. Vacuum early. By default,
+    # PostgreSQL waits until a fifth of the table consists of dead rows.
     postgresql_with={
         "fillfactor": 80,
         "autovacuum_vacuum_scale_factor": 0.02,

@@ -1,4 +1,4 @@
-"""The table of erasures: jobs that erase events. A completed job remains as the receipt."""
+"""The table of erasures: jobs that erase events. A completed job remains as a receipt."""
 
 import sqlalchemy as sa
 

@@ -77,7 +77,7 @@ _ENDPOINT_COLUMNS: Final = (
     "url", "description", "event_types", "secret", "headers", "rate_limit_per_second", "max_in_flight", "state",
     "disabled_reason", "updated_at", "deleted_at", "previous_secret", "previous_expires_at", "uplift_header_new",
     "state_since", "held_action", "held_through",
-    # A new setting needs no entry, because `updated_at` changes with it. Omit health changes from attempts.
+    # A new setting needs no entry, because `updated_at` changes with it. Omit health columns that attempts change.
     "warned_at", "excused_ms",
 )  # fmt: skip
 _WATCHED: Final[dict[str, tuple[str, ...]]] = {
@@ -88,9 +88,9 @@ _WATCHED: Final[dict[str, tuple[str, ...]]] = {
     "endpoints": _ENDPOINT_COLUMNS,
     "replays": ("state", "completed_at", "rate_per_second"),
 }
-"""The tables that processes cache.
+"""The tables that processes cache, each with the columns whose changes the triggers record.
 
-Each has the columns whose changes the triggers record, or an empty tuple for all columns.
+An empty tuple means all columns.
 """
 
 

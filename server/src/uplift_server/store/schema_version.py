@@ -33,7 +33,7 @@ _SQLITE_URL: Final = "sqlite:///"
 HEAD: Final = max(path.name[:4] for path in Path(__file__).with_name("migrations").glob("versions/[0-9]*.py"))
 """The newest revision, taken from the file names, because Alembic would load every migration."""
 _OF_STATEMENTS: Final = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT)
-"""Result codes of SQLite for wrong statements in a migration. A retry does not help."""
+"""SQLite's result codes for invalid statements in a migration. A retry does not help."""
 REMEDY_NEWER: Final = "start the release that upgraded the database, or a later one"
 
 
@@ -59,9 +59,9 @@ def current(database: str | Path) -> str | None:
 def upgrade(database: str | Path, *, now_ms: int) -> Path | None:
     """Upgrade a SQLite file (path or URL) to the revision of this release, or create its tables.
 
-    Before an upgrade, the function copies the file. It returns the path of the copy, or None without an upgrade. Raises
-    UnknownSchema for a newer file. Raises Unavailable if the file cannot be written. If the upgrade fails, the file is
-    unchanged.
+    Before an upgrade, the function copies the file. It returns the path of the copy, or None if there was no upgrade.
+    Raises UnknownSchema for a newer file. Raises Unavailable if the file cannot be written. If the upgrade fails, the
+    file is unchanged.
     """
     path = _path(database)
     try:
@@ -134,7 +134,7 @@ def release_order(release: str) -> tuple[int, ...]:
 
 
 def _back_up(raw: sqlite3.Connection, path: Path, revision: str, now_ms: int) -> Path:
-    """Copy the database into its directory before an upgrade. Return the path.
+    """Before an upgrade, copy the database to another file in its directory. Return the path of the copy.
 
     SQLite makes the copy, so that it includes the write-ahead log.
     """

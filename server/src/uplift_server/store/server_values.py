@@ -21,7 +21,7 @@ def get_all(connection: Connection, prefix: str) -> dict[str, int]:
 
 
 def get(connection: Connection, names: Collection[str]) -> dict[str, int]:
-    """Return the values with these names, by name. Missing values are absent."""
+    """Return the values with these names, by name. Names without a value are omitted."""
     query = sa.select(marks.c.name, marks.c.value).where(marks.c.name.in_(names))
     return {row.name: row.value for row in connection.execute(query)}
 

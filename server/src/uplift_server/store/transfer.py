@@ -37,7 +37,7 @@ class CannotTransfer(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The progress of one table: the number of rows that are copied or compared so far, and the number of all rows."""
+    """The progress of one table: the number of rows copied or compared so far, and the total number of rows."""
 
     step: Literal["copying", "comparing"]
     table: str
@@ -47,7 +47,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Transferred:
-    """A table whose transfer is complete and compared."""
+    """A table that was transferred and compared."""
 
     table: str
     rows: int
@@ -117,7 +117,7 @@ async def _prepare(url: str) -> None:
 async def _is_begun(target: Raw, name: str) -> bool:
     """Whether the target has an unfinished transfer that can continue.
 
-    Raises CannotTransfer if the unfinished transfer has another source or release.
+    Raises CannotTransfer if the unfinished transfer has a different source or release.
     """
     if await target.fetchval("SELECT to_regclass($1)", TRANSFER_TABLE) is None:
         return False

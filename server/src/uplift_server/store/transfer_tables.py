@@ -53,7 +53,7 @@ class TransferTable:
     def batches(self, source: sqlite3.Connection, after: Key | None) -> Iterator[list[Row]]:
         """Iterate over batches of converted rows, sorted by key.
 
-        Start after the key `after`, or with the first row if None.
+        Start after the key `after`, or at the first row if `after` is None.
         """
         condition = "" if after is None else f" WHERE ({self._key_text}) > ({', '.join('?' * len(after))})"
         batch: list[Row] = []
@@ -82,7 +82,7 @@ class TransferTable:
             row[at] = None if row[at] is None else bool(row[at])
         for at in self._texts:
             text = row[at]
-            # PostgreSQL cannot store NUL in text. In these tables, only text for people can contain NUL.
+            # PostgreSQL cannot store NUL in text. In these tables, only human-readable text can contain NUL.
             if text is not None and "\0" in text:
                 replaced += text.count("\0")
                 row[at] = text.replace("\0", REPLACEMENT)
@@ -90,7 +90,7 @@ class TransferTable:
 
 
 class EventObjects(TransferTable):
-    """The index of object IDs. Its buckets have another size in PostgreSQL."""
+    """The index of object IDs. Its buckets have a different size in PostgreSQL."""
 
     def key_of(self, row: Row) -> Key:
         """Return the primary key that a converted row has in the SQLite file."""

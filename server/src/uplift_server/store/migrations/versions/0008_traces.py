@@ -1,4 +1,4 @@
-"""Add trace contexts of events."""
+"""Add the trace contexts of events."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Add a table of notifications between processes, because a pooler does not pass on PostgreSQL notifications."""
+"""Add a table of notifications between processes, because poolers do not forward PostgreSQL notifications."""
 
 from collections.abc import Sequence
 

@@ -12,7 +12,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Add the columns of the last failure and of the circuit breaker to endpoints."""
+    """Add columns for the last failure and for the circuit breaker to endpoints."""
     for column in (
         sa.Column("last_status_code", sa.SmallInteger()),
         sa.Column("last_error", sa.Text(), comment="NULL after a success"),

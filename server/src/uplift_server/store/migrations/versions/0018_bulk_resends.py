@@ -12,7 +12,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Add columns for the filters and for the bulk resend. Existing replays have no values in these columns."""
+    """Add columns for the filters and for the ID of the bulk resend. Both are empty for existing replays."""
     for name, comment in (
         ("outcomes", "JSON list of numbers; NULL for all"),
         ("status_codes", "JSON list of ranges; NULL for all"),

@@ -1,4 +1,4 @@
-"""Add the types of missing events to replays, which then also send these events."""
+"""Add the types of missing events to replays, so that replays can send these events."""
 
 from collections.abc import Sequence
 
@@ -12,6 +12,6 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Add the column of event types. Existing replays send no missing events."""
+    """Add a column for event types. Existing replays send no missing events."""
     column = sa.Column("missing_type_seqs", sa.Text(), comment="JSON list of the types of missing events; NULL for none")
     op.add_column("replays", column)

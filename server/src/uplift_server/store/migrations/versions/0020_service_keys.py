@@ -44,7 +44,7 @@ def upgrade() -> None:
 
 
 def _add_triggers() -> None:
-    """Create the triggers that record changes of keys in the change log. Every process then updates its cache."""
+    """Create the triggers that record changes to keys in the change log. Every process then updates its cache."""
     function = "EXECUTE FUNCTION note_directory_change()"
     op.execute(
         f"CREATE TRIGGER service_keys_note_creation AFTER INSERT ON service_keys FOR EACH ROW {function}"

@@ -12,5 +12,5 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Add the column of the filter. Existing endpoints get no filter."""
+    """Add a column for the filter. Existing endpoints get no filter."""
     op.add_column("endpoints", sa.Column("filter", sa.Text(), comment="JSON object; NULL to match all events"))

@@ -12,7 +12,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Add the columns of the authentication. Existing endpoints get no authentication."""
+    """Add columns for the authentication. Existing endpoints get no authentication."""
     for name, kind, comment in (
         ("auth", sa.LargeBinary(), "encrypted JSON object; NULL without authentication"),
         ("certificate_expires_at", sa.BigInteger(), "of the client certificate in `auth`"),
