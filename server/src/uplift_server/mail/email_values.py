@@ -31,7 +31,8 @@ _DESCRIPTION_CHARACTERS_LEAST: Final = 12
 _USERINFO = re.compile(r"(?<=//)[^/\s@?#]*@")
 _URL: Final = re.compile(r"\b(?:[a-z][a-z0-9+.-]{1,20}:/|www\.)[^\s\"'<>]+", re.IGNORECASE)
 _QUERY = re.compile(r"[?#]\S+?(?=[,.;]?(?:\s|$))")
-# Other people may see a subject, so it omits the parts of a path that may be tokens, codes or parameters.
+# People other than the recipient may see a subject, so it omits parts of a path that may be tokens, codes or
+# parameters.
 _TOKEN: Final = re.compile(r"[^/]*[=;@][^/]*|(?=[^/]*\d)[^/]{16,}|[^/]{32,}")
 _MONTHS: Final = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",

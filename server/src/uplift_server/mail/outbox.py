@@ -167,7 +167,7 @@ class Outbox:
         Do nothing if the outbox is stopping.
         """
         if self._stopping.is_set():
-            # The server stopped during the attempt. The email stays due, and the attempt does not count.
+            # The server stopped during the attempt. The email stays due, and the attempt is not counted.
             return
         attempts = notification.attempts_made + 1
         expires_after_ms = EXPIRES_AFTER_MS.get(notification.kind, GIVE_UP_AFTER_MS)

@@ -49,7 +49,7 @@ class MailConnection:
             await self._reset()
             raise rejected(error, step, disconnected=not self._client.is_connected) from error
         except (SMTPServerDisconnected, OSError, TimeoutError) as error:
-            # Close the connection: a late response would be mistaken for the response to the next command.
+            # Close the connection. Otherwise, a late response would be mistaken for the response to the next command.
             _abort(self._client)
             raise unreachable(str(self._server), error) from error
 

@@ -36,7 +36,7 @@ def admit(connection: Connection, release: str) -> None:
     works with the schema, or Unavailable while the schema is changing.
     """
     if connection.dialect.name == "sqlite":
-        return  # the lock of the file excludes other processes
+        return  # the file lock excludes other processes
     connection.execute(sa.text(f"SET LOCAL lock_timeout = {WAIT_MS_MAX}"))
     try:
         connection.execute(sa.text(f"SELECT pg_advisory_xact_lock_shared({SCHEMA_LOCK})"))

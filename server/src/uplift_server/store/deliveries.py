@@ -233,7 +233,7 @@ def start_resend(
         "resume_status": row.status,
         # A leased delivery that waited in memory was already due.
         "resume_due_at": now if leased_already else row.due_at if row.status == Status.PENDING else None,
-        # If a replay released the delivery before, this attempt does not belong to the replay.
+        # Even if a replay released the delivery earlier, this attempt does not belong to the replay.
         "replay_seq": None,
     }
     connection.execute(sa.update(deliveries).where(own).values(**values))

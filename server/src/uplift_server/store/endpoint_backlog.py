@@ -190,10 +190,9 @@ def cancel_of_events(connection: Connection, event_seqs: Collection[int], *, now
 
 
 def _change(connection: Connection, endpoint_seq: int, part: _Part, limit: int, **values: Any) -> int:
-    # Another transaction can lease or change these rows concurrently.
-    # With locks, PostgreSQL replaces rows that no longer match with other rows, so 0 means that no rows are left.
-    # The outer condition covers rows that change before the update.
-    # Use a CTE, because PostgreSQL can run a locking subquery more than once and exceed the limit.
+    # Another transaction can lease or change these rows concurrently. Because of the locks, PostgreSQL skips rows that
+    # no longer match and reads more rows, so 0 means that no rows are left. The outer condition covers rows that change
+    # before the update. Use a CTE, because PostgreSQL can run a locking subquery more than once and exceed the limit.
     page = part.keys(connection, endpoint_seq, limit).with_for_update().cte("page", nesting=True)
     still = [sa.text(part.condition)] if connection.dialect.name == "postgresql" else []
     return connection.execute(

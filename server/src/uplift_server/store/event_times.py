@@ -90,7 +90,7 @@ def created_from(connection: Connection, seq: int) -> int | None:
 
 def _first_seq(connection: Connection, created_at: int) -> int:
     """Return the number of the first event with this timestamp (Unix ms) or a later one."""
-    # Use two queries, because SQLite scans the index for a query of both values.
+    # Use two queries, because SQLite would scan the index for a query that selects both values.
     low = connection.scalar(sa.select(sa.func.min(events.c.seq)))
     if low is None:
         return 1

@@ -84,8 +84,8 @@ def create(
 ) -> ListenSession:
     """Store a session.
 
-    The session starts after the event `after_event`, after the timestamp `since` (Unix ms), or after the newest event
-    up to the stream position. Raises UnknownEvent if `after_event` does not exist. Raises Conflict if the account was
+    The session starts after the event `after_event`, at the timestamp `since` (Unix ms), or after the newest event up
+    to the stream position. Raises UnknownEvent if `after_event` does not exist. Raises Conflict if the account was
     deleted or has the maximum number of sessions.
     """
     accounts.require(connection, account_seq)

@@ -39,7 +39,7 @@ def get(connection: Connection, account_seq: int, member_id: bytes) -> Member | 
 
 
 def find_by_person(connection: Connection, account_seq: int, person_seq: int) -> Member | None:
-    """Return the account's membership of the person with this number."""
+    """Return a person's membership in an account."""
     return _one(connection, members.c.person_seq == person_seq, members.c.account_seq == account_seq)
 
 
@@ -49,7 +49,7 @@ def find(connection: Connection, account_seq: int, email: str) -> Member | None:
 
 
 def find_guest(connection: Connection, account_seq: int, role: Role) -> Member | None:
-    """Return the account's portal guest with this role. Portal links with this role sign in this member."""
+    """Return the account's portal guest with this role. Portal links with this role sign in as this member."""
     # `coalesce` keeps the database from using the index of emails, which contains the guests of all accounts.
     nameless = sa.func.coalesce(people_table.c.email, "") == ""
     query = _query(members.c.account_seq == account_seq, nameless, members.c.role == int(role))

@@ -60,8 +60,7 @@ def delete(connection: Connection, event_ids: Collection[bytes]) -> None:
 
 
 def due_counts(connection: Connection, *, now: int, limit: int) -> list[DueCount]:
-    """Return the endpoints with an operational event about failed deliveries due at `now` (Unix ms), longest overdue
-    first."""
+    """Return the endpoints with a due event about failed deliveries, longest overdue first. `now` is in Unix ms."""
     columns = (failed_deliveries.c.endpoint_seq, failed_deliveries.c.account_seq)
     query = sa.select(*columns).where(failed_deliveries.c.due_at <= now)
     rows = connection.execute(query.order_by(failed_deliveries.c.due_at).limit(limit))
@@ -78,8 +77,9 @@ def report_failed(
 ) -> None:
     """Add an operational event for each due count of failed deliveries.
 
-    Then restart the count at 0. Its next event is due FAILED_DELIVERIES_EVERY_MS later at the earliest. Add no event
-    for a count of 0, for an endpoint outside `reported`, and for a deleted endpoint or delivery. Delete these counts.
+    Then restart the count at 0, and schedule its next event FAILED_DELIVERIES_EVERY_MS after `now`. If the count is 0,
+    the endpoint is not in `reported`, or the endpoint or its latest failed delivery was deleted, delete the count
+    instead.
     """
     locks.take_order(connection, endpoint_seqs)
     own = failed_deliveries.c.endpoint_seq
@@ -99,7 +99,7 @@ def report_failed(
 
 
 def _facts(connection: Connection, count: sa.Row[Any]) -> dict[str, object] | None:
-    """Return the facts of the event about a count of failed deliveries.
+    """Return the facts for the event about a count of failed deliveries.
 
     Return None if the endpoint or its latest failed delivery was deleted.
     """

@@ -23,9 +23,9 @@ WINDOW_ROWS: Final = 10_000
 """Number of emails that one page scans if no index supports its filter. If few emails match, the page ends early."""
 
 GROUP_MARGIN_MS: Final = 1_000
-"""The minimum time in ms between the last change of an email and its due time.
+"""The minimum time in ms between the last change to an email and its due time.
 
-If less time is left, the server adds no endpoint to the email.
+If less time is left, the server does not add another endpoint to the email.
 """
 
 
@@ -78,7 +78,7 @@ def add_about_endpoint(
     Recipients without such an email get a new email, due after `group_ms`. The caller must lock the account first, so
     that concurrent transactions add endpoints to the same emails.
     """
-    # Skip emails that may be due by the clock of another process, because that process may be sending them.
+    # Skip emails that may be due according to the clock of another process, because that process may be sending them.
     due_after = now + min(GROUP_MARGIN_MS, group_ms // 2)
     query = sa.select(notices.c.seq, notices.c.recipient, notices.c.facts).where(
         notices.c.due_at > due_after,
@@ -177,9 +177,9 @@ class DueEmail:
 def page(
     connection: Connection, wanted: NotificationState | None, *, limit: int, before: tuple[int, ...] | None = None
 ) -> Page[DueEmail]:
-    """List a page of the outbox, newest first, or only the emails in one state.
+    """List a page of all emails, or of the emails in one state, newest first.
 
-    With WAITING, the emails are sorted by the time of their next attempt.
+    If `wanted` is WAITING, the emails are sorted by the time of their next attempt.
     """
     if wanted is NotificationState.WAITING:
         return _waiting(connection, limit=limit, after=before)
@@ -236,8 +236,8 @@ def is_unsent(
 ) -> bool:
     """Whether an email of this kind about the endpoint is waiting, and no such email was sent.
 
-    `endpoint` is the public ID. Only emails that were added from `since` to `until` (Unix ms) count. An email that does
-    not list all of its endpoints counts for any endpoint of the account.
+    `endpoint` is the public ID. Only emails that were added from `since` to `until` (Unix ms) are considered. An email
+    that does not list all of its endpoints is assumed to be about the endpoint.
     """
     is_about = sa.or_(*(notices.c.facts.contains(text, autoescape=True) for text in (f'"{endpoint}"', '"more": ')))
     emails = sa.select(notices.c.seq).where(

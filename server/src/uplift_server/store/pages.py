@@ -133,5 +133,5 @@ def window_end(
 
 
 def page_of(rows: Sequence[T], limit: int, key: Callable[[T], tuple[int, ...]]) -> Page[T]:
-    """Build a page of a list that only goes forward, from up to `limit` + 1 rows. `key` returns the key of a row."""
+    """Build a page of a forward-only list from up to `limit` + 1 rows. `key` returns the key of a row."""
     return PageRequest(limit).page(rows, key)

@@ -41,7 +41,7 @@ class Partitions(Protocol):
     async def mark_for_row_cleanup(self, *, before: int, lasts_ms: int) -> None:
         """Mark old partitions that still have events after `before` (Unix ms) for row-by-row deletion.
 
-        A partition is old if it began before `before` by more than twice `lasts_ms`, the duration of a partition in ms.
+        A partition is old if it began more than twice `lasts_ms`, the duration of a partition in ms, before `before`.
         """
 
     async def first_droppable_seq(self) -> int:
@@ -64,7 +64,7 @@ class Partitions(Protocol):
         """Drop partitions that have no events. Raises Unavailable like `start_next`."""
 
     async def delete_leftovers(self, before_seq: int, *, after: Key | None) -> Batch:
-        """Delete a batch of rows of other tables whose events were dropped.
+        """Delete a batch of rows in other tables that belong to dropped events.
 
-        The rows belong to events with a number below `before_seq`. `after` is the position in the previous batch.
+        The numbers of these events are below `before_seq`. `after` is the position in the previous batch.
         """

@@ -37,7 +37,7 @@ class Process:
     delivers: bool
     """Whether the process sends deliveries, so that it can own endpoints."""
     view: int
-    """The hash of all workers that the process has last seen (`core.operations.cluster.membership_hash`)."""
+    """The hash of the workers that the process last saw (`core.operations.cluster.membership_hash`)."""
     in_flight: int
     in_flight_max: int
     waiting: int
@@ -54,7 +54,7 @@ class Heartbeat(NamedTuple):
 
 
 class ForeignLeases(NamedTuple):
-    """An endpoint, and the number of its deliveries that other processes lease."""
+    """An endpoint, and the number of its deliveries that are leased by other processes."""
 
     endpoint_seq: int
     leased: int
@@ -92,8 +92,8 @@ def record_heartbeat(connection: Connection, seq: int, heartbeat: Heartbeat, *, 
 def unless_evicted(seq: int, body: Callable[[Connection], R]) -> Callable[[Connection], R]:
     """Wrap a function so that it raises Unavailable if the process was evicted, because its cache may be outdated.
 
-    Other transactions cannot evict the process until the end of the transaction. A `seq` of 0 is the only process of a
-    database, which cannot be evicted.
+    Other transactions cannot evict the process until the end of the transaction. A `seq` of 0 stands for the only
+    process of a database, which cannot be evicted.
     """
     if seq == 0:
         return body
@@ -130,7 +130,7 @@ def list_running_before(connection: Connection, release: str) -> list[Process]:
 def remove(connection: Connection, seq: int, *, seen_at: int | None = None) -> bool:
     """Remove a process and release its singleton jobs. Return whether the process was removed.
 
-    `seen_at` is the time of the last heartbeat that the caller knows (Unix ms). If the process has sent a newer
+    `seen_at` is the time of the last heartbeat that the caller knows of (Unix ms). If the process has sent a newer
     heartbeat, do not remove it.
     """
     # Delete the process first, because a heartbeat locks the rows in this order.
@@ -144,7 +144,7 @@ def remove(connection: Connection, seq: int, *, seen_at: int | None = None) -> b
 
 
 def foreign_leases(connection: Connection, own: int) -> list[ForeignLeases]:
-    """Count the deliveries of each endpoint that processes other than `own` lease."""
+    """Count the deliveries of each endpoint that are leased by processes other than `own`."""
     # Repeat the condition of the partial index literally, so that both databases use the index.
     query = (
         sa.select(deliveries.c.endpoint_seq, sa.func.count())

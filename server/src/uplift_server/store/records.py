@@ -134,7 +134,7 @@ class Member:
     has_identity: bool = False
     """Whether the person has an identity for single sign-on."""
     has_second_factor: bool = False
-    """Whether the person must enter a code of the authenticator app after the password."""
+    """Whether the person must enter a code from the authenticator app after the password."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ class Session:
     digest: bytes
     person_seq: int | None
     account_seq: int | None
-    """The number of the account of a portal link. The session can access only this account. None for other sessions."""
+    """The number of the only account that a session from a portal link can access. None for other sessions."""
     key_digest: bytes | None
     """The digest of the key that started an operator's session. The session ends when the key is revoked. After single
     sign-on, the digest of the settings that make the person an operator."""
@@ -188,7 +188,7 @@ class Invitation:
     role: Role
     invited_by: str
     proves: bool
-    """Whether acceptance verifies the email, because the server emailed the link or the operator handed it over."""
+    """Whether accepting the invitation verifies the email: the server emailed the link, or an operator passed it on."""
     created_at: int
     expires_at: int
 
@@ -244,7 +244,7 @@ class Endpoint:
     """The action for the deliveries that were held when this action was set. The server sends deliveries that were held
     later."""
     held_through: int | None = None
-    """The number of the last event for whose held delivery `held_action` applies."""
+    """The number of the last event for which `held_action` applies to held deliveries."""
     last_status_code: int | None = None
     last_error: str | None = None
     last_location: str | None = None
@@ -254,7 +254,7 @@ class Endpoint:
     verified_at: int | None = None
     """The time of the last signature check that the receiver passed. A cached endpoint can have an earlier time."""
     uid: str | None = None
-    """The operator's own ID of the endpoint, if any. It is unique within the account."""
+    """The operator's own ID for the endpoint, if any. It is unique within the account."""
     metadata: str | None = None
     """The metadata: a JSON object of strings. None if the object is empty."""
     filter: str | None = None
@@ -263,7 +263,10 @@ class Endpoint:
     """The encrypted authentication. An update changes these bytes even if the authentication stays the same."""
     certificate_expires_at: int | None = None
     certificate_warned_at: int | None = None
-    """The time of the last warning that the client certificate expires. A cached endpoint can have an earlier time."""
+    """The time of the last warning about the expiry of the client certificate.
+
+    A cached endpoint can have an earlier time.
+    """
     settings: EndpointSettings = DEFAULTS
 
     @property
@@ -429,7 +432,7 @@ class DeliveryFilter:
     endpoint_seqs: tuple[int, ...] = ()
     type_seqs: tuple[int, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
-    """Possible outcomes of the last attempt."""
+    """Outcomes of the last attempt."""
     status_codes: tuple[tuple[int, int], ...] = ()
     """Inclusive ranges of the status code of the last attempt."""
     object_id: str | None = None

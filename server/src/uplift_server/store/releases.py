@@ -202,7 +202,7 @@ class ReplayProgress(NamedTuple):
 def unexpired(candidates: Iterable[Candidate], lease: ReplayLease) -> list[Candidate]:
     """Return the candidates that the replay may still send, and set the order group of missing deliveries.
 
-    Omit deliveries of expired events, and missing deliveries of events that retention deletes soon.
+    Omit deliveries of expired events, and missing deliveries of events that retention will delete soon.
     """
     found = [
         each
@@ -217,7 +217,7 @@ def unexpired(candidates: Iterable[Candidate], lease: ReplayLease) -> list[Candi
 
 
 def leased(candidates: Iterable[Candidate], replay_seq: int, lease: ReplayLease) -> list[LeasedDelivery]:
-    """Return the deliveries of these candidates as leased by the replay."""
+    """Return the deliveries of these candidates, marked as leased by the replay."""
     deliveries_leased = []
     for delivery, _, _ in candidates:
         delivery.lease_until = lease.until

@@ -1,4 +1,4 @@
-"""Detection of repeated events: events that have the idempotency key or the chosen ID of an earlier event."""
+"""Detection of repeated events: events with the idempotency key, or the emitter-chosen ID, of an earlier event."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -95,7 +95,7 @@ def check(
     """Return a result for each event of a group, and the events to store, each with its number.
 
     `numbers` are the numbers for the events to store. `earlier` are functions that find earlier events outside the
-    group. Return IdempotencyConflict if a repeat has other content than the earlier event.
+    group. Return IdempotencyConflict if the content of a repeat differs from the earlier event.
     """
     results: list[Appended] = []
     fresh: list[tuple[NewEvent, int]] = []

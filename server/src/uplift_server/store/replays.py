@@ -1,7 +1,7 @@
 """Replays, and the deliveries that each replay selects.
 
 For events that the endpoint never received, a replay can create deliveries. The replay stores such a delivery as failed
-and leases it in the same transaction. If the attempt does not succeed, its status is failed again.
+and leases it in the same transaction. If the attempt does not succeed, the delivery is failed again.
 
 A delivery that a replay has released contains the number of the replay until its attempt is counted. If the endpoint or
 the replay is paused before the attempt, the delivery returns to its earlier status. Later, the replay releases this
@@ -55,7 +55,7 @@ class ReplaySelection:
     """Only events with a timestamp between `created_after` and `created_before` (both exclusive) are selected."""
     selected_at: int
     outcomes: tuple[Outcome, ...] = ()
-    """Possible outcomes of the last attempt. Empty for all outcomes."""
+    """The matching outcomes of the last attempt. Empty for all outcomes."""
     status_codes: tuple[tuple[int, int], ...] = ()
     """Inclusive ranges of the status code of the last attempt. Empty for all status codes."""
     object_id: str | None = None
@@ -77,7 +77,7 @@ class Replay:
     rate_per_second: int
     state: ReplayState
     total: int
-    """The number of deliveries to resend that are counted so far."""
+    """The number of deliveries to resend that have been counted so far."""
     counted_through: int
     next_event_seq: int
     last_event_seq: int
@@ -113,7 +113,7 @@ class NewReplay:
 
 
 def create(connection: Connection, new: NewReplay) -> Replay:
-    """Store a replay in the state running.
+    """Store a replay in the running state.
 
     Raises EndpointBusy if the endpoint has an unfinished replay. Raises Conflict if the account was deleted or has too
     many unfinished replays.

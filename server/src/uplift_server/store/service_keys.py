@@ -39,19 +39,19 @@ def get(connection: Connection, key_id: bytes, *, lock: bool = False) -> Service
 
 
 def page(connection: Connection, request: PageRequest) -> Page[ServiceKey]:
-    """List a page of the service keys, without revoked keys."""
+    """List a page of the service keys, excluding revoked keys."""
     query = request.of(sa.select(service_keys).where(_LIVE), service_keys.c.seq)
     return request.page([_key(row) for row in connection.execute(query)], lambda key: (key.seq,))
 
 
 def list_live(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[ServiceKey]:
-    """List the service keys, oldest first, without revoked keys. `after` is the last `seq` of the previous page."""
+    """List the service keys, oldest first, excluding revoked keys. `after` is the last `seq` of the previous page."""
     query = sa.select(service_keys).where(_LIVE, service_keys.c.seq > after).order_by(service_keys.c.seq).limit(limit)
     return [_key(row) for row in connection.execute(query)]
 
 
 def find(connection: Connection, seqs: Collection[int]) -> list[ServiceKey]:
-    """Return the service keys with these numbers, in any order, without revoked keys."""
+    """Return the service keys with these numbers, in any order, excluding revoked keys."""
     query = sa.select(service_keys).where(service_keys.c.seq.in_(seqs), _LIVE)
     return [_key(row) for row in connection.execute(query)]
 

@@ -132,9 +132,9 @@ def _parts(link_id: bytes) -> tuple[int, ...]:
 
 
 def _link_id(key: tuple[int, ...]) -> bytes:
-    """Join the numbers of a key to an ID.
+    """Convert the key of a row back to the ID of a link.
 
-    Limit the result to 16 bytes, because a cursor of another list can contain larger numbers.
+    Limit the result to 16 bytes, because a cursor from another list can contain larger numbers.
     """
     number = sum(part << 8 * _PART_BYTES * place for place, part in enumerate(reversed(key)))
     return max(0, min(number, 2**128 - 1)).to_bytes(16, "big")
@@ -151,7 +151,10 @@ def revoke_link(connection: Connection, account_seq: int, link_id: bytes, *, now
 
 
 def consume_link(connection: Connection, link_id: bytes, *, now: int) -> Link | None:
-    """Delete a link on its use. Return the link, or None if it was already used or has expired. `now` is in Unix ms."""
+    """Delete a link when it is used.
+
+    Return the link, or None if it was already used or has expired. `now` is in Unix ms.
+    """
     query = sa.delete(links).where(links.c.id == link_id, links.c.expires_at > now).returning(links)
     row = connection.execute(query).first()
     return None if row is None else _link(row)
