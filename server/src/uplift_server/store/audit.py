@@ -19,7 +19,7 @@ _KINDS: Final = {kind.text: kind for kind in ActorKind}
 
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
-    """The filters of the audit log. Timestamps are exclusive bounds in Unix ms."""
+    """Filters for the audit log. Timestamps are exclusive bounds in Unix ms."""
 
     actor: str | None = None
     """The ID of an actor, or the name of a kind of actor, such as `operator`."""
@@ -27,7 +27,7 @@ class AuditFilter:
     created_after: int | None = None
     created_before: int | None = None
     subject: str | None = None
-    """The ID or name of the object of the action."""
+    """The ID or name of the object that the action affected."""
 
 
 def add(connection: Connection, entry: AuditEntry) -> None:

@@ -1,4 +1,4 @@
-"""The number of due, scheduled, held and blocked deliveries of all accounts, counted up to a limit."""
+"""The numbers of due, scheduled, held and blocked deliveries of all accounts, each counted up to a limit."""
 
 from typing import Final, NamedTuple
 

@@ -60,7 +60,7 @@ def oldest_active_xid(connection: Connection) -> int:
 
 
 def since(connection: Connection, xid: int) -> Changes:
-    """Return the changes of transactions with the ID `xid` or higher.
+    """Return the changes of transactions with an ID of `xid` or higher.
 
     The caller's transaction must read one snapshot.
     """
@@ -89,16 +89,16 @@ def prune(connection: Connection, xid: int, *, limit: int) -> int:
 
 
 def subjects(connection: Connection, kind: str, *, after: int, limit: int) -> list[int]:
-    """Return the sequence numbers of the cached objects of a kind that are greater than `after`, in ascending order."""
+    """Return the sequence numbers above `after` of the cached objects of a kind, in ascending order."""
     seq, ended_at = SUBJECTS[kind]
     query = sa.select(seq).where(seq > after, ended_at.is_(None)).order_by(seq).limit(limit)
     return list(connection.scalars(query))
 
 
 def _is_foreign(connection: Connection) -> sa.ColumnElement[bool]:
-    """Return the condition for changes that come from a dump of another database server.
+    """Return the condition that selects changes from a dump of another database server.
 
-    Their transaction IDs are higher than the transaction IDs of this server.
+    Their transaction IDs are higher than those of this server.
     """
     if connection.dialect.name == "sqlite":
         return sa.false()

@@ -16,7 +16,7 @@ HOURS_MAX: Final = 2
 UNFINISHED_MAX: Final = 2 * REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
 """The maximum number of replays to read.
 
-It exceeds the limit of unfinished replays, because a cancelled replay can still have attempts in flight.
+It exceeds the limit on unfinished replays, because a cancelled replay can still have attempts in flight.
 """
 _STATUSES: Final = ("delivered", "failed", "held", "cancelled")
 

@@ -34,7 +34,7 @@ def save(connection: Connection, rows: Sequence[HealthRow]) -> None:
 
 
 def get(connection: Connection, endpoint_seqs: Collection[int]) -> dict[int, Health]:
-    """Return the health of these endpoints by endpoint number. Deleted endpoints are absent."""
+    """Return the health of these endpoints by endpoint number. Deleted endpoints are omitted."""
     found: dict[int, Health] = {}
     for some in _batches(endpoint_seqs):
         found |= _read(connection, endpoints.c.seq.in_(some))

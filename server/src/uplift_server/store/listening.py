@@ -21,7 +21,7 @@ from uplift_server.store.schema import api_keys, deliveries, events, listen_answ
 from uplift_server.store.stream_position import StreamPosition
 
 WINDOW_EVENTS: Final = 20_000
-"""Number of the account's events that one call of `next_events` scans."""
+"""Maximum number of the account's events that one call to `next_events` scans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +205,8 @@ def delete_unused(connection: Connection, session: ListenSession, *, before: int
 def record_connection(connection: Connection, session: ListenSession, *, now: int) -> int | None:
     """Record that a client connected at `now` (Unix ms).
 
-    If the previous connection was at the same time or later, record the time 1 ms after it. Return the recorded time.
-    Return None if the session or its account was deleted, or if its key was revoked.
+    If the previous connection was at the same time or later, record a time 1 ms after that connection. Return the
+    recorded time. Return None if the session or its account was deleted, or if its key was revoked.
     """
     own = sa.and_(listen_sessions.c.seq == session.seq, listen_sessions.c.id == session.id)
     # The database does not contain the operator key from the settings.

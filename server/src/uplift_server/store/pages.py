@@ -1,4 +1,4 @@
-"""Pages of lists, in both orders and in both directions.
+"""Pages of lists, in ascending or descending order, forward or backward.
 
 Each row of a list has a key: one or more integers that define the order. A page contains the first rows after a key.
 The query for a page reads one extra row, which shows whether there is a next page.
@@ -33,7 +33,7 @@ class PageRequest:
 
     @property
     def reads_up(self) -> bool:
-        """Whether to read the rows in ascending order. `page` reverses the rows of a backward page afterwards."""
+        """Whether to read the rows in ascending order. For a backward page, `page` then reverses the rows."""
         return self.ascending != self.backward
 
     def ordered(self, column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:

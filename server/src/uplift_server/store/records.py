@@ -32,7 +32,7 @@ class DisabledReason(NamedCode):
 
 
 class HeldAction(NamedCode):
-    """What the server does, in batches, with the held deliveries of an enabled endpoint."""
+    """The action for the held deliveries of an enabled endpoint. The server executes it in batches."""
 
     SEND = 0
     DROP = 1
@@ -188,7 +188,10 @@ class Invitation:
     role: Role
     invited_by: str
     proves: bool
-    """Whether accepting the invitation verifies the email: the server emailed the link, or an operator passed it on."""
+    """Whether accepting the invitation verifies the email.
+
+    True if the server emailed the link or an operator passed it on.
+    """
     created_at: int
     expires_at: int
 
@@ -311,7 +314,7 @@ class Event:
     expires_at: int | None
     api_version: str
     deliveries: dict[Status, int]
-    """The number of deliveries by status. Statuses without deliveries are absent."""
+    """The number of deliveries by status. Statuses without deliveries are omitted."""
     object_id: str | None = None
     is_test: bool = False
     body: bytes | None = None
@@ -407,7 +410,7 @@ class EndpointFilter:
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Filter for a list of events. The timestamps are exclusive, in Unix ms.
+    """Filter for a list of events. Timestamps are exclusive bounds in Unix ms.
 
     For each tuple, an event must match one of the values. An empty tuple matches all events.
     """
@@ -423,7 +426,7 @@ class EventFilter:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryFilter:
-    """Filter for a list of deliveries. The timestamps are those of the events, exclusive, in Unix ms.
+    """Filter for a list of deliveries. Timestamps are exclusive bounds for the timestamps of the events, in Unix ms.
 
     For each tuple, a delivery must match one of the values. An empty tuple matches all deliveries.
     """

@@ -1,4 +1,4 @@
-"""Rejected events: messages of a stream that are not valid events.
+"""Rejected events: messages from a stream that are not valid events.
 
 The server does not store the data of the messages.
 """

@@ -26,7 +26,7 @@ event_partitions = sa.Table(
 )
 
 # A unique index of a partitioned table is unique only within each partition, so chosen IDs have a separate table.
-# The first partition has a unique index for the events from before partitioning.
+# The first partition has a unique index for events stored before partitioning.
 chosen_event_ids = sa.Table(
     "chosen_event_ids",
     metadata,

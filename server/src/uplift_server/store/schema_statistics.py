@@ -1,7 +1,7 @@
 """The tables of statistics, and the trigger that records status changes of deliveries.
 
-Successful deliveries are counted by their attempts, so they need no recorded change. The trigger records only less
-frequent changes: failed, held, cancelled, released and resent deliveries.
+Successful deliveries are counted by their attempts, so the trigger does not record them. It records only less frequent
+changes: failed, held, cancelled, released and resent deliveries.
 """
 
 from typing import Final

@@ -193,7 +193,7 @@ DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _VALUES)}
 
 @dataclass(frozen=True, slots=True)
 class TableStatements:
-    """The statements for a table of statistics, each in a variant for each database."""
+    """The statements for a table of statistics, each with one variant per database."""
 
     between: Statements
     at: Statements

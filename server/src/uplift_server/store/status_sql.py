@@ -15,7 +15,7 @@ FAILED: Final = int(Status.FAILED)
 HELD: Final = int(Status.HELD)
 CANCELLED: Final = int(Status.CANCELLED)
 CREATED: Final = -1
-"""The old status in `delivery_changes` for a delivery that a replay has created, because it has no old status."""
+"""The placeholder for the old status in `delivery_changes` if a replay has created the delivery."""
 SCHEDULE: Final = int(Trigger.SCHEDULE)
 REPLAY: Final = int(Trigger.REPLAY)
 TEST: Final = int(Trigger.TEST)
