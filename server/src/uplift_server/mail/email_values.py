@@ -57,7 +57,7 @@ class EmailValues:
         return _shown(self._raw(name), TEXT_CHARACTERS_SHOWN_MAX)
 
     def sentence(self, name: str) -> str:
-        """Return the cause or the fix with the key `name` as one line.
+        """Return the value `name`, which is a cause or a fix, as one line.
 
         Secrets are removed from the URLs in the text, such as the targets of redirects.
         """
@@ -84,7 +84,7 @@ class EmailValues:
 
     @property
     def url(self) -> str:
-        """The URL of the endpoint, without the parts of the URL that can be secret."""
+        """The URL of the endpoint, without the parts that may contain secrets."""
         return _shown(_without_secrets(self._raw("url")), URL_CHARACTERS_SHOWN_MAX)
 
     @property

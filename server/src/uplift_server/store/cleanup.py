@@ -75,8 +75,8 @@ class RetentionRule:
     batch_rows: int = 50
     """The maximum number of rows that one batch reads and deletes.
 
-    Measured on SQLite with a million rows in each table and two million events: the deletion of 40 events blocks the
-    writer for 7 ms, and the deletion of 50 rows of another table for 1 to 6 ms.
+    On SQLite, with a million rows in each table and two million events, deleting 40 events blocks the writer for 7 ms,
+    and deleting 50 rows of another table blocks it for 1 to 6 ms.
     """
 
     @property

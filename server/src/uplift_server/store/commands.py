@@ -1,4 +1,4 @@
-"""Commands to cancel, resend and test deliveries, stored for other processes.
+"""Commands that other processes execute: to cancel or resend a delivery, or to test an endpoint.
 
 The transaction that executes a command stores its result, so each command is executed exactly once.
 """

@@ -64,8 +64,9 @@ class Database(Protocol):
         """Store events with their deliveries in one durable commit. Return the results in the order of the groups.
 
         A group is stored completely or not at all. A group conflicts if one of its events differs from an earlier event
-        of the account that has the same idempotency key or chosen ID. A repeat with the same content returns the stored
-        event. Raises Rejected if a row can never be stored. To find this row, the caller divides the groups.
+        of the account that has the same idempotency key or the same emitter-chosen ID. A repeat with the same content
+        returns the stored event. Raises Rejected if a row can never be stored. To find this row, the caller divides the
+        groups.
         """
 
     def lease_due(
@@ -93,8 +94,8 @@ class Database(Protocol):
     def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> Awaitable[None]:
         """Release unused leases (event, endpoint, fence). Their deliveries become due at `now`.
 
-        If another delivery of the endpoint is due before `now`, the released deliveries become due at its due time, so
-        that they stay ahead of it.
+        If another delivery of the endpoint is due before `now`, the released deliveries take its due time, so that they
+        stay ahead of it.
         """
 
     def reclaim(self, *, now: int, process_id: int | None = None, limit: int = 1000) -> Awaitable[int]:
@@ -150,10 +151,10 @@ class Database(Protocol):
         """Return the stream position. Reads that begin later see all rows up to this position. Raises Unavailable."""
 
     async def read(self, body: Callable[[Connection], R]) -> R:
-        """Run a function that only reads, on one consistent snapshot."""
+        """Run a read-only function on one consistent snapshot."""
 
     async def read_with_priority(self, body: Callable[[Connection], R]) -> R:
-        """Run a function that only reads. It does not wait for the reads of API requests."""
+        """Run a read-only function without waiting for the reads of API requests."""
 
     async def write(self, body: Callable[[Connection], R]) -> R:
         """Run a function in a transaction. If the function raises an exception, roll back its changes.

@@ -111,7 +111,10 @@ def endpoint_ids_of_events(connection: Connection, event_seqs: Collection[int]) 
 
 
 def successes_by_endpoint(connection: Connection, event_seq: int, *, limit: int) -> dict[int, bool]:
-    """Return, by endpoint number, whether an attempt of the event succeeded. Include attempts of deleted deliveries."""
+    """Return, by endpoint number, whether an attempt to deliver the event succeeded.
+
+    Include attempts of deleted deliveries.
+    """
     succeeded = sa.func.max(sa.case((attempts.c.outcome == Outcome.DELIVERED, 1), else_=0))
     query = sa.select(attempts.c.endpoint_seq, succeeded).where(attempts.c.event_seq == event_seq)
     found = connection.execute(query.group_by(attempts.c.endpoint_seq).limit(limit))
@@ -261,7 +264,7 @@ def lease_resend(
 
 
 def _with_blockers(connection: Connection, found: list[Delivery]) -> list[Delivery]:
-    """Set `blocked_by` of the deliveries that are blocked. Return all deliveries."""
+    """Set `blocked_by` on blocked deliveries. Return all deliveries."""
     blocked = [each for each in found if each.is_blocked]
     if not blocked:
         return found

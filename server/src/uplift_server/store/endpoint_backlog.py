@@ -69,7 +69,7 @@ def endpoints_with_held(connection: Connection, *, after: int = 0, limit: int = 
 def held_counts(
     connection: Connection, endpoint_seqs: Iterable[int], *, limit: int, inactive: Container[int] = ()
 ) -> dict[int, int]:
-    """Count the held deliveries of each endpoint. Each count stops at a limit.
+    """Count the held deliveries of each endpoint. Each count stops at `limit`.
 
     For `inactive` endpoints, also count the waiting deliveries, because the server will hold them.
     """
@@ -222,7 +222,7 @@ def _reason_kept() -> sa.ColumnElement[int]:
 
 
 def _ended(values: dict[str, Any]) -> dict[str, Any]:
-    """Return `values` together with the values that remove the next attempt of a delivery that ends."""
+    """Return `values`, and the values that clear the next attempt of a delivery that ends."""
     return {
         "due_at": None,
         # Keep the trigger of a test delivery.

@@ -101,7 +101,7 @@ def _require_free_uid(connection: Connection, account_seq: int, uid: str) -> Non
 
 
 def get(connection: Connection, account_seq: int | None, endpoint_id: bytes, *, lock: bool = False) -> Endpoint | None:
-    """Return the endpoint with this ID, in one account or in any account, unless it was deleted."""
+    """Return the endpoint with this ID, unless it was deleted. If `account_seq` is None, search all accounts."""
     query = sa.select(*_COLUMNS).where(endpoints.c.id == endpoint_id, _LIVE)
     if account_seq is not None:
         query = query.where(endpoints.c.account_seq == account_seq)

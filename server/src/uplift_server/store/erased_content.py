@@ -1,8 +1,8 @@
 """Erase the content of events, and all copies of the content in other rows.
 
-An erased event keeps its ID, type and timestamps. The erasure also sets the expiry of the event to the past, so that no
-process sends, replays or streams the event, not even a process of an earlier release. The deliveries of the event get a
-new fence. The new fence invalidates attempts in flight, and bodies that a process read before the erasure.
+An erased event keeps its ID, type and timestamps. The erasure also sets the expiry of the event to a time in the past,
+so that no process sends, replays or streams the event, not even a process of an earlier release. The deliveries of the
+event get a new fence. The new fence invalidates attempts in flight, and bodies that a process read before the erasure.
 
 On SQLite, a smaller row would move other rows within its page, and leave their old bytes there. Therefore, padding
 keeps the size of erased rows, and SQLite overwrites the rows in place.

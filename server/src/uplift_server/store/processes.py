@@ -35,7 +35,7 @@ class Process:
     started_at: int
     seen_at: int
     delivers: bool
-    """Whether the process sends deliveries, so that it can own endpoints."""
+    """Whether the process sends deliveries, and can therefore own endpoints."""
     view: int
     """The hash of the workers that the process last saw (`core.operations.cluster.membership_hash`)."""
     in_flight: int

@@ -29,7 +29,7 @@ from uplift_server.store.schema import accounts, deliveries, endpoints, replays
 
 
 class MissingEvents(NamedTuple):
-    """The events of an account that have no delivery to the endpoint. The replay creates these deliveries.
+    """The events of an account that have no delivery to the endpoint. The replay creates the missing deliveries.
 
     A delivery that a replay created but did not attempt also counts as missing.
     """
@@ -276,7 +276,7 @@ def return_unattempted(connection: Connection, replay_seq: int) -> bool:
 
 
 def finish_cancelled(connection: Connection, replay_seq: int, *, now: int) -> Replay:
-    """Remove all deliveries that are not leased from a cancelled replay. Complete the replay if none is leased."""
+    """Remove all unleased deliveries from a cancelled replay. Complete the replay if no delivery is leased."""
     leased = return_unattempted(connection, replay_seq)
     connection.execute(
         sa.update(deliveries)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _MIGRATIONS: Final = "uplift_server.store:migrations"
 _SQLITE_URL: Final = "sqlite:///"
 HEAD: Final = max(path.name[:4] for path in Path(__file__).with_name("migrations").glob("versions/[0-9]*.py"))
-"""The newest revision, taken from the file names, because Alembic would load every migration."""
+"""The newest revision, read from the file names. Alembic would load every migration to find it."""
 _OF_STATEMENTS: Final = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT)
 """SQLite's result codes for invalid statements in a migration. A retry does not help."""
 REMEDY_NEWER: Final = "start the release that upgraded the database, or a later one"

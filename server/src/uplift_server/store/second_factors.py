@@ -32,7 +32,7 @@ def create(connection: Connection, factor: SecondFactor) -> None:
 
 
 def use_step(connection: Connection, person_id: bytes, step: int) -> None:
-    """Store the time step of a used code. From then on, only codes of later time steps are valid."""
+    """Store the time step of a used code. From then on, only codes for later time steps are valid."""
     own = second_factors.c.person_id == person_id
     connection.execute(sa.update(second_factors).where(own).values(last_step=step))
 

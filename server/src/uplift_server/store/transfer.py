@@ -1,8 +1,8 @@
 """Transfer of all data from a SQLite file to an empty PostgreSQL database.
 
 `transfer` copies the tables in batches, in the order of their keys. The target stores the progress in the transaction
-of each batch, so an interrupted transfer can continue. Servers do not start on the target while the progress table
-exists. After the comparison of both databases, `transfer` drops the progress table. The caller must hold the file lock.
+of each batch, so an interrupted transfer can continue. Servers cannot start with the target database while the progress
+table exists. After comparing both databases, `transfer` drops the progress table. The caller must hold the file lock.
 """
 
 import ast
