@@ -92,10 +92,10 @@ class Application:
     ) -> None:
         """`operator_key` overrides the configured key. `keep_key` saves a new operator key before its first use.
 
-        Without `dispatch`, the server stores events as due and does not send them. `log_writer` writes the log lines of
-        attempts, and the caller must close it. By default, the lines go to standard error. `new_database` allows an
-        empty SQLite database even if the key of an earlier database exists. Raises ConfigError for a `role` that needs
-        PostgreSQL.
+        Without `dispatch`, the server stores deliveries as due but does not send them. `log_writer` writes the log
+        lines of attempts, and the caller must close it. By default, the lines go to standard error. `new_database`
+        allows an empty SQLite database even if the key of an earlier database exists. Raises ConfigError for a `role`
+        that needs PostgreSQL.
         """
         if role is not ProcessRole.ALL and not config.on_postgresql:
             reason = f"is {role}, which needs a PostgreSQL database"
@@ -134,12 +134,12 @@ class Application:
         self._started_at: int
         self._callers_max: int
         self.address: tuple[str, int] = (config.host, config.port)
-        """The address of the listening socket. After the start, it contains the real port."""
+        """The address of the listening socket. After startup, it contains the actual port."""
         self.failed = False
         """Whether an unexpected error stopped the server. The log contains the error."""
         self._unknown_schema: UnknownSchema | None = None
         self.new_operator_key: str | None = None
-        """The operator key that the server created at this start, or None. The server shows the key only once."""
+        """The operator key that the server created during startup, or None. The server shows the key only once."""
 
     async def start(self) -> None:
         """Start all parts and listen for requests. Raises ConfigError, Unavailable, UnknownSchema or WrongSecretKey."""
@@ -381,7 +381,7 @@ class Application:
         if self._config.nats_url is None:
             self._clustered.jobs.set_possible(SingletonJob.EVENT_STREAM, is_possible=False)
             return None
-        # Import only with a stream, to save memory.
+        # Import only if a stream is configured, to save memory.
         from uplift_server.app.stream_parts import StreamParts  # noqa: PLC0415
 
         clustered, stop = self._clustered, self._stop_after_failure

@@ -42,7 +42,7 @@ class ClusteredFoundation:
         *,
         read_time: Callable[[Transaction], float] = processes.database_now,
     ) -> None:
-        """`clock` must read the time from `time`."""
+        """`clock` must use `time` as its source."""
         self._database = database
         self._bus = bus
         self._clock = clock

@@ -40,12 +40,12 @@ from uplift_server.store.contract import Database
 from uplift_server.store.encryption import Cipher
 
 HELD_SCAN_EVERY_SCANS: Final = 5
-"""Number of scans for due deliveries per scan for held deliveries."""
+"""A scan for held deliveries runs once for every HELD_SCAN_EVERY_SCANS scans for due deliveries."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineParts:
-    """All parts of one delivery engine, connected with each other."""
+    """All parts of one delivery engine, connected to each other."""
 
     engine: Engine
     cache: EndpointCache

@@ -40,8 +40,8 @@ class HttpServer(uvicorn.Server):
 def http_server(app: Any, connections_max: int) -> HttpServer:
     """Create a server for an ASGI application.
 
-    On the last eighth of `connections_max` connections, the server responds with 503. The server closes further
-    connections.
+    The server responds with 503 on the last eighth of `connections_max` connections. It closes all connections beyond
+    `connections_max`.
     """
     limits = {"connections_max": connections_max - connections_max // 8, "files_max": connections_max}
     return HttpServer(

@@ -20,13 +20,14 @@ FILES_WANTED: Final = 16_384
 COLLECT_AFTER_OBJECTS: Final = 20_000
 """Number of new objects after which Python starts a garbage collection.
 
-Events leave no reference cycles. With Python's default of 700, collections found nothing and took 2.5% of the time.
+Processing an event creates no reference cycles. With Python's default of 700, collections found nothing and took 2.5%
+of the time.
 """
 SWITCH_SECONDS: Final = 0.002
 """How long a thread keeps the interpreter while another thread waits, in seconds. Python's default is 5 ms.
 
-The writer needs the interpreter several times per commit. With 0.5 ms, the p99 latency of accepting an event during an
-attack fell by a fifth. However, an event took 4% more CPU time at full load.
+The writer needs the interpreter several times per commit. With 0.5 ms, the p99 latency of accepting an event under
+attack fell by a fifth, but each event took 4% more CPU time at full load.
 """
 
 _log = structlog.get_logger()
@@ -47,12 +48,12 @@ def make_directory(path: Path) -> None:
 
 
 def switch_threads_often() -> None:
-    """Set the time after which Python switches to a waiting thread to SWITCH_SECONDS."""
+    """Set the interpreter's thread switch interval to SWITCH_SECONDS."""
     sys.setswitchinterval(SWITCH_SECONDS)
 
 
 def raise_file_limit(needed: int) -> int:
-    """Raise the soft limit of file descriptors to the higher of FILES_WANTED and `needed`. Return the new limit.
+    """Raise the soft limit on file descriptors to the larger of FILES_WANTED and `needed`. Return the new limit.
 
     The soft limit never exceeds the hard limit.
     """
@@ -71,9 +72,9 @@ def raise_file_limit(needed: int) -> int:
 def permanent_objects() -> Iterator[None]:
     """Pause garbage collection within the block, then exclude all existing objects from garbage collection.
 
-    The start of a server creates few reference cycles, and each collection takes longer than the previous one. Measured
-    with 100,000 endpoints: collections took 2.4 s of a start of 7.7 s. A single collection at the end took 0.4 s of a
-    start of 3.4 s. Without endpoints, each later full collection takes 19 ms less.
+    Server startup creates few reference cycles, and each collection takes longer than the previous one. Measured with
+    100,000 endpoints: collections took 2.4 s of a 7.7 s startup. A single collection at the end took 0.4 s of a 3.4 s
+    startup. Without endpoints, each later full collection takes 19 ms less.
     """
     gc.collect()
     gc.disable()
@@ -86,7 +87,7 @@ def permanent_objects() -> Iterator[None]:
 
 
 def return_memory() -> None:
-    """Return unused memory to the operating system. In a measurement, the process then used 67 instead of 71 MiB."""
+    """Return unused memory to the operating system. In one measurement, this reduced memory use from 71 to 67 MiB."""
     # Only glibc has `malloc_trim`.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

@@ -66,7 +66,7 @@ class StreamParts:
         self._consuming: asyncio.Task[None] | None = None
 
     def consume(self, ingest: Ingest, traces: TraceSink | None) -> None:
-        """Create the consumer, which checks the events of the stream like events in requests, and stores them."""
+        """Create the consumer, which checks events in the stream as if they came in requests, and stores them."""
         self._consumer = StreamConsumer(
             self.stream,
             self._parts.cache,

@@ -1,4 +1,4 @@
-"""Texts that say how to fix failed API calls of `uplift-server`."""
+"""Messages that explain how to fix failed API calls of `uplift-server`."""
 
 import re
 from typing import Final

@@ -338,5 +338,5 @@ def show_attempt(
 
 
 def _filtered(items: Iterator[dict[str, Any]], filters: Mapping[str, Sequence[str] | None]) -> Iterator[dict[str, Any]]:
-    """Filter the deliveries of an event in this process, because the API cannot filter them."""
+    """Filter an event's deliveries on the client, because the API cannot filter them."""
     return (each for each in items if all(not values or each.get(name) in values for name, values in filters.items()))

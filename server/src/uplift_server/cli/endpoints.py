@@ -290,7 +290,7 @@ def _change(
 ) -> None:
     with reach(session.config()) as client:
         path, owner = place(client, endpoint, account)
-        # The API error for a rejected pause also names the field `held`. In this command, `held` is an option.
+        # If the API rejects a pause, its error names the field `held`. Commands have the option --held instead.
         with options(held="--held"):
             show_endpoint(session.output, client.post(f"{path}/{verb}", body, account=owner))
 

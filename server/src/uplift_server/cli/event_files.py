@@ -102,7 +102,7 @@ def _lines(file: BinaryIO, source: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _event(source: str, number: int, line: bytes) -> dict[str, Any]:
-    """Return the arguments of `Emitter.send` from one line. Raises CliError."""
+    """Parse one line into the arguments of `Emitter.send`. Raises CliError."""
     try:
         event = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -122,7 +122,10 @@ def _wrong(source: str, number: int, cause: str) -> CliError:
 
 
 class _Results:
-    """Counts the results of the lines, and shows a progress bar on a terminal. The emitter's thread calls `note`."""
+    """Counts accepted, duplicate and rejected events, and shows a progress bar on a terminal.
+
+    The emitter's thread calls `note`.
+    """
 
     def __init__(self, output: Output, size: int | None) -> None:
         self._output = output

@@ -188,7 +188,7 @@ def _is_permanent(failure: ApiFailure) -> bool:
 def _stop_on_signals(stop: Callable[[], None]) -> None:
     """On the first signal, stop after the current request. On the second signal, exit immediately.
 
-    Neither loses events.
+    No events are lost in either case.
     """
     signals = 0
 

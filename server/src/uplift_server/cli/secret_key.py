@@ -100,7 +100,7 @@ async def _rotate(config: Config, new_key_file: Path | None) -> "tuple[Reencrypt
         database.lock()
     try:
         rotation = begin(config, new_key_file)
-        # First upgrade the database, which may be of an earlier release.
+        # First upgrade the database, which may be from an earlier release.
         if config.on_postgresql:
             await upgrade(config.database_url)
         else:

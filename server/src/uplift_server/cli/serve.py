@@ -88,9 +88,9 @@ def serve(session: Session, role: Role = ProcessRole.ALL, new_database: NewDatab
 
 
 def _queue_streams() -> LogWriter:
-    """Write standard output and standard error from threads. Return the writer of the log.
+    """Write standard output and standard error from threads. Return the log writer.
 
-    Without threads, the process would wait for a program that stops reading these streams.
+    Without threads, the process would block if the program that reads these streams stopped reading.
     """
     streams = sys.stdout, sys.stderr
     writers = [LogWriter(raw_stream(each)) for each in streams]
@@ -120,7 +120,7 @@ async def _serve(
     # Processes on PostgreSQL do not share a directory, so they do not keep the operator key in a file.
     keep_key = (lambda _: None) if config.on_postgresql else lambda key: store_operator_key(config, key)
     application = Application(config, keep_key=keep_key, role=role, new_database=new_database, log_writer=log_writer)
-    # Install the signal handlers before the start, so that signals work during a long start.
+    # Install the signal handlers before startup, so that signals work during a long startup.
     stopper = Stopper(application, output, stop_limit)
     stopper.install()
     try:
@@ -142,7 +142,7 @@ async def _serve(
 
 
 def _announce(application: "Application", config: Config, output: Output) -> None:
-    """Print the URL of the ready server, and the operator key if this start created it."""
+    """Print the URL of the ready server, and the operator key if the server created it during startup."""
     url = listening_url(config, application.address)
     key = application.new_operator_key
     if output.as_json:
@@ -170,7 +170,7 @@ def listening_url(config: Config, address: tuple[str, int]) -> str:
 
 
 class StopLimit:
-    """Ends the process if a stop takes too long, for example because a thread waits for a hung disk."""
+    """Ends the process if the shutdown takes too long, for example because a thread is waiting for a hung disk."""
 
     def __init__(self, log_writer: LogWriter) -> None:
         self._log_writer = log_writer
@@ -222,7 +222,7 @@ class Stopper:
 
     def _signalled(self) -> None:
         if self._is_stopping:
-            # Accepted events are on disk, so the process can exit now. An exception would wait for tasks first.
+            # Accepted events are on disk, so the process can exit now. An exception would first wait for running tasks.
             os._exit(SECOND_SIGNAL)
         self._is_stopping = True
         self._stop_limit.start(STOP_SECONDS_MAX + self._application.rescue_seconds_max)

@@ -82,7 +82,7 @@ def _permanent_failure(error: Unavailable) -> CliError | None:
 
 
 def _is_of_the_file(cause: object) -> bool:
-    # If PostgreSQL is stopped, the error of its missing socket has the same `errno`, but no file name.
+    # If PostgreSQL is stopped, the error for its missing socket has the same `errno`, but no file name.
     return isinstance(cause, OSError) and cause.errno in _NO_ACCESS and cause.filename is not None
 
 

@@ -1,4 +1,4 @@
-"""The commands `uplift-server config` and `uplift-server migrate`: show the settings, and set up the database."""
+"""The commands `uplift-server config` (shows the settings) and `uplift-server migrate` (sets up the database)."""
 
 import asyncio
 import time

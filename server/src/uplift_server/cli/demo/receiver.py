@@ -23,16 +23,16 @@ BODY_BYTES_MAX: Final = 1024 * 1024
 UPLIFT_SIGNATURE: Final = "x-uplift-signature-256"
 
 FIRST_FAILURES: Final = 8
-"""Number of events at the start whose first attempt fails. The number is too small to open the circuit breaker."""
+"""Number of initial events whose first attempt fails. The number is too small to open the circuit breaker."""
 SECOND_FAILURES: Final = 2
-"""Number of events at the start whose first and second attempts fail."""
+"""Number of initial events whose first and second attempts fail."""
 RELAPSE_EVERY: Final = 60
-"""After the first FIRST_FAILURES events, one of every RELAPSE_EVERY first attempts fails."""
+"""After the first FIRST_FAILURES events, one in every RELAPSE_EVERY first attempts fails."""
 
 DOWN_SECONDS: Final = 600.0
 """Duration of each outage of the down receiver, in seconds.
 
-This time is enough to look at the dashboard.
+This is long enough to look at the dashboard.
 """
 UP_SECONDS: Final = 300.0
 """Duration of each healthy period of the down receiver, in seconds."""
@@ -55,7 +55,7 @@ class Arrival:
 
     receiver: str
     at: float
-    """Time at which the request was complete, in seconds of `time.perf_counter`."""
+    """When the request was complete, as a value of `time.perf_counter()`."""
     event: str
     type: str
     attempt: int

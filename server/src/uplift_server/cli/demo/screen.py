@@ -1,4 +1,4 @@
-"""Prints the attempts and the progress of the demo, as text with a progress bar on a terminal, or as lines."""
+"""Prints the attempts and the progress of the demo, with a progress bar on a terminal."""
 
 from types import TracebackType
 from typing import Final, Self
