@@ -1,8 +1,8 @@
 """Rotation of the key that encrypts endpoint secrets.
 
 The new key is stored on disk before it encrypts any value. After all values are encrypted with the new key, the new key
-replaces the old key. After an interruption, both keys exist, each value decrypts with one of them, and another rotation
-finishes the work. The caller holds the database's lock.
+replaces the old key. After an interruption, both keys exist, each value is encrypted with one of them, and another
+rotation finishes the work. The caller must hold the lock on the database.
 """
 
 import os

@@ -30,7 +30,7 @@ POSTGRESQL_PARAMETERS: Final = (
     "pooler",
 )  # fmt: skip
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
-_SESSIONS: Final = ("any", "primary", "read-write")  # With other values, a connection can be to a read-only server.
+_SESSIONS: Final = ("any", "primary", "read-write")  # Other values allow connections to read-only servers.
 _SSLMODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _CODES: Final = "percent-encode characters such as @, / and # in user and password (%40, %2F, %23)"
 
@@ -52,7 +52,7 @@ class InvalidValue(ValueError):
 def frame_ancestors(text: str) -> str:
     """Parse origins in the syntax of Content-Security-Policy, separated by spaces.
 
-    `*.` matches all names below a host.
+    `*.` matches every subdomain of a host.
     """
     origins = text.split()
     if not origins or not all(_ORIGIN.fullmatch(each) for each in origins):
@@ -64,7 +64,7 @@ def frame_ancestors(text: str) -> str:
 
 
 def duration(low: str, high: str) -> Callable[[str], int]:
-    """Return a parser of durations from `low` to `high`. The parser returns milliseconds."""
+    """Return a parser for durations from `low` to `high`. The parser returns milliseconds."""
     low_ms, high_ms = parse_duration(low), parse_duration(high)
 
     def parse(text: str) -> int:
@@ -80,7 +80,7 @@ def duration(low: str, high: str) -> Callable[[str], int]:
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:
-    """Return a parser of whole numbers from `low` to `high`."""
+    """Return a parser for whole numbers from `low` to `high`."""
 
     def parse(text: str) -> int:
         if not (text.isascii() and text.isdigit() and len(text) <= 9 and low <= int(text) <= high):
@@ -338,7 +338,7 @@ def host(text: str) -> str:
 
 
 def url(*schemes: str, userinfo: bool = False, path: bool = False) -> Callable[[str], str]:
-    """Return a parser of URLs without query and fragment. The parser removes slashes at the end of a URL."""
+    """Return a parser for URLs without a query or fragment. The parser removes slashes at the end of a URL."""
     allowed = " or ".join(f"{scheme}://" for scheme in schemes)
 
     def parse(text: str) -> str:
@@ -368,7 +368,7 @@ def issuer(text: str) -> str:
 
 
 def text(given: str) -> str:
-    """Check that a string has no white space at its start and end."""
+    """Check that a string does not start or end with white space."""
     if given != given.strip():
         raise InvalidValue("begins or ends with white space", "remove the white space")
     return given
@@ -458,7 +458,7 @@ def nats_urls(text: str) -> str:
 def stream_replicas(text: str) -> int:
     """Parse the number of NATS servers that store each event.
 
-    The number must be odd, because an additional server would not tolerate an additional failure.
+    The number must be odd: an even number tolerates no more failures than the next lower odd number.
     """
     if text not in ("1", "3", "5"):
         raise InvalidValue("is not 1, 3 or 5", "use 3, or 1 for a single NATS server")

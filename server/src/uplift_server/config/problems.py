@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ConfigProblem:
-    """A problem with a setting, and how to fix the problem. The texts contain no secret."""
+    """A problem with a setting, and how to fix the problem. The texts contain no secrets."""
 
     name: str
     reason: str

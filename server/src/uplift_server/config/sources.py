@@ -2,7 +2,7 @@
 
 For a secret, the environment can name a file instead: `UPLIFT_OPERATOR_KEY_FILE=/run/secrets/operator-key`.
 
-An unknown name or an invalid value prevents the start. The error lists all problems.
+The server does not start with an unknown name or an invalid value. The error lists all problems.
 """
 
 import difflib
@@ -212,7 +212,7 @@ def _from_file(path: Path, problems: list[ConfigProblem]) -> dict[str, tuple[str
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        # TOML and UTF-8 errors are ValueErrors. Neither message contains a value of the file.
+        # TOML and UTF-8 errors are ValueErrors. Neither message contains a value from the file.
         reason = error.strerror if isinstance(error, OSError) else str(error)
         problems.append(ConfigProblem(str(path), f"cannot be read: {reason}", "correct the file, or use another file"))
         return {}
@@ -268,7 +268,7 @@ def _text(value: object) -> str | None:
 
 
 def _unknown(shown: str, wanted: str, known: Iterable[str]) -> ConfigProblem:
-    """Return the problem with an unknown name.
+    """Return the problem for an unknown name.
 
     The fix suggests the most similar name. The comparison ignores the prefix of the names.
     """

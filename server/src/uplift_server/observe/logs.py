@@ -25,7 +25,7 @@ MASK: Final = "[masked]"
 
 
 REPEAT_SECONDS: Final = 60
-"""The interval at which the log repeats a warning of a library, in seconds.
+"""The interval at which the log repeats a warning from a library, in seconds.
 
 The repeated warning contains the number of suppressed repeats. The limit exists because clients can cause many
 warnings.
@@ -36,7 +36,7 @@ LogFormat = Literal["console", "json", "none"]
 
 
 def configure_logs(log_format: LogFormat, stream: TextIO | None = None) -> None:
-    """Send the log lines of this process and the warnings of libraries to `stream` (default: standard error)."""
+    """Send the log lines of this process and warnings from libraries to `stream` (default: standard error)."""
     target = _TolerantStream(sys.stderr if stream is None else stream)
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
@@ -54,7 +54,7 @@ def configure_logs(log_format: LogFormat, stream: TextIO | None = None) -> None:
                 colors=supports_color(target),
                 event_key="message",
                 timestamp_key="at",
-                # The default formatter shows local variables, such as secrets and bodies.
+                # The default formatter shows local variables, which can contain secrets and bodies.
                 exception_formatter=structlog.dev.plain_traceback,
             )
         ]
@@ -94,7 +94,7 @@ class _TolerantStream(io.TextIOBase):
 
 
 def _once_a_minute() -> Callable[[logging.LogRecord], bool]:
-    """Return a filter that passes the same warning at most once in REPEAT_SECONDS.
+    """Return a filter that passes the same warning at most once every REPEAT_SECONDS seconds.
 
     The filter adds the number of suppressed repeats to the warning.
     """
@@ -119,7 +119,7 @@ def _once_a_minute() -> Callable[[logging.LogRecord], bool]:
 
 
 def supports_color(stream: TextIO | io.TextIOBase) -> bool:
-    """Return whether to write colors to a stream: it is a terminal with colors, and NO_COLOR is not set."""
+    """Return whether to write colors to a stream: it is a terminal that supports colors, and NO_COLOR is not set."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 

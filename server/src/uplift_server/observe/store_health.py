@@ -10,7 +10,7 @@ import structlog
 WRITE_STALLED_S: Final = 3.0
 """The duration above which a running transaction counts as stalled, in seconds.
 
-A SQLite connection waits 2 s for a lock of another program.
+A SQLite connection waits 2 s for a lock that another program holds.
 """
 WRITE_FAILED_S: Final = 5.0
 """The minimum time between a failed write and the successful write that ends the failure, in seconds.
@@ -35,7 +35,7 @@ class Trouble:
     cause: str
     """The cause as a clause.
 
-    It contains no text from the database driver, because callers without a key can read the cause.
+    It contains no text from the database driver, because API callers without a key can read it.
     """
     how_to_fix: str
     is_unreachable: bool = False
@@ -56,7 +56,7 @@ class StoreHealth:
         self.writer_ended = False
         """Whether the writer thread has ended and has not been restarted."""
         self._write: tuple[float, Trouble] | None = None
-        """The time and the cause of the latest failed write. None after a later write has succeeded."""
+        """The time and cause of the latest failed write. None once a write succeeds WRITE_FAILED_S or more later."""
         self._reads: dict[str, tuple[float, Trouble]] = {}
         self._logged: dict[str, float] = {}
         self._unrecovered: set[str] = set()
