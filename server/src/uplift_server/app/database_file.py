@@ -1,4 +1,4 @@
-"""Detects that the SQLite file of a running server is lost, and saves its content."""
+"""Detects the loss of a running server's SQLite file, and saves the content of the file."""
 
 import asyncio
 import contextlib

@@ -21,8 +21,8 @@ operating system retries the connection after 1 s and 3 s.
 ACCEPTS_PER_TURN: Final = 10
 """The number of listening sockets.
 
-In each turn of the event loop, uvloop accepts one connection per listening socket. With a single socket, clients of a
-busy server would wait seconds for their connections.
+In each iteration of the event loop, uvloop accepts one connection per listening socket. With a single socket, clients
+of a busy server would wait seconds for their connections.
 """
 KEEP_ALIVE_SECONDS: Final = 65
 REQUESTS_FINISH_SECONDS: Final = 2

@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS: Final = 2.0
 _READY: Final = b"ready\n"
-"""The first line of the response of `/readyz` if the server is ready.
+"""The first line of the `/readyz` response if the server is ready.
 
 With an event stream, the second line can name a problem with the database.
 """
 _NOT_READY: Final = (503, "unavailable")
-"""Status code and problem code of the response of `/readyz` if the server is not ready."""
+"""Status code and problem code of the `/readyz` response if the server is not ready."""
 _WORKER_STATUS_CODES: Final = (421, 404)
 """Status codes with which a worker responds to API requests. Workers of an earlier release respond with 404."""
 START_SECONDS: Final = 30.0

@@ -1,4 +1,7 @@
-"""Commands for endpoint secrets. A secret is never an argument, because other users of a machine can see arguments."""
+"""Commands for endpoint secrets.
+
+No command takes a secret as an argument, because other users of a machine can see arguments.
+"""
 
 from typing import Final
 

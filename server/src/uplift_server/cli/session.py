@@ -47,7 +47,7 @@ class Session(kit.Session):
         if isinstance(error, Unavailable):
             remedy = remedy or "try again in a moment; for details, run `uplift-server doctor`"
             return [_permanent_failure(error) or CliError(cause, remedy, ExitCode.TRY_LATER)]
-        # Import only for an error, because the store is slow to load.
+        # Import only after an error, because the store is slow to load.
         from uplift_server.store.encryption import WrongSecretKey  # noqa: PLC0415
         from uplift_server.store.schema_version import UnknownSchema  # noqa: PLC0415
         from uplift_server.store.sqlite.file_watch import DatabaseLost  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Parsers of the dashboard's brand settings. The parsers raise InvalidValue."""
+"""Parsers for the dashboard's brand settings. The parsers raise InvalidValue."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Parsers of setting values. The parsers raise InvalidValue.
+"""Parsers for setting values. The parsers raise InvalidValue.
 
 Each parser is as strict as possible without network access. `doctor` checks the values over the network.
 """

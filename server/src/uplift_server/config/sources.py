@@ -205,7 +205,7 @@ def _oidc_contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
 
 
 def _from_file(path: Path, problems: list[ConfigProblem]) -> dict[str, tuple[str, str]]:
-    """Return the names and values of the settings in a file, as the environment would contain them.
+    """Return the settings in a file: for each name, the path of the file and the value as text.
 
     Add problems to `problems`.
     """

@@ -77,7 +77,7 @@ class Snapshot:
     endpoints: Mapping[str, int]
     """The number of endpoints in each state. For enabled endpoints, each health status has its own count."""
     processes: Mapping[str, int]
-    """The number of active processes on the database for each role."""
+    """The number of active processes that use the database, for each role."""
     failing: Mapping[str, int]
     """The number of failing endpoints for each outcome of the last attempt."""
     pending_failing: int | None

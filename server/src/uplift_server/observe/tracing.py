@@ -126,7 +126,7 @@ class OtlpTracer:
 
 
 class _ChosenIds(RandomIdGenerator):
-    """An ID generator that returns the IDs from the latest call of `choose`."""
+    """An ID generator that returns the IDs from the latest call to `choose`."""
 
     def __init__(self) -> None:
         self._trace_id = 0

@@ -69,7 +69,7 @@ class Tally:
         return sum(self.sent - count for count in self._delivered.values())
 
     def handed_over(self, event: str, at: float) -> None:
-        """Record that the demo sent an event. `at` is in seconds of `time.perf_counter`."""
+        """Record that the demo sent an event. `at` is a value of `time.perf_counter()`."""
         self.sent += 1
         self._in_flight[event] = at
 

@@ -24,12 +24,12 @@ R = TypeVar("R")
 
 CONNECT_SECONDS_MAX: Final = 5.0
 OPERATION_SECONDS_MAX: Final = 9.0
-"""The time limit of an operation on a connection, in seconds.
+"""The time limit for an operation on a connection, in seconds.
 
 When an operation exceeds this limit, the server closes the connection, because the connection may be dead.
 """
 STATEMENT_SECONDS_MAX: Final = 10.0
-"""The driver's timeout of a statement, for connections without a pool, in seconds."""
+"""The driver's timeout for a statement, for connections without a pool, in seconds."""
 STATEMENT_MS_MAX: Final = 8000
 IDLE_IN_TRANSACTION_MS_MAX: Final = 3000
 """The time after which PostgreSQL ends an idle transaction and releases its locks, in ms.
@@ -56,7 +56,7 @@ _SETTINGS: Final = {
     # JIT compilation takes longer than any statement of this server.
     "jit": "off",
     # Override the defaults of the database. A confirmed write must be on disk.
-    # A statement after a lock must see the commits of the earlier lock holder.
+    # After a lock is taken, the next statement must see the commits of the previous lock holder.
     "synchronous_commit": "on",
     "default_transaction_isolation": "read committed",
 }
@@ -72,7 +72,7 @@ _BY_INDEX: Final = {
 # Hot statements find every row by its key, so one plan fits all parameters.
 HOT_SETTINGS: Final = {"plan_cache_mode": "force_generic_plan", "enable_bitmapscan": "off"}
 NO_ANSWER: Final = "the database does not respond"
-# The driver's errors, raised directly or through SQLAlchemy. Its encoding errors are bugs in this server.
+# The driver's errors, raised directly or through SQLAlchemy. If the driver cannot encode a value, the server has a bug.
 DRIVER_ERRORS: Final = (
     sa.exc.DBAPIError,
     asyncpg.PostgresError,
@@ -354,7 +354,7 @@ def _with_storable_texts(
 
 
 def storable_texts(column: Sequence[str | None]) -> Sequence[str | None]:
-    """Replace the characters of a column that PostgreSQL cannot store."""
+    """In the texts of a column, replace the characters that PostgreSQL cannot store."""
     if not _UNSTORABLE.search("".join(filter(None, column))):
         return column
     return [text and _UNSTORABLE.sub(REPLACEMENT, text) for text in column]

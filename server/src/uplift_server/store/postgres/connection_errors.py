@@ -11,7 +11,7 @@ from uplift_server.store.errors import Misaddressed, Unavailable
 UNDECLARED_POOLER: Final = (
     "the database is behind a pooler in transaction mode; add pooler=transaction to UPLIFT_DATABASE_URL"
 )
-# The errors of a pooler about prepared statements, and of PgBouncer about settings at the start of a connection.
+# The errors that indicate a pooler: about prepared statements, or (PgBouncer) about settings of a new connection.
 _STRANGE_STATEMENT: Final = ("26000", "42P05")
 _STRANGE_SETTING: Final = "unsupported startup parameter"
 # Each row has a SQLSTATE, a part of PostgreSQL's message in English, and a fix. The first match applies.

@@ -183,10 +183,8 @@ class PostgresDatabase:
     def release_replay(
         self, replay_seq: int, choice: ReplaySelection, ahead: ReplayBatch, lease: ReplayLease
     ) -> Awaitable[ReplayRelease]:
-        """Lease deliveries of a replay.
-
-        Wait for the latest settlement first, because it can free capacity of the replay.
-        """
+        """Lease deliveries of a replay. First, wait for the latest settlement, which can free capacity for the
+        replay."""
         release = self._measured(_as_statement(lambda pair: release_replay(pair.raw, replay_seq, choice, ahead, lease)))
         settling = self._settling
 

@@ -179,7 +179,7 @@ class Page(NamedTuple):
 
 
 class OutboxStatus(NamedTuple):
-    """The numbers of rows by state, each up to OUTBOX_COUNTED_MAX, and the age of the oldest waiting row."""
+    """The number of rows in each state, up to OUTBOX_COUNTED_MAX each, and the age of the oldest waiting row."""
 
     waiting: int
     blocked: int
@@ -252,7 +252,7 @@ class EmitterOutbox:
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[Turn | None]:
-        """Open the transaction of the reader. Yield None if another reader has a transaction. Raises Unavailable."""
+        """Open the reader's transaction. Yield None if another reader's transaction is open. Raises Unavailable."""
         async with self._connection() as pair, pair.transaction():
             is_free = await pair.raw.fetchval("SELECT pg_try_advisory_xact_lock($1, $2)", *_READER_LOCK)
             yield Turn(pair.raw) if is_free else None

@@ -38,7 +38,7 @@ NEXT_HOST_AFTER_SECONDS: Final = 0.3
 """The delay between the starts of two connection attempts, in seconds. The caller limits the total time."""
 
 HostOptions = Mapping[str, Any]
-"""The options of a host that the driver needs in addition to the URL. Empty if the URL names only one host."""
+"""The options that the driver needs for one host, in addition to the URL. Empty if the URL names only one host."""
 
 
 class Hosts:

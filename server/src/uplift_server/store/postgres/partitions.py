@@ -209,7 +209,7 @@ class PostgresPartitions:
         count = await self._write(lambda pair: _drop(pair.raw, partition, rest, needed, aside))
         if count is None:
             return 0
-        # The duration is an upper bound of the delay that the drop caused for other statements.
+        # The duration is an upper bound on the delay that the drop caused for other statements.
         _log.info("partition dropped", events=count, duration_ms=round(1000 * (time.monotonic() - began), 1))
         return count
 

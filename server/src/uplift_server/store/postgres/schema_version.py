@@ -21,7 +21,7 @@ from uplift_server.store.schema_version import HEAD, UnknownSchema
 VERSION_MIN: Final = 15
 TABLE_LOCK_MS_MAX: Final = 3000
 DEADLOCK_RETRIES_MAX: Final = 5
-"""How often an upgrade is repeated after a deadlock with a running server."""
+"""Maximum number of times that an upgrade is repeated after a deadlock with a running server."""
 _TABLES: Final = sa.text("SELECT tablename FROM pg_catalog.pg_tables WHERE schemaname = current_schema()")
 
 

@@ -46,7 +46,7 @@ CPU_SAMPLE_SECONDS: Final = 0.1
 
 
 class _CommitThrottle:
-    """Limits the rate of commits while the process uses much CPU time (`core.scheduling.commit_interval`)."""
+    """Limits the rate of commits while the process uses a lot of CPU time (`core.scheduling.commit_interval`)."""
 
     def __init__(self) -> None:
         self._sampled_at = self._began_at = time.monotonic()
@@ -223,7 +223,7 @@ class Writer:
                 self._loop.call_soon_threadsafe(self._recover, error)
 
     def _recover(self, error: BaseException) -> None:
-        """Fail all unfinished jobs after the thread failed, because jobs may be lost. Start a new thread later."""
+        """Fail all unfinished jobs, because the failed thread may have lost some of them. Start a new thread later."""
         _log.critical("database writer failed", waiting_writes=len(self._unresolved), exc_info=error)
         self._health.writer_ended, self._health.writing_since = True, None
         writing, self._writing = self._writing, None
