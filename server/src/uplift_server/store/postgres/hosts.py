@@ -108,7 +108,7 @@ async def _cancel_all(attempts: Collection[asyncio.Task[asyncpg.Connection]]) ->
         task.cancel()
         task.add_done_callback(_terminate)
     if attempts:
-        # Use `wait`: if this task awaited an attempt directly, its cancellation would look like the end of the attempt.
+        # Use `wait`: after `await` on an attempt, this task could not tell its own cancellation from the attempt's.
         await asyncio.wait(attempts)
 
 

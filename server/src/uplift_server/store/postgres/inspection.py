@@ -28,7 +28,7 @@ _SETTINGS: Final = (
     " current_setting('fsync')::bool AS fsync, current_setting('full_page_writes')::bool AS full_page_writes,"
     " current_setting('max_connections')::int AS connections_max,"
     " current_setting('superuser_reserved_connections')::int AS connections_reserved,"
-    # Without privileges, connections of other users show few columns.
+    # Without privileges, few columns of other users' connections are visible.
     # PostgreSQL's own processes have no database or user.
     " (SELECT count(usesysid) FROM pg_stat_activity WHERE datid IS NOT NULL)::int AS connections_used,"
     " coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_make_tables,"

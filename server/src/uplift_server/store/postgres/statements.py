@@ -103,7 +103,7 @@ FROM unnest(
 JOIN idempotency_keys k ON k.account_seq = wanted.account_seq AND k.key = wanted.key
 JOIN events e ON e.seq = k.event_seq
 """
-# The query can return an event twice. DISTINCT would need a sort, for which the planner reads all chosen IDs.
+# The query can return an event twice. DISTINCT would need a sort, and the plan would then read all chosen IDs.
 _EVENTS_BY_ID: Final = """\
 SELECT wanted.account_seq, e.seq, e.id, e.created_at, e.type_seq, e.expires_at, e.ordering_key, e.body
 FROM unnest(
@@ -141,7 +141,8 @@ WHERE c.account_seq = wanted.account_seq AND c.id = wanted.id
 # ---- lease
 
 # - SKIP LOCKED skips deliveries that another process is leasing.
-# - Rows are locked without their events. A join could lock other rows for each event, and exceed the limit.
+# - Rows are locked without their events. With a join, PostgreSQL could search for rows to lock once for each event,
+#   find different rows each time, and exceed the limit.
 # - Body sizes are checked before bodies are read.
 LEASE_DUE: Final = f"""\
 WITH locked AS MATERIALIZED (
