@@ -36,7 +36,7 @@ class AccountDraft:
     uid: str | Unset | None = UNSET
     metadata: Mapping[str, str | None] | Unset | None = field(default=UNSET, repr=False)
     merges: bool = False
-    """Whether `metadata` contains only changes to the stored metadata. The value None then removes a key."""
+    """Whether `metadata` contains only the keys to change. If so, a value of None removes the key."""
 
     def problems(self) -> list[Problem | None]:
         """Return the problems with the values of the fields."""
@@ -114,9 +114,9 @@ class Accounts:
     async def version(self, caller: Caller) -> Hashable:
         """Return a version that changes when the content of the account's dashboard pages changes. Raises Unavailable.
 
-        The dashboard reads the version every second, so the queries must be cheap. The queries cover events, changes by
-        people, test attempts, statistics, replays and listen sessions. All other attempts change the cached health of
-        their endpoints, which the version contains.
+        The dashboard reads the version every second, so the queries must be cheap. They cover events, audit log
+        entries, test attempts, statistics, replays and listen sessions. Any other attempt changes the cached health of
+        its endpoint, which is part of the version.
         """
         caller.require(Scope.EVENTS_READ)
         account_seq = caller.require_account()

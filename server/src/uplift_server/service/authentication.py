@@ -69,8 +69,8 @@ class Authenticator:
     def caller(self, authorization: bytes | None, account: str | None, address: str | None = None) -> Caller:
         """Return the caller, with its own account or with the account in the header `Uplift-Account`.
 
-        Operators and service keys can name every account. Raises Unauthorized, or NotFound if the account does not
-        exist or does not belong to the caller.
+        Operators and service keys can name any account. Raises Unauthorized, or NotFound if the account does not exist
+        or does not belong to the caller.
         """
         principal = self.principal(authorization)
         if account is None:

@@ -54,13 +54,13 @@ UNKNOWN: Final = EndpointBacklog(None, None, None)
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The state of the database across all accounts, as one reading found it."""
+    """The state of the database across all accounts at the time of one reading."""
 
     stored: DatabaseReading
     open: Mapping[int, OpenCounts] | None
     """The counts of open deliveries by endpoint number. After an upgrade, None until the server has counted them."""
     due: Mapping[int, int]
-    """The earliest due time of the due deliveries by endpoint number (Unix ms)."""
+    """The earliest due time of each endpoint's due deliveries (Unix ms), by endpoint number."""
     next_at: int
     """When the next reading may start (Unix ms)."""
 
@@ -104,7 +104,7 @@ class Backlogs:
 
     @property
     def is_responding(self) -> bool:
-        """Whether the last reading succeeded, and the current reading has not stalled."""
+        """Whether the last reading succeeded and the current reading, if any, has not stalled."""
         return self._last_succeeded and (self._done is None or self._context.now() - self._began_at < STALLED_MS)
 
     async def latest(self, wait_seconds: float = WAIT_SECONDS) -> Reading | None:
@@ -127,7 +127,7 @@ class Backlogs:
     async def for_page(self) -> Reading | None:
         """Return the last reading. If it is older than RECENT_MS, wait for a new reading.
 
-        Return None if there is still no reading of the last STALE_MS.
+        Return None if there is still no reading from the last STALE_MS.
         """
         last = self._last
         is_recent = last is not None and self._context.now() - last.stored.read_at <= RECENT_MS
@@ -197,9 +197,9 @@ class Backlogs:
             after = found[-1].endpoint_seq
 
     def _own_oldest_due(self, due: Mapping[int, int]) -> dict[str, int | None]:
-        """Return the earliest due time for each cause of delay.
+        """Return, for each cause of delay, the earliest due time of the delayed deliveries.
 
-        Each process includes the enabled endpoints that it owns, or all enabled endpoints if no process sends
+        The result covers the enabled endpoints that this process owns, or all enabled endpoints if no process sends
         deliveries.
         """
         status, known = self._context.engine.status, self._context.cache.endpoints

@@ -38,7 +38,7 @@ class EndpointShare(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BulkPreview:
-    """The matching deliveries by endpoint. `complete` is False if the count did not finish in time."""
+    """The number of matching deliveries by endpoint. `complete` is False if the count did not finish in time."""
 
     oldest_at: int | None
     newest_at: int | None
@@ -183,7 +183,7 @@ class BulkResends:
         )
 
     async def _count(self, caller: Caller, query: DeliveryQuery, problems: Sequence[Problem]) -> _Counted:
-        """Count the matching deliveries, but stop after COUNT_WAIT_MS. Each read covers one window of events."""
+        """Count the matching deliveries, one range of events at a time, but stop after COUNT_WAIT_MS."""
         account_seq = caller.require_account()
         found = [*problems]
         if query.status:

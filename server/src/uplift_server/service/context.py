@@ -36,7 +36,7 @@ _CURSOR_INVALID: Final = (
 
 
 _BACKWARD: Final = CURSOR_VALUE_MAX + 1
-"""The last number in a cursor that leads to a previous page. No key contains this number."""
+"""The number at the end of a cursor that marks it as a cursor to a previous page. No key contains this number."""
 
 
 class StreamStatus(Protocol):
@@ -105,9 +105,10 @@ class ServiceContext:
         name: str = "cursor",
         message: str = _CURSOR_INVALID,
     ) -> tuple[int, ...] | None:
-        """Return the `count` numbers in the cursor of a request, or None if the request has no cursor.
+        """Return the numbers in the cursor of a request, or None if the request has no cursor.
 
-        Raises Invalid if there are `problems` or if the cursor is invalid. `name` is the request field of the cursor.
+        A valid cursor has `count` numbers. `name` is the name of the request field that contains the cursor. Raises
+        Invalid if there are `problems` or if the cursor is invalid.
         """
         found = None if listing.cursor is None else self.cursors.decode(listing.cursor, count)
         # Reject larger numbers, which would overflow in queries.
@@ -120,7 +121,7 @@ class ServiceContext:
         return found
 
     def page_request(self, listing: Listing, count: int, problems: Sequence[Problem] = ()) -> PageRequest:
-        """Return the requested page of a list. The key of each row has `count` numbers.
+        """Return the store's request for a page of a list. The key of each row has `count` numbers.
 
         Raises the errors of `decode_cursor`.
         """
@@ -185,7 +186,7 @@ class ServiceContext:
             raise as_conflict(error) from error
 
     async def run_shielded(self, change: Coroutine[Any, Any, T]) -> T:
-        """Run a change to its end, even if the caller is cancelled.
+        """Run a change to completion, even if the caller is cancelled.
 
         A change must update the cache after its commit. Otherwise, the cache would still accept a key that was revoked
         in the database.
@@ -200,7 +201,7 @@ class ServiceContext:
             raise
 
     def run_in_background(self, change: Coroutine[Any, Any, Any]) -> None:
-        """Start a change without waiting for its end. If the change fails, log the failure."""
+        """Start a change without waiting for it to finish. If the change fails, log the failure."""
         task = asyncio.ensure_future(change)
         self._changes.add(task)
         task.add_done_callback(self._log_failure)

@@ -284,8 +284,8 @@ class Credentials:
     ) -> Person:
         """Return the person with this email and password.
 
-        `visitor` is set if the person is already signed in. Raises Unauthorized with the message `wrong`, RateLimited
-        or Busy.
+        `visitor` is set if the person is already signed in. Raises RateLimited, Busy, or Unauthorized with the message
+        `wrong`.
         """
         now = self._context.now()
         if visitor is None:
@@ -387,7 +387,7 @@ def new_session(
     key_digest: bytes | None = None,
     is_read_only: bool = False,
 ) -> Session:
-    """Return a new session for a person, or for an operator's key. The session begins now."""
+    """Return a new session for a person, or for an operator's key. The session begins at `now` (Unix ms)."""
     digest, ends_at = digest_of(cookie.encode()), now + ttl_ms
     return Session(digest, person_seq, account_seq, key_digest, now, now, now, ends_at, is_read_only)
 

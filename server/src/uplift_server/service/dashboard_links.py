@@ -17,7 +17,7 @@ class DashboardLinks:
     """Builds the links into the dashboard, and verifies their tokens."""
 
     key: bytes = field(repr=False)
-    """The key of the tokens: 32 bytes, derived from the secret key of the server."""
+    """The key that signs the tokens: 32 bytes, derived from the secret key of the server."""
     public_url: str
     """The URL of the dashboard, without a trailing slash."""
     sends_email: bool

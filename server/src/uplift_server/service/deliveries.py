@@ -23,7 +23,7 @@ from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Attempt, Delivery, DeliveryFilter, EndpointState, Page
 
 SEARCH_MS: Final = 60
-"""The maximum duration of a search that finds few deliveries. Each read covers one window of events."""
+"""The maximum duration of a search that finds few deliveries. The search reads one range of events at a time."""
 _KIND = "delivery"
 
 
@@ -32,7 +32,7 @@ class DeliverySearch(NamedTuple):
 
     page: Page[ShownDelivery]
     searched_to: int | None
-    """The timestamp of the oldest scanned event (Unix ms). None if the page is full or the last page."""
+    """The timestamp of the oldest scanned event (Unix ms). None if the page is full or is the last page."""
 
 
 class Deliveries:
@@ -93,7 +93,7 @@ class Deliveries:
     async def get(self, caller: Caller, delivery: str) -> ShownDelivery:
         """Return a delivery.
 
-        Raises NotFound, or AccountRequired if events of several accounts have the event ID in the delivery ID.
+        Raises NotFound, or AccountRequired if several accounts have an event with the ID that the delivery ID contains.
         """
         caller.require(Scope.DELIVERIES_READ)
         return await self._shown(caller, delivery)
@@ -113,7 +113,7 @@ class Deliveries:
     async def list_attempts(
         self, caller: Caller, query: DeliveryQuery, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[ListedAttempt]:
-        """Return a page of attempts that have this `outcome` and `status_code`, in the order of their events."""
+        """Return a page of attempts in the order of their events. `outcome` and `status_code` filter the attempts."""
         caller.require(Scope.DELIVERIES_READ)
         found = [*problems]
         wanted = await delivery_filter(self._context, caller, query, found, id_field="delivery")
@@ -123,7 +123,7 @@ class Deliveries:
     async def get_attempt(self, caller: Caller, attempt: str) -> ListedAttempt:
         """Return an attempt.
 
-        Raises NotFound, or AccountRequired if events of several accounts have the event ID in the attempt ID.
+        Raises NotFound, or AccountRequired if several accounts have an event with the ID that the attempt ID contains.
         """
         caller.require(Scope.DELIVERIES_READ)
         parts = ids.parse_attempt_id(attempt)
@@ -162,10 +162,10 @@ class Deliveries:
     async def cancel(
         self, caller: Caller, delivery: str, *, problems: Sequence[Problem] = ()
     ) -> tuple[ShownDelivery, bool]:
-        """Cancel a pending or held delivery. Return the delivery, and whether it is already cancelled.
+        """Cancel a pending or held delivery. Return the delivery, and whether it has been cancelled.
 
-        If the delivery is not cancelled yet, a worker cancels it later. Raises NotFound, or Conflict if the delivery is
-        in flight or has another status.
+        If it has not been cancelled yet, a worker cancels it later. Raises NotFound, or Conflict if the delivery is in
+        flight or has another status.
         """
         caller.require(Scope.DELIVERIES_WRITE)
         await self._get(caller, delivery)

@@ -89,7 +89,7 @@ def _status_codes(texts: Sequence[str], problems: list[Problem]) -> tuple[tuple[
 
 
 async def _endpoint_seq(context: ServiceContext, caller: Caller, text: str, problems: list[Problem]) -> int | None:
-    """Return the sequence number of an endpoint, even of a deleted endpoint. Add a problem for an unknown endpoint."""
+    """Return the sequence number of an endpoint, even if it was deleted. Add a problem for an unknown endpoint."""
     value = context.endpoint_id(caller, text)
     found = None
     if value is not None:

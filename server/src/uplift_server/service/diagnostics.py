@@ -71,7 +71,7 @@ def nearest_existing(path: Path) -> Path:
 
 
 def disk_finding(config: Config) -> Finding:
-    """Check the free disk space of the SQLite database."""
+    """Check the free space on the disk of the SQLite database."""
     free = shutil.disk_usage(nearest_existing(config.database_path.absolute().parent)).free
     text = f"{free / 1024**3:.1f} GiB free on the database's disk"
     fix = "free disk space or shorten UPLIFT_RETENTION: with a full disk, the server rejects events"
@@ -103,7 +103,7 @@ def stored_findings(config: Config) -> Iterator[Finding]:
 
 
 def held_findings(config: Config) -> Iterator[Finding]:
-    """Check for held deliveries and their age, because retention does not delete them."""
+    """Check the number and the age of the held deliveries, because retention does not delete them."""
     try:
         found = _held(config)
     except Unavailable as error:
@@ -127,7 +127,7 @@ def held_findings(config: Config) -> Iterator[Finding]:
 
 
 def operations_findings(config: Config) -> Iterator[Finding]:
-    """Check that the account that receives the operational events of all accounts exists."""
+    """Check that UPLIFT_OPERATIONS_ACCOUNT, if set, names an existing account."""
     account = config.operations_account
     if account is None:
         return
@@ -226,7 +226,7 @@ def dns_finding() -> Finding:
 
 
 def mail_findings(config: Config) -> Iterator[Finding]:
-    """Check the connection and the login to the mail server, without sending an email."""
+    """Check that the server can connect and log in to the mail server, without sending an email."""
     if not config.sends_mail:
         yield Finding("mail", "ok", "email is not configured (UPLIFT_SMTP_URL)")
         if config.operator_email is not None:

@@ -59,7 +59,7 @@ class StoredAuth:
         """Return the columns that store a checked authentication."""
         if auth is None or isinstance(auth, Unset):
             return AuthColumns(None, None)
-        # Always store bound values, because every release that has this column can read them.
+        # Always bind the encrypted value to the endpoint. Every release that has this column can read bound values.
         stored = with_facts(auth)
         encrypted = self._cipher.encrypt(auth_text(stored), endpoint_id, "auth")
         return AuthColumns(encrypted, stored.expires_at if isinstance(stored, ClientCertificate) else None)
@@ -67,7 +67,7 @@ class StoredAuth:
     def changed(self, stored: Endpoint, sent: EndpointAuth | Unset | None) -> Endpoint:
         """Return the endpoint with the authentication from a request.
 
-        If the authentication is the same, return the same endpoint, so that its cached tokens remain valid.
+        If the authentication has not changed, return `stored` itself, so that the cached tokens remain valid.
         """
         if isinstance(sent, Unset) or (None if sent is None else with_facts(sent)) == self.of(stored):
             return stored

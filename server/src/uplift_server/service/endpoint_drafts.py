@@ -35,7 +35,7 @@ class EndpointDraft:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The settings in the request. Keys are setting names, and values are JSON values."""
     merges: bool = False
-    """Whether `headers` and `metadata` contain only the keys to change, and None removes a key."""
+    """Whether `headers` and `metadata` contain only the keys to change. If so, a value of None removes the key."""
     is_paused: bool = False
     """Whether a new endpoint is paused. An update does not change the state."""
 

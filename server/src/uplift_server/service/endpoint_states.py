@@ -17,14 +17,14 @@ from uplift_server.store.errors import Conflict
 from uplift_server.store.records import DisabledReason, Endpoint, EndpointState, HeldAction
 
 HOLD_WAIT_MS: Final = 3000
-"""The maximum time that a request to enable an endpoint waits until all pending deliveries are held.
+"""The maximum time that a request to enable an endpoint waits for all pending deliveries to be held.
 
 Every API response takes at most 5 s.
 """
 HOLD_WAIT_SHORT_MS: Final = 200
-"""The maximum time that a request to pause or disable an endpoint waits until pending deliveries are held.
+"""The maximum time that a request to pause or disable an endpoint waits for pending deliveries to be held.
 
-Usually, few deliveries are pending.
+A short time is usually enough, because few deliveries are pending.
 """
 _KIND: Final = "endpoint"
 _STILL_HOLDING: Final = (
@@ -118,8 +118,8 @@ class EndpointStates:
     def _enable(self, cached: Endpoint, held: HeldAction) -> StateChange:
         """Return the change that enables an endpoint.
 
-        `cached` is the endpoint as it was before the server held its pending deliveries. If the endpoint was paused or
-        disabled again since, the change raises _DisabledSince.
+        `cached` is the endpoint as it was before the server held its pending deliveries. If the endpoint has since been
+        paused or disabled again, the change raises _DisabledSince.
         """
 
         def enable(connection: Transaction, found: Endpoint) -> _Change | None:

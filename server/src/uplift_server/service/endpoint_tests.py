@@ -78,7 +78,7 @@ class SignatureCheck:
 
 
 def result_of(attempt: Attempt | None) -> Result | None:
-    """Return the facts about an attempt that the signature check compares. Return None without an attempt."""
+    """Return the facts about an attempt that the signature check compares, or None if there is no attempt."""
     if attempt is None:
         return None
     response = first_line(attempt.response_body)
@@ -110,8 +110,8 @@ class EndpointTests:
     async def verify(self, caller: Caller, endpoint: str, *, problems: Sequence[Problem] = ()) -> SignatureCheck:
         """Send a test with a wrong signature, then a test with a valid signature, and wait for both outcomes.
 
-        If the receiver rejects the first test and accepts the second test, store that the endpoint is verified. Raises
-        the errors of `send`.
+        If the receiver rejects the first test and accepts the second test, mark the endpoint as verified. Raises the
+        errors of `send`.
         """
         caller.require_right(Right.ENDPOINTS_TEST)
         # The URL can change during the check.
@@ -182,9 +182,9 @@ class EndpointTests:
             raise as_conflict(error) from error
 
     async def _note_verified(self, caller: Caller, endpoint: Endpoint) -> int | None:
-        """Store that the endpoint is verified.
+        """Mark the endpoint as verified, and return the time of verification.
 
-        Return the time of verification. Return None if the endpoint was deleted or its URL has changed.
+        Return None if the endpoint was deleted or its URL has changed.
         """
         now, subject = self._context.now(), ids.prefixed(ids.ENDPOINT, endpoint.id)
         entry = self._context.audit_entry(caller, "endpoint.verified", subject, {}, endpoint.account_seq)

@@ -67,7 +67,7 @@ class ShownEndpoint:
     auth: Mapping[str, Any] | None = None
     """The authentication without its secrets. The keys are the names of API fields."""
     secret: str | None = field(default=None, repr=False)
-    """The signing secret. Set only in the response to the creation of the endpoint."""
+    """The signing secret. Set only in the response to the request that creates the endpoint."""
     repeated: bool = False
 
 
@@ -101,7 +101,7 @@ class Endpoints:
     ) -> ShownEndpoint:
         """Create an endpoint.
 
-        Only the first response contains the signing secret. The result of a repeated request does not.
+        The response contains the signing secret, but the response to a repeated request does not.
         """
         caller.require(Scope.ENDPOINTS_WRITE)
         account_seq = caller.require_account()
