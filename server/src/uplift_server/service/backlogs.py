@@ -28,7 +28,7 @@ FRESH_MS: Final = 2_000
 REST_PER_READING: Final = 20
 """The pause after a reading, as a multiple of the reading's duration. The pause limits the load on the database."""
 STALLED_MS: Final = 10_000
-"""The maximum duration of a reading. After this time, the database counts as not responding."""
+"""The maximum duration of a reading. After this time, the database is reported as not responding."""
 STALE_MS: Final = 60_000
 """The maximum age of a reading that `latest` and `for_page` return."""
 WAIT_SECONDS: Final = 0.02

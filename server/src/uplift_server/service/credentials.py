@@ -57,7 +57,7 @@ class OpenInvitation:
     has_password: bool | None
     """Whether the person must enter an existing password.
 
-    None if the link was not emailed, because the page must then not reveal whether the person has a password.
+    None if the link was not emailed, because then the page must not reveal whether the person has a password.
     """
 
 

@@ -31,7 +31,7 @@ class Malformed(ServiceError):
 
 
 class DuplicateHeader(ServiceError):
-    """The request repeats a header that is allowed once."""
+    """The request repeats a header that is allowed only once."""
 
     code = "duplicate_header"
 
@@ -137,7 +137,7 @@ class Invalid(ServiceError):
 
 
 class AccountRequired(ServiceError):
-    """An operator must name an account for this request, or for each event of a batch."""
+    """An operator or a service key must name an account for this request, or for each event of a batch."""
 
     code = "account_required"
 

@@ -174,7 +174,7 @@ def _readable(
 
 
 def wrong_count(count: int) -> Problem:
-    """Return a problem if a batch has too few or too many events."""
+    """Return the problem with a batch that has too few or too many events."""
     return Problem("events", "events_count", f"The batch has {count} events. Send 1 to {BATCH_EVENTS_MAX} events.")
 
 

@@ -159,7 +159,7 @@ def _type_seq(cache: EndpointCache, name: str) -> int | None:
 def parsed_ids(
     parse: Callable[[str], Id | None], texts: Sequence[str], field: str, problems: list[Problem]
 ) -> tuple[Id, ...]:
-    """Return the parsed IDs of a filter. Add a problem to `problems` for each invalid ID."""
+    """Return the parsed IDs of a filter. Add a problem to `problems` if an ID is invalid."""
     found = {text: parse(text) for text in texts}
     wrong = [text for text, value in found.items() if value is None]
     if wrong:

@@ -41,13 +41,10 @@ from uplift_server.store.records import Attempt, Delivery, Endpoint, Event, Page
 DELIVERIES_MAX: Final = 2 * ENDPOINTS_PER_ACCOUNT_MAX
 """The maximum number of deliveries of one event.
 
-The number is twice the endpoint limit, because endpoints that were deleted later can also have deliveries.
+The number is twice the endpoint limit, because endpoints that have since been deleted can also have deliveries.
 """
 OTHERS_MAX: Final = 50
-"""The maximum number of endpoints in each of the two lists of endpoints without a delivery.
-
-Retention has deleted the deliveries of the endpoints in one list. The endpoints in the other list never had a delivery.
-"""
+"""The maximum number of endpoints in each list of endpoints without a delivery (`removed` and `others`)."""
 DELETED_MAX: Final = 20
 """The maximum number of listed endpoints that were deleted before the event. The newest are listed."""
 

@@ -24,7 +24,7 @@ def check_idempotency_key(key: IdempotencyKey | None) -> Problem | None:
 
 
 def idempotent_request(key: IdempotencyKey | None, account_seq: int, kind: str) -> idempotency.Request | None:
-    """Return the request in the form that the store records, or None without an `Idempotency-Key`."""
+    """Return the request in the form that the store records, or None if it has no `Idempotency-Key`."""
     return None if key is None else idempotency.Request(account_seq, key.text, kind, key.body_digest)
 
 
@@ -35,7 +35,7 @@ def create_once(
     create: Callable[[Transaction], T],
     load: Callable[[Transaction, bytes], T | None],
 ) -> Callable[[Transaction], tuple[T, bool]]:
-    """Return a function for a transaction. The function creates an object only once for each key.
+    """Return a function that creates an object within a transaction, but only once for each key.
 
     If an earlier request with the key created the object, the function loads it. The function returns the object, and
     whether an earlier request created it.

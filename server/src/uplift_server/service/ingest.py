@@ -91,8 +91,8 @@ class Ingest:
     def accept(self, account_seq: int, event: Incoming, problems: Sequence[Problem] = ()) -> AcceptFuture:
         """Accept an event for an account. `problems` contains the problems that were found before this call.
 
-        The future returns a list of one `Appended` when the event is durable. Raises Invalid, PayloadTooLarge or the
-        store's Unavailable. The future can also raise Unavailable.
+        The future resolves to a list with one `Appended` when the event is durable, or to an IdempotencyConflict.
+        Raises Invalid, PayloadTooLarge or the store's Unavailable. The future can also raise Unavailable.
         """
         return self._accept([(account_seq, self.draft(account_seq, event, problems))])
 
@@ -185,7 +185,7 @@ class Ingest:
         problems: list[Problem],
         sent_at: int | None = None,
     ) -> Draft | None:
-        """Return the valid event of an account, or None after adding all its problems to `problems`."""
+        """Return the draft of a valid event. For an invalid event, add its problems to `problems`, and return None."""
         count = len(problems)
         if event.data is not None and len(event.data) > EVENT_DATA_BYTES_MAX:
             raise PayloadTooLarge(

@@ -1,10 +1,10 @@
 """Add members through portal links, invitations and single sign-on, within transactions.
 
-A person has one email for all accounts, so a link must not let one person act as another person. A link proves the
-email if the server emailed the link, or if the operator created the link. Without email, an admin sees the links of
-invitations. Such a link does not prove the email, so it cannot set the password of an existing person. An identity
-provider proves the email that it has verified, but only on the first sign-in. After that, only the identity identifies
-the person, so a changed email gives no access.
+A person has one email for all accounts, so a link must not let one person act as another person. A link proves that its
+user owns the email if the server emailed the link, or if the operator created the link. If the server does not send
+email, an admin sees the links of invitations. Such a link does not prove the email, so it cannot set the password of an
+existing person. An identity provider proves the email that it has verified, but only on the first sign-in. After that,
+only the identity identifies the person, so a changed email gives no access.
 """
 
 from collections.abc import Sequence
@@ -65,9 +65,9 @@ def join_by_link(connection: Transaction, link: Link, new_ids: NewIds, now: int)
 
 
 def must_enter_password(invitation: Invitation, person: Person | None) -> bool:
-    """Return whether an invited person must enter their own password instead of choosing one.
+    """Return whether an invited person must enter an existing password instead of choosing one.
 
-    A person without a password cannot accept an invitation that does not prove the email.
+    If the person exists but has no password, they cannot accept an invitation that does not prove the email.
     """
     if person is None:
         return False
@@ -118,9 +118,9 @@ def join_by_identity(
 ) -> LinkedPerson:
     """Return the person with this identity. On the first sign-in, link the identity or create the person.
 
-    `open_ones` are the invitations to the person's email. The caller must have locked their accounts. Raises Conflict
-    if the provider has not verified the email, or if the person has another identity. Also raises Conflict if neither a
-    person nor an invitation has the email.
+    `open_ones` are the open invitations to the person's email. The caller must have locked the accounts of these
+    invitations. Raises Conflict if the provider has not verified the email, or if the person has another identity. Also
+    raises Conflict if neither a person nor an invitation has the email.
     """
     email = identity.email
     by_email = None if email is None else people.find(connection, email, lock=True)

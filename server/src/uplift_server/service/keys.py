@@ -113,7 +113,8 @@ class Keys:
     ) -> ApiKey:
         """Update the name and the expiry of a key. To change the expiry, the caller needs all scopes of the key.
 
-        Raises NotFound, Invalid, or ConfirmationRequired for the expiry of a key that can read secrets.
+        Raises NotFound, Invalid, or Forbidden. Raises ConfirmationRequired for a change to the expiry of a key that can
+        read secrets.
         """
         caller.require_right(Right.KEYS_MANAGE)
         owner = self._context.find_account(caller, account)
@@ -199,7 +200,7 @@ class Keys:
         self._context.engine.relay.end_streams_of_key(revoked.id)
 
     def _require_own_scopes(self, caller: Caller, key: ApiKey) -> None:
-        """Raise Forbidden unless the caller has all scopes of a key whose expiry the caller changes."""
+        """Raise Forbidden unless the caller can change the expiry of a key. This requires all scopes of the key."""
         for scope in Scope:
             if scope in key.scopes:
                 caller.require(scope)

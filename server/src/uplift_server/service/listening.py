@@ -155,8 +155,8 @@ class Listening:
     async def connect(self, caller: Caller, session: str, after: str | None) -> Stream:
         """Start the stream of a session after the position `after`, or after the last position if `after` is None.
 
-        Raises NotFound, Invalid for an invalid position, Forbidden for any key except the session's, RateLimited or
-        Busy.
+        Raises NotFound, Invalid for an invalid position, Forbidden unless the caller's key created the session,
+        RateLimited or Busy.
         """
         caller.require(Scope.LISTEN)
         found = await self._find(caller, session)

@@ -55,7 +55,7 @@ class EndpointOrder(StrEnum):
 
 LISTED_PER_CAUSE: Final = 5
 SORTED_MAX: Final = 200
-"""The maximum number of failing endpoints in the list of one cause.
+"""The maximum number of endpoints in the list of failing endpoints with one cause.
 
 The list has only one page, because the order of the endpoints changes between requests.
 """
@@ -66,7 +66,7 @@ class EndpointSearch(NamedTuple):
 
     status: EndpointStatus | None = None
     text: str = ""
-    """The searched text: an ID, or a part of a URL, a description, an account's name or an account's contact."""
+    """The text to search for: an ID, or a part of a URL, a description, an account's name or an account's contact."""
     account: str | None = None
     cause: str | None = None
     """The code of a failure cause."""
@@ -107,7 +107,7 @@ class EndpointSummary:
 
 
 class EndpointList(NamedTuple):
-    """A page of endpoints, and the number of endpoints that match the search for each status filter."""
+    """A page of endpoints and, for each status filter, the number of endpoints that match the search."""
 
     page: Page[EndpointSummary]
     counts: Mapping[EndpointStatus | None, int]
@@ -152,8 +152,8 @@ class OperatorLists:
     async def endpoints(self, caller: Caller, search: EndpointSearch, listing: Listing) -> EndpointList:
         """Return endpoints of all accounts, newest first. Raises NotFound.
 
-        With the status filter FAILING, the endpoints are grouped by cause, largest group first, and sorted within each
-        group in the order of the search. If the search has no cause, each group has up to LISTED_PER_CAUSE endpoints.
+        With the status filter FAILING, the endpoints are grouped by cause, largest group first, and each group is
+        sorted by `search.order`. If the search has no cause, each group has up to LISTED_PER_CAUSE endpoints.
         """
         caller.require_operator(reads=True)
         before = self._context.decode_cursor(listing, 1)

@@ -176,7 +176,7 @@ class OperatorOverview:
         return counts
 
     async def _late(self, reading: Reading | None) -> tuple[dict[HeldUpBy, int], list[LimitedEndpoint]]:
-        """Return the earliest due time for each cause of delay, and the endpoints that are at their limit."""
+        """Return the earliest due time of the deliveries that each cause delays, and the endpoints at their limit."""
         if reading is None:
             return {}, []
         context, oldest, limited = self._context, dict[HeldUpBy, int](), []

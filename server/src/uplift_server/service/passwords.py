@@ -21,7 +21,7 @@ Ts = TypeVarTuple("Ts")
 
 THREADS_MAX: Final = 2
 NICENESS: Final = 10
-"""The niceness of the threads above that of the server, so that many sign-ins do not slow down deliveries."""
+"""Added to the server's niceness for the hashing threads, so that many sign-ins do not slow down deliveries."""
 WAITING_MAX: Final = 20
 """The maximum number of queued hash calculations. The last one in the queue waits for less than a second."""
 _DUMMY_HASH: Final = "$argon2id$v=19$m=32768,t=3,p=1$ELwZrlc2qhW7A4Y9T0G2qw$5kBn/BvB3YKBZxE91GP9svVcxpfsfe2U/xdZ2DC5FW0"
@@ -45,7 +45,7 @@ class Passwords:
     async def matches(self, password_hash: str | None, password: str) -> bool:
         """Return whether the password matches the hash. Raises Busy.
 
-        Without a hash, the password never matches, but the check takes the same time.
+        Without a hash, the password never matches, but the check takes just as long.
         """
         given = password[: PASSWORD_CHARACTERS_MAX + 1]
         found = await self._run(_matches, password_hash or _DUMMY_HASH, given)

@@ -15,7 +15,7 @@ CLOCK_MS_WARN: Final = 2_000
 CLOCK_MS_FAIL: Final = 240_000
 """The maximum difference between the clock of this machine and the clock of the database server.
 
-It is less than the 5 minutes by which receivers allow timestamps to be off.
+It is less than 5 minutes, because receivers reject timestamps that are off by more than 5 minutes.
 """
 DEAD_ROWS_WARN: Final = 200_000
 

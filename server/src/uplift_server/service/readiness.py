@@ -11,12 +11,12 @@ from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import StoreError, Unavailable
 
 PROBE_AFTER_S: Final = 5.0
-"""The age in seconds up to which the latest successful write proves readiness without a probe."""
+"""The maximum age of a successful write, in seconds, that proves readiness without a probe."""
 PROBE_EVERY_S: Final = 1.0
 PROBE_WAIT_S: Final = 2.5
 """The maximum time that a request waits for the probe.
 
-It exceeds the 2 s that a SQLite connection waits for a lock of another program.
+It exceeds the 2 s that a SQLite connection waits for a lock that another program holds.
 """
 DATABASE_BEHIND_STREAM_S: Final = 0.5
 """The maximum time that a request waits for the database if the event stream can accept events without it."""
@@ -39,7 +39,7 @@ def _read(connection: Transaction) -> str:
 
 
 class Readiness:
-    """Determines readiness from the results of regular writes. Without recent writes, writes a small probe."""
+    """Determines readiness from the results of regular writes. If there was no recent write, writes one small row."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context

@@ -78,7 +78,7 @@ class ShownReplay:
 
 @dataclass(frozen=True, slots=True)
 class _Counting:
-    """The deliveries that were counted so far in a range of events."""
+    """The number of deliveries that have been counted so far in a range of events."""
 
     first: int
     last: int
@@ -216,7 +216,7 @@ class Replays:
         return self.show(replay)
 
     async def _count(self, selection: ReplaySelection) -> _Counting:
-        """Count the deliveries of a replay, but stop after COUNT_WAIT_MS. Each read covers one batch."""
+        """Count the deliveries of a replay, one batch at a time, but stop after COUNT_WAIT_MS."""
         read = self._context.database.read
         first, last = await read(
             lambda c: event_times.bounds(c, after=selection.created_after, before=selection.created_before)
@@ -275,7 +275,7 @@ class Replays:
         return found
 
     def _type_seqs(self, patterns: Sequence[str], problems: list[Problem]) -> tuple[int, ...]:
-        """Return the sequence numbers of the event types that match the patterns now.
+        """Return the sequence numbers of the event types that currently match the patterns.
 
         Without patterns, the result is empty.
         """

@@ -1,4 +1,4 @@
-"""The operation that resumes retention after the clock of the server jumped."""
+"""The operation that resumes retention after the server's clock has jumped."""
 
 from uplift_server.service.context import ServiceContext
 from uplift_server.service.principals import Caller

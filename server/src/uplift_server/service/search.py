@@ -19,7 +19,7 @@ from uplift_server.store.records import Account, Event, EventFilter
 HITS_MAX: Final = 50
 TEXT_CHARACTERS_MAX: Final = 300
 _EVENTS_MAX: Final = 10
-"""The maximum number of events whose deliveries a search by the beginning of an ID reads."""
+"""The maximum number of events whose deliveries are read when the text is the beginning of a delivery ID."""
 _UUID_DIGITS: Final = 32
 _DELIVERY_DIGITS: Final = 44
 

@@ -125,7 +125,7 @@ class SecondFactorSettings:
         address: str | None,
         change: Callable[[Transaction, Person], T],
     ) -> T:
-        """Check the password. Then use a code and run the change in one transaction."""
+        """Check the password. Then, in one transaction, check the code, mark it as used, and run the change."""
         person, now = await self._verified(visitor, password, address), self._context.now()
         attempt = self._limits.begin_code(now, person_id=person.id, address=address)
 

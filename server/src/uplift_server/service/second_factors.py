@@ -58,7 +58,7 @@ class SecondFactors:
         return PendingSignIn(person.id, password_mark(person.password_hash), by, now + PENDING_MS)
 
     def use(self, connection: Transaction, person: Person, code: str, now: int) -> str | None:
-        """Use a code, so that it does not work again.
+        """Check a code, and mark it as used, so that it does not work again.
 
         Return the kind of the code, APP or RECOVERY_CODE. Return None if the code is wrong.
         """

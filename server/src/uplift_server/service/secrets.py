@@ -115,9 +115,9 @@ class Secrets:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> ShownSecrets:
-        """Replace the secret.
+        """Replace the secret. Raises NotFound.
 
-        Only the first response contains the new secret. The result of a repeated request does not. Raises NotFound.
+        The response contains the new secret, but the response to a repeated request does not.
         """
         caller.require(Scope.SECRETS_WRITE)
         live = self._endpoints.find_cached(caller, endpoint)

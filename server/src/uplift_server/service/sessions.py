@@ -74,7 +74,7 @@ class Sessions(Credentials):
     async def open_link(self, token: str, *, address: str | None) -> str:
         """Use a one-time link, and return the session cookie.
 
-        Raises NotFound if the link is used, expired or invalid.
+        Raises NotFound if the link was already used, has expired or is invalid.
         """
         link = await self._link(token)
         if link is None:

@@ -40,7 +40,7 @@ class SignInAttempt:
     """An attempt that counts as failed until it succeeds or is cancelled."""
 
     own: _Counts
-    """The failure counts of the email, the session or the person. Empty if there is none."""
+    """The failure counts of the email, the session or the person. Empty if the attempt has none of these."""
     shared: _Counts
     """The failure counts of the networks, and the total count."""
 
@@ -60,8 +60,8 @@ class SignInAttempt:
 class SignInLimits:
     """Counts the failures of the last 15 minutes in the memory of this process.
 
-    If `has_unknown_proxy` is set, there are no counts for private addresses, because all requests can have the address
-    of the proxy.
+    If `has_unknown_proxy` is set, there are no counts for private addresses, because all requests may come from the
+    address of the proxy.
     """
 
     def __init__(self, *, has_unknown_proxy: bool = False) -> None:
@@ -117,13 +117,16 @@ class SignInLimits:
         return SignInAttempt(own, shared)
 
     def _warn(self, now_ms: int) -> None:
-        """Log that the total limit is reached, at most once every 15 minutes."""
+        """Log, at most once every 15 minutes, that the total limit has been reached."""
         if abs(now_ms - self._logged_at_ms) >= WITHIN_MS:
             self._logged_at_ms = now_ms
             _log.warning("sign-ins or password resets throttled: server-wide limit reached")
 
     def _networks(self, address: str | None) -> _Counts:
-        """Return the counts of the networks that contain an address, or no counts if many callers share the address."""
+        """Return the counts of the networks that contain an address.
+
+        Return no counts without a valid address, or if all callers may share the address.
+        """
         if address is None:
             return []
         try:

@@ -75,7 +75,7 @@ class SingleSignOn:
 
     @property
     def has_operators(self) -> bool:
-        """Whether a group at the provider is configured whose members are operators."""
+        """Whether the configuration names a group at the provider whose members are operators."""
         return self._provider.client.has_operators
 
     async def begin(self, page: str, *, again: bool) -> tuple[str, SignInTransaction]:
@@ -129,7 +129,7 @@ class SingleSignOn:
         return oidc.sign_out_url(metadata, self._provider.client, id_token=token, back=back)
 
     async def is_linked(self, person: Person) -> bool:
-        """Return whether a person has ever signed in with the provider."""
+        """Return whether a person has a linked identity at the provider."""
         issuer = self._provider.client.issuer
         return await self._context.database.read(lambda c: identities.is_linked(c, issuer, person))
 

@@ -185,7 +185,7 @@ async def _ensure_operator(
     cache, now = context.cache, context.now()
     if configured is not None:
         # The key from the settings replaces a generated key.
-        # The server does not store the key from the settings, so a change of the setting revokes the key.
+        # The server does not store the key from the settings, so a change to the setting revokes the key.
         cache.set_operator_key(_operator_key(0, _CONFIGURED_ID, configured, now))
         return None
     if any(key.account_seq is None for key in cache.keys.values()):

@@ -87,7 +87,7 @@ class TracedAccount:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """The objects that match a searched text."""
+    """The objects that a search found."""
 
     events: Sequence[TracedEvent] = ()
     endpoint: TracedEndpoint | None = None

@@ -18,8 +18,8 @@ class UnfinishedBodies:
     """The bytes that each sender has reserved for unfinished bodies.
 
     A sender is an account, None for operators, ANONYMOUS or SERVICE_KEYS. There are four groups of senders: operators,
-    service keys, accounts and anonymous senders. Each group has UNFINISHED_BODIES_BYTES_MAX, so that accounts cannot
-    use up the capacity of the programs that send the events of all accounts.
+    service keys, accounts and anonymous senders. Each group has its own limit of UNFINISHED_BODIES_BYTES_MAX, so that
+    accounts cannot use up the capacity for programs that send events for all accounts.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ def _is_account(sender: int | None) -> bool:
 
 
 class Reservation:
-    """A reservation of bytes for one unfinished body. A `with` block releases them at its end."""
+    """A reservation of bytes for one unfinished body. The end of a `with` block releases the bytes."""
 
     def __init__(self, bodies: UnfinishedBodies, sender: int | None) -> None:
         self._bodies = bodies
@@ -71,9 +71,9 @@ class Reservation:
         self._size = 0
 
     def grow_to(self, size: int) -> None:
-        """Increase the reservation to `size` bytes.
+        """Increase the reservation to `size` bytes. Do nothing if it is already larger.
 
-        A larger reservation does not change. Raises RateLimited or Busy.
+        Raises RateLimited or Busy.
         """
         if size > self._size:
             self._bodies.reserve(self._sender, size - self._size)

@@ -57,7 +57,7 @@ class Visitor:
 
     @property
     def has_password(self) -> bool:
-        """Whether the visitor can confirm their identity with a password, or with the operator key of the sign-in."""
+        """Whether the visitor can confirm their identity with a password, or with an operator key."""
         return self.subject is None if self.person is None else self.person.password_hash is not None
 
     def is_confirmed(self, now_ms: int) -> bool:
