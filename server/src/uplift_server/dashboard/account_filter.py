@@ -8,7 +8,7 @@ from uplift_server.service.principals import Caller
 
 
 def filtered_caller(visit: Visit, problems: list[Problem]) -> Caller:
-    """Return the visitor's caller. If the URL selects an account, limit the caller to that account.
+    """Return the visitor as a caller of the services, limited to one account if the URL selects one.
 
     The URL contains the account's ID, its uid, or a part of its name. Add a problem if no account or more than one
     account matches.

@@ -36,7 +36,7 @@ def account_sentence(troubles: EndpointProblems, numbers: Statistics, span: str,
 
 
 def backlog_sentence(troubles: EndpointProblems, now: int) -> str:
-    """Return a sentence with the number of pending deliveries and the age of the oldest.
+    """Return a sentence with the number of pending deliveries and how long the oldest has been due.
 
     The sentence begins with a space. Return an empty string if no delivery is pending.
     """

@@ -22,10 +22,7 @@ class Asset:
     body: bytes
     media_type: str
     url: str
-    """The URL of the file.
-
-    It contains a digest of the content, so that browsers can cache the file without an expiry.
-    """
+    """The URL of the file. It contains a digest of the content, so that browsers can cache the file for a year."""
 
 
 @cache

@@ -54,7 +54,7 @@ async def audit_page(visit: Visit, caller: Caller, path: str, problems: Sequence
 
 
 def _actors(chosen: str | None) -> list[tuple[str, str]]:
-    """Return the choices of the actor filter: each kind of actor, and the actor ID in the URL, if any."""
+    """Return the choices for the actor filter: each kind of actor, and the actor ID in the URL, if any."""
     found = list(_KIND_WORDS.items())
     if chosen is not None and chosen not in _KIND_WORDS:
         found.append((chosen, chosen))
@@ -62,7 +62,7 @@ def _actors(chosen: str | None) -> list[tuple[str, str]]:
 
 
 def _href(entry: AuditEntry) -> str | None:
-    """Return the path of the page of an entry's subject, or None if the subject has no page."""
+    """Return the path of the page about an entry's subject, or None if the subject has no page."""
     if entry.account_id is None:
         return None
     account = f"/accounts/{ids.prefixed(ids.ACCOUNT, entry.account_id)}"

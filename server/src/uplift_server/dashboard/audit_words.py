@@ -39,7 +39,7 @@ def _label(name: str) -> str:
 
 
 def _time(value: object) -> int | None:
-    """Return a timestamp of the audit log as Unix ms, or None if the value is not a timestamp."""
+    """Return the value in Unix ms if it is a timestamp in the format of the audit log. Otherwise, return None."""
     if not isinstance(value, str) or not _TIMESTAMP.fullmatch(value):
         return None
     try:

@@ -40,7 +40,7 @@ class FilledAuth:
 
 
 def filled_auth(shown: Mapping[str, Any] | None) -> FilledAuth:
-    """Return the field values for a stored authentication.
+    """Return the field values for stored authentication settings.
 
     The fields for secrets are empty. If they stay empty, the secrets do not change.
     """
@@ -55,10 +55,10 @@ def sent_auth(form: Form) -> FilledAuth:
 
 
 def auth_in(form: Form, stored: ShownEndpoint | None, problems: list[Problem]) -> EndpointAuth | Unset | None:
-    """Return the authentication in a form.
+    """Return the authentication settings in a form.
 
-    Return None if the form removes the authentication, or UNSET if the form does not change it. Add a problem for each
-    missing secret.
+    Return None if the form removes the settings, or UNSET if it does not change them. Add a problem for a missing
+    secret.
     """
     sent, shown = sent_auth(form), None if stored is None else stored.auth
     if sent.auth_type == OAuthClient.type:
@@ -75,7 +75,7 @@ def auth_in(form: Form, stored: ShownEndpoint | None, problems: list[Problem]) -
             missing = "private_key" if sent.certificate else "certificate"
             problems.append(Problem(f"auth.{missing}", "required", _BOTH))
         return UNSET
-    # The form of an earlier release does not have the field `auth_type`.
+    # A form that an earlier release rendered does not have the field `auth_type`.
     return None if shown is not None and form.flag("auth_type") else UNSET
 
 

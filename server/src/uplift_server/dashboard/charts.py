@@ -1,7 +1,7 @@
 """Charts as SVG. Colors come from CSS classes, so charts follow the light and dark themes.
 
 Each chart has a label for screen readers, labeled axes, and a title with the values of each column. Times are in UTC.
-dashboard.js shows them in the viewer's time zone.
+dashboard.js converts them to the viewer's time zone.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ _HOUR_MS: Final = 60 * _MINUTE_MS
 _DAY_MS: Final = 24 * _HOUR_MS
 _UNITS: Final = {_MINUTE_MS: "per minute", _HOUR_MS: "per hour", 6 * _HOUR_MS: "per 6 hours", _DAY_MS: "per day"}
 _LABELS_MS: Final = {_MINUTE_MS: 10 * _MINUTE_MS, _HOUR_MS: 4 * _HOUR_MS, 6 * _HOUR_MS: _DAY_MS, _DAY_MS: 5 * _DAY_MS}
-"""For each bucket length, the distance between labels of the time axis, in ms."""
+"""The interval between labels on the time axis for each bucket length, both in ms."""
 _LABELS_END: Final = 0.95
 
 

@@ -21,10 +21,7 @@ class EncryptedCookies:
     purpose: bytes
 
     def encrypt(self, content: bytes, place: bytes = b"") -> str:
-        """Return the content as a cookie.
-
-        `place` binds the cookie, for example to a page: `decrypt` requires the same `place`.
-        """
+        """Return a cookie with the encrypted content. `decrypt` requires the same `place`, such as a session ID."""
         nonce = os.urandom(_NONCE_BYTES)
         return base64.urlsafe_b64encode(nonce + self._cipher.encrypt(nonce, content, place)).decode()
 

@@ -25,7 +25,7 @@ _OPERATIONAL_NOTE: Final = (
     " about itself."
 )
 _NAMED_MAX: Final = 40
-"""Maximum number of characters of an input to quote in an error message."""
+"""Maximum number of characters that an error message quotes from an input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class Choice:
 class Group:
     """A group of checkboxes.
 
-    A group contains the event types that have the same first word, or the remaining event types. `whole` is the
-    checkbox for all event types with this first word, including future event types.
+    A group contains event types that have the same first word, the operational event types, or the other selected
+    patterns. `whole` is the checkbox for all event types with this first word, including future event types.
     """
 
     title: str
@@ -119,7 +119,7 @@ def as_sent(form: Form) -> Filled:
 
 
 def draft_of(form: Form, stored: ShownEndpoint | None = None) -> tuple[EndpointDraft, list[Problem]]:
-    """Return the draft of a new or edited endpoint, and the problems of the form."""
+    """Return the draft of a new or edited endpoint, and the problems found in the form."""
     problems: list[Problem] = []
     url, description = form.text("url"), form.raw("description").strip()
     if len(description) > DESCRIPTION_CHARACTERS_MAX or "\0" in description:
@@ -141,17 +141,17 @@ def draft_of(form: Form, stored: ShownEndpoint | None = None) -> tuple[EndpointD
         metadata=own.metadata,
         auth=auth_in(form, stored, problems),
         filter=filter_of(form, problems),
-        # A form of an earlier release does not have all settings.
+        # A form that an earlier release rendered may not have all settings.
         settings={each.name: _setting(form, each, problems) for each in ENDPOINT_SETTINGS if form.flag(each.name)},
     )
     return draft, problems
 
 
 def named_at_fields(problems: Iterable[Problem]) -> list[Problem]:
-    """Change the field of each problem to the form field that contains the cause.
+    """Set the field of each problem to the form field that contains the invalid value.
 
-    The form has one field for all headers and one field for the filter. The message therefore adds the header name or
-    the path in the filter.
+    The form has one field for all headers and one field for the filter, so add the header name or the path in the
+    filter to the message.
     """
     return [
         Problem("headers", each.code, f"{each.field.partition('.')[2][:_NAMED_MAX]}: {each.message}")

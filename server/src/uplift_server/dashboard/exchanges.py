@@ -1,4 +1,4 @@
-"""Attempts on pages: the request, response and timings of an attempt, and the equivalent curl command."""
+"""Attempts as pages show them: the request, the response, the timings, and the equivalent curl command."""
 
 import shlex
 from dataclasses import dataclass
@@ -118,7 +118,7 @@ def _head(head: bytes) -> str:
 
 def _phases(attempt: Attempt) -> tuple[Part, ...]:
     """Return the phases of an attempt from DNS to the last byte, without phases that did not take place."""
-    # Round down, like the other durations, because a fraction of 1 ms would look like response time.
+    # Round down, as for the other durations. Otherwise, a fraction of 1 ms would appear as response time.
     whole = attempt.duration_us // 1000
     opening = [
         Part(name, kind, float(value))

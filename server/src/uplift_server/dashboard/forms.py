@@ -1,4 +1,4 @@
-"""Form data: methods that read it with a size limit, and return fields by name."""
+"""Forms: read submitted forms with a size limit, and return their fields by name."""
 
 import asyncio
 import hashlib
@@ -125,8 +125,8 @@ class Form:
 def seen_versions(form: Form) -> Versions:
     """Return the version of the object that the form showed. The service uses it to detect concurrent updates.
 
-    Return None for a page of an earlier release, which does not send the version. The update then accepts every
-    version.
+    Return None if an earlier release rendered the page, because its forms do not send the version. The update then
+    accepts every version.
     """
     version = form.optional("version")
     return None if version is None else frozenset({version})

@@ -1,4 +1,4 @@
-"""Forms of account keys and service keys."""
+"""Forms for account keys and service keys."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -36,9 +36,9 @@ def new_key(form: Form) -> tuple[KeyDraft, list[Problem]]:
 
 
 def changed_key(form: Form, key: ApiKey | ServiceKey) -> tuple[KeyDraft, list[Problem]]:
-    """Return the update of a key in a form, and the problems with its expiry.
+    """Return the changes to a key in a form, and the problems with the expiry.
 
-    The update contains the expiry only if the person changed it.
+    The changes include the expiry only if the person changed it.
     """
     problems: list[Problem] = []
     sent = form.instant("expires_at", problems)

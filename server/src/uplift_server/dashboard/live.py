@@ -49,7 +49,7 @@ class _Watch:
 
 
 class _Counted(StreamingResponse):
-    """A streaming response that calls `end` when it ends, even if it has sent no line."""
+    """A streaming response that calls `end` when it ends, even if it has sent no lines."""
 
     def __init__(self, lines: AsyncIterator[bytes], end: Callable[[], None]) -> None:
         super().__init__(lines, media_type="text/event-stream")
@@ -92,7 +92,7 @@ class Live:
         response = _Counted(self._told(visit, watch), lambda: self._end(account_seq, watch))
         response.headers["x-accel-buffering"] = "no"
         visit.finish(response)
-        # Count the stream immediately after the check of the limit, because the response starts later.
+        # Count the stream immediately after the limit check, because the response starts later.
         self._streams += 1
         watch.streams += 1
         if watch.task is None:

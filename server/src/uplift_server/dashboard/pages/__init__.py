@@ -1,1 +1,1 @@
-"""The pages of the dashboard: one module per noun, with its routes."""
+"""The pages of the dashboard and their routes, one module per topic."""

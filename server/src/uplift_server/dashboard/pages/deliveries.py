@@ -74,7 +74,10 @@ async def cancel(visit: Visit) -> Response:
 
 
 def _blocked_text(count: int) -> str | None:
-    """Return text with the number of deliveries that wait for this delivery of an ordered endpoint, or None for 0."""
+    """Return text with the number of deliveries that wait for this delivery, or None if no delivery waits.
+
+    Deliveries wait for each other only if the endpoint is ordered.
+    """
     if count < 2:
         return "1 delivery waits" if count else None
     return f"{count:,}{' or more' if count == BLOCKED_COUNTED_MAX else ''} deliveries wait"
