@@ -1,4 +1,4 @@
-"""Sign-ins that still need a code of the second factor.
+"""Sign-ins that still require a second-factor code.
 
 Only this server can decrypt the cookie that contains the sign-in.
 """
@@ -24,7 +24,7 @@ def ask_code(visit: Visit, pending: PendingSignIn, page: str) -> Response:
 
 
 def keep_pending(visit: Visit, pending: PendingSignIn) -> None:
-    """Store a sign-in in the cookie of the response."""
+    """Store a pending sign-in in a cookie of the response."""
     visit.set_cookie(_COOKIE, _cookies(visit).encrypt(msgspec.json.encode(pending)), seconds=PENDING_MS // 1000)
 
 
@@ -36,7 +36,7 @@ def read_pending(visit: Visit) -> PendingSignIn | None:
 
 
 def forget_pending(visit: Visit) -> None:
-    """Delete the cookie of the pending sign-in in the response."""
+    """Tell the browser to delete the cookie that contains the pending sign-in."""
     visit.set_cookie(_COOKIE, "", seconds=0)
 
 

@@ -34,8 +34,7 @@ from uplift_server.service.versions import version_of
 
 ID_CHARACTERS_SHOWN: Final = 13
 _URL_PART: Final = re.compile(r"(?:[^/?&]+:/{2})?[^/?&]{0,40}[/?&]?", re.DOTALL)
-"""A part of a URL: the characters before the next separator, but at most 40. A longer part does not fit in a table
-column."""
+"""A part of a URL: up to 40 characters, and the separator after them. A longer part does not fit in a table column."""
 PRETTY_LINES_MAX: Final = 20_000
 _INSTANT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)")
 TURN_SECONDS: Final = 0.0005
@@ -74,7 +73,7 @@ async def render(template: str, context: Mapping[str, Any]) -> str:
 
 
 def prepare() -> None:
-    """Load the base templates when the server starts, so that the first visit does not wait for them."""
+    """Load the base templates. The function reads files, so call it outside the event loop."""
     _template("layout.html")
 
 

@@ -51,7 +51,7 @@ class Page:
     """
 
     def page_of_form(self, visit: Visit) -> str:
-        """Return the URL of the page `back`. The URL has the path parameters of this request."""
+        """Return the URL of the page `back`, with the path parameters of this request."""
         assert self.back is not None
         return _PARAMETER.sub(lambda found: quote(visit.parameter(found[1]), safe=""), self.back)
 
@@ -80,7 +80,7 @@ _REJECTIONS: Final = (errors.Conflict, errors.RateLimited, errors.Busy)
 
 
 def account_page(path: str, serve: Serve) -> Page:
-    """Return a route for a page of an account. `path` follows `/accounts/{account}`."""
+    """Return a route for an account page. `path` is appended to `/accounts/{account}`."""
     return Page("GET", _ACCOUNT + path, serve, Door.ACCOUNT)
 
 
@@ -90,7 +90,7 @@ def account_form(path: str, serve: Serve, *, back: str | None = None) -> Page:
 
 
 def operator_page(path: str, serve: Serve) -> Page:
-    """Return a route for a page of operators. `path` follows `/operator`."""
+    """Return a route for an operator page. `path` is appended to `/operator`."""
     return Page("GET", _OPERATOR + path, serve, Door.OPERATOR)
 
 

@@ -1,4 +1,4 @@
-"""A JSON Schema as a tree for readers. The size of the tree is limited, because operators can upload any schema."""
+"""A JSON Schema as a tree for a page. The size of the tree is limited, because operators can upload any schema."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -56,7 +56,10 @@ class _Reader:
         self._left = NODES_MAX
 
     def node(self, name: str, schema: Any, *, required: bool, depth: int) -> Node:
-        """Return the node of a schema and its children, within the limits of the tree. The root's `name` is None."""
+        """Return the node of a schema with its children, within the limits of the tree.
+
+        If `schema` is None, use the root schema.
+        """
         self._left -= 1
         schema = self._resolved(self._root if schema is None else schema)
         if not isinstance(schema, Mapping):

@@ -1,6 +1,6 @@
 """Sign-in on the page of a form after the session has ended.
 
-The page keeps the filled form and submits it after the sign-in.
+The page keeps the values in the form, and submits the form after the sign-in.
 """
 
 from typing import Final

@@ -162,7 +162,7 @@ class Visit:
         if noun not in SHARED_NOUNS:
             return None
         account = "" if self.account is None else f" --account {ids.prefixed(ids.ACCOUNT, self.account.id)}"
-        # Join with `+`: a command from a template is markup, which an f-string would escape again.
+        # Use `+`: a command from a template is Markup. An f-string would return a str, which the template would escape.
         return "uplift-server " + command.removeprefix("uplift ") + account
 
     def enter(self, account: str) -> None:
@@ -227,7 +227,7 @@ class Visit:
 
     @property
     def _trail(self) -> list[str]:
-        """Return the cursors of the pages between the first page and this page. Links to newer rows use the cursors."""
+        """Return the cursors of the pages between the first page and this page, for the links to newer rows."""
         return [each for each in self.query.text("trail").split(".") if each]
 
     def _page(self, cursor: str | None, trail: Sequence[str]) -> str:
@@ -298,7 +298,7 @@ class Visit:
         self._cookies.append((SESSION_COOKIE, cookie, SESSION_SECONDS))
 
     def sign_out(self) -> None:
-        """Delete the session cookie in the response."""
+        """Tell the browser to delete the session cookie and the cookie that contains the shown secret."""
         self._cookies.append((SESSION_COOKIE, "", 0))
         self.hide_secret()
 
@@ -329,7 +329,7 @@ class Visit:
         return self.finish(HTMLResponse(body, status))
 
     def refuse(self, template: str, problems: Sequence[Problem], **context: Any) -> Response:
-        """Return the page of a form again. The page shows each problem next to its field."""
+        """Return the page that contains the form, with each problem next to its field."""
         return self.render(template, 422, problems=by_field(problems), **context)
 
     def leave(self, path: str, notice: str | None = None, *, problem: str | None = None) -> Response:
@@ -342,7 +342,7 @@ class Visit:
     def leave_with_secret(self, path: str, subject: str, secret: str | None, notice: str | None = None) -> Response:
         """Redirect to a page that shows the secret of an object for SHOWN_SECONDS.
 
-        If the request is a repetition, `secret` is None, and the page shows the secret from the first request.
+        If the request repeats an earlier request, `secret` is None, and the page shows the secret from that request.
         """
         if secret is not None:
             now = self.services.context.now()
@@ -370,7 +370,7 @@ class Visit:
         return self.visitor.session_id + (b"" if self.account is None else self.account.id)
 
     def hide_secret(self) -> None:
-        """Delete the cookie of the shown secret in the response."""
+        """Tell the browser to delete the cookie that contains the shown secret."""
         self._cookies.append((SHOWN_COOKIE, "", 0))
 
     def finish(self, response: Response) -> Response:

@@ -1,4 +1,4 @@
-"""Labels that pages show for outcomes, triggers, reasons, and causes of waiting."""
+"""Texts that pages show for outcomes, triggers, explanations, and reasons for waiting."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime

@@ -17,8 +17,8 @@ from uplift_server.store.records import Event, Page
 
 _LIST: Final = "events/list.html"
 _PAGES: Final = {ids.DELIVERY: "deliveries", ids.ENDPOINT: "endpoints", ids.REPLAY: "replays"}
-"""The ID prefixes of other objects that a person can search for. Each prefix has the path segment of the object's page.
-"""
+"""The ID prefixes of other objects that a person can search for. Each prefix maps to a path segment of the
+object's page."""
 _NONE: Final[Page[Event]] = Page([], None)
 
 
@@ -65,7 +65,7 @@ async def _looked_for(visit: Visit, beginning: str, wanted: EventQuery) -> Respo
 
 async def _list(visit: Visit, wanted: EventQuery, page: Page[Event], *, problems: Sequence[Problem] = ()) -> Response:
     types = [each.name for each in visit.services.event_types.all()]
-    # Add the types of the filter, which can be deleted event types.
+    # Add the event types in the filter, because they may have been deleted.
     types += [name for name in wanted.type if name not in types]
     context: dict[str, Any] = {
         "events": page.items,
@@ -89,7 +89,7 @@ async def _list(visit: Visit, wanted: EventQuery, page: Page[Event], *, problems
 
 
 async def shown(visit: Visit) -> Response:
-    """Show one event with its body and deliveries. Explain why endpoints did not receive the event."""
+    """Show one event with its body and deliveries, and explain why other endpoints did not receive it."""
     overview = await visit.services.explanations.overview(visit.caller, visit.parameter("event"), visit.listing())
     endpoints = {each.id: each for each in visit.services.endpoints.all(visit.caller)}
     path = visit.path("events", visit.parameter("event"))

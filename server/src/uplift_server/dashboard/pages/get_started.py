@@ -88,7 +88,7 @@ class Progress:
     def is_tested(self) -> bool:
         """Whether the endpoint's URL accepted the latest test event.
 
-        If retention has deleted this event, any test event that the URL accepted counts.
+        If retention has deleted this event, assume that the URL accepted it.
         """
         if self.test is None:
             return self.shown.endpoint.tested_at is not None

@@ -18,7 +18,7 @@ from uplift_server.service.delivery_queries import DeliveryQuery
 from uplift_server.service.endpoints import ShownEndpoint
 
 CARDS_SHOWN: Final = 5
-"""Maximum number of state cards on the page. Other endpoints that have problems are table rows."""
+"""Maximum number of state cards on the page. The page shows other endpoints that have problems as table rows."""
 LAST_SHOWN: Final = 10
 SPANS: Final = {period: f"last {title}" for period, title in PERIODS.items()}
 """The periods for which the page shows statistics, with their titles."""
@@ -66,9 +66,9 @@ def _id(shown: ShownEndpoint) -> str:
 
 
 def _delivered_share(numbers: Statistics) -> float | None:
-    """Return the share of the completed deliveries that are delivered, from 0 to 1.
+    """Return the share of delivered deliveries among the delivered and failed deliveries, from 0 to 1.
 
-    Return None if no delivery is completed.
+    Return None if there are no such deliveries.
     """
     over = numbers.delivered + numbers.failed
     return numbers.delivered / over if over else None

@@ -41,7 +41,7 @@ class Progress:
     rate: float
     """The average number of deliveries per second since the replay was created."""
     seconds_left: float | None
-    """The estimated remaining time in seconds, or None while the replay sends no deliveries."""
+    """The estimated remaining time in seconds, or None while the replay is not sending deliveries."""
 
 
 async def listed(visit: Visit) -> Response:

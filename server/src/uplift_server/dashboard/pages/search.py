@@ -1,4 +1,4 @@
-"""Search: list the objects that match a text, or redirect to the page of the only match."""
+"""Search: list the objects that match the search text, or redirect to the page of the only match."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Pages for operators: one module per noun."""
+"""Pages for operators, one module per topic."""
 
 from itertools import chain
 from typing import Final

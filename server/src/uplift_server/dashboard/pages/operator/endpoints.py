@@ -77,7 +77,7 @@ async def listed(visit: Visit) -> Response:
             (title, link("/operator/endpoints", filter=each, **kept), each, roll.counts[each])
             for each, title in TITLES.items()
         ],
-        # The table has one section for each cause, or a single section.
+        # The filter Failing shows one section for each cause. The other filters show a single section.
         parts=[
             (cause, count, cause_link(cause.code), [row for row in rows if row[2].cause == cause])
             for cause, count in causes

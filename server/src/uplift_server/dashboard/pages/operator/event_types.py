@@ -119,7 +119,7 @@ def _json(form: Form, name: str, problems: list[Problem]) -> Any:
         return None
     try:
         found = json.loads(text, parse_constant=_no_number)
-        # For an unpaired surrogate, which is not valid text, `encode` raises an error.
+        # Reject unpaired surrogates, which are not valid text: `encode` raises an error.
         json.dumps(found, ensure_ascii=False).encode()
         return found
     except json.JSONDecodeError as error:
@@ -136,7 +136,10 @@ def _no_number(text: str) -> Any:
 
 
 def _at_fields(problems: Sequence[Problem]) -> list[Problem]:
-    """Change the field of problems inside a JSON field to that field, and add the JSON path to each message."""
+    """Set the field of each problem to its form field.
+
+    If the problem is inside a JSON value, add the path in the JSON value to the message.
+    """
     found = []
     for problem in problems:
         field, _, place = problem.field.partition(".")

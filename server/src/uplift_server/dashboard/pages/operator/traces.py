@@ -1,4 +1,4 @@
-"""Trace: a search for an object in all accounts by its ID."""
+"""Trace: search all accounts for an object by its ID."""
 
 from collections import Counter
 from typing import Final
@@ -13,7 +13,7 @@ from uplift_server.service.traces import ATTEMPTS_MAX, Trace, TracedEvent
 
 _ID_CHARACTERS_MAX: Final = 300
 OTHERS_SHOWN: Final = 20
-"""The page lists at most this many endpoints that have no delivery of the event."""
+"""Maximum number of rows in each of the lists: deleted deliveries, and endpoints without a delivery."""
 
 
 async def trace(visit: Visit) -> Response:
