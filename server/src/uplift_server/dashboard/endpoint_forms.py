@@ -57,7 +57,7 @@ class Group:
 
     @property
     def is_open(self) -> bool:
-        """Whether the group is expanded because at least one of its checkboxes is selected."""
+        """Whether at least one checkbox of the group is selected. If so, the form shows the group expanded."""
         return any(each.chosen for each in (*((self.whole,) if self.whole else ()), *self.types))
 
 
@@ -78,7 +78,7 @@ class Filled:
 
     @property
     def has_more(self) -> bool:
-        """Whether the form shows the advanced fields because at least one of them has a value."""
+        """Whether at least one advanced field has a value. If so, the form shows the advanced fields."""
         return any((self.secret, self.headers, self.uid, self.metadata, *self.settings.values()))
 
 

@@ -24,7 +24,7 @@ def period_of(text: str) -> Period:
 
 
 def status_columns(series: Series) -> list[Column]:
-    """Return a chart column of the deliveries by status for each time bucket."""
+    """For each time bucket, return a chart column with the deliveries by status."""
     return [
         Column(Slot(bucket.at, series.bucket_ms), tuple(Part(name, name, _of(bucket, name)) for name in STATUSES))
         for bucket in series.buckets
@@ -32,7 +32,7 @@ def status_columns(series: Series) -> list[Column]:
 
 
 def attempt_columns(series: Series) -> list[Column]:
-    """Return a chart column of the succeeded and failed attempts for each time bucket."""
+    """For each time bucket, return a chart column with the successful and failed attempts."""
     return [
         Column(
             Slot(bucket.at, series.bucket_ms),
@@ -69,19 +69,19 @@ def failure_counts(numbers: Statistics) -> list[tuple[str, int, tuple[Part, Part
 
 
 def succeeded(numbers: Statistics) -> int:
-    """Return the number of succeeded attempts."""
+    """Return the number of successful attempts."""
     return numbers.outcomes.get(Outcome.DELIVERED, 0)
 
 
 def attempt_words(numbers: Statistics) -> str:
-    """Return text with the numbers of succeeded and failed attempts, such as `12 attempts succeeded, 1 failed`."""
+    """Return text with the numbers of successful and failed attempts, such as `12 attempts succeeded, 1 failed`."""
     good = succeeded(numbers)
     failed = sum(numbers.failures.values())
     return f"{words.count(good)} attempt{'' if good == 1 else 's'} succeeded, {words.count(failed)} failed"
 
 
 def success_share(numbers: Statistics) -> float | None:
-    """Return the share of succeeded attempts, from 0 to 1, or None if there are no attempts."""
+    """Return the share of successful attempts, from 0 to 1, or None if there are no attempts."""
     return succeeded(numbers) / numbers.attempts if numbers.attempts else None
 
 

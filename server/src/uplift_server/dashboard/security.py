@@ -20,7 +20,7 @@ The dashboard derives form tokens from the cookie, so other sites cannot submit 
 """
 NOTICE_COOKIE: Final = "uplift_notice"
 SHOWN_COOKIE: Final = "uplift_shown"
-"""The cookie that keeps a one-time secret, so that the page shows the secret again after a reload."""
+"""The cookie that stores a one-time secret, so that the page shows the secret again after a reload."""
 HOST_PREFIX: Final = "__Host-"
 """Prefix of cookie names over HTTPS. Browsers accept these cookies only from this host, with `Secure` and `Path=/`."""
 NOTICE_SECONDS: Final = 30

@@ -43,7 +43,7 @@ _RUNS: Final = {
 }
 _PATH: Final = "/webhook"
 _PORT: Final = "5000"
-# Paths that have the same meaning in all languages and frameworks.
+# Paths that no language or framework treats as special syntax, such as a route parameter.
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9/._~-]*")
 
 
@@ -97,7 +97,11 @@ def variable_line(secret: str | None) -> str:
 
 
 def _path_and_port(url: str) -> tuple[str, str | None]:
-    """Return the path and port of a URL. The port is None unless the URL is an `http` URL that contains a port."""
+    """Return the path and port of a URL for a code sample.
+
+    Return the default path if the URL's path does not match `_PLAIN_PATH`. The port is None unless the URL is an `http`
+    URL that contains a port.
+    """
     parts = urlsplit(url)
     path = parts.path or "/"
     port = str(parts.port) if parts.scheme.lower() == "http" and parts.port else None

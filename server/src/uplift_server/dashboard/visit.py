@@ -79,7 +79,7 @@ class Dashboard:
     system: System
     sends_mail: bool
     allows_private_networks: bool
-    """Whether endpoint URLs can be in private networks and use HTTP without TLS."""
+    """Whether endpoint URLs can point to private networks and use HTTP without TLS."""
     brand: Brand
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """A lock that allows only one page at a time to render. Without the lock, many visitors would delay events."""

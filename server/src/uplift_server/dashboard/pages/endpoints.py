@@ -56,9 +56,9 @@ class Row:
     shown: ShownEndpoint
     state: Summary
     success: float | None
-    """The share of succeeded attempts in the last 24 hours."""
+    """The share of successful attempts in the last 24 hours."""
     told: str
-    """The numbers of succeeded and failed attempts as text."""
+    """The numbers of successful and failed attempts as text."""
     columns: Sequence[Column]
     """The attempts per hour as chart columns."""
 

@@ -1,7 +1,7 @@
 """Erasure of personal data: form, preview, confirmation, and receipts.
 
 An object ID can identify a person, so no URL contains it. Until the person confirms the erasure, an encrypted cookie
-keeps the object ID.
+stores the object ID.
 """
 
 import json
@@ -24,7 +24,7 @@ EVENT_IDS_MAX: Final = 40
 """Maximum number of event IDs in the form. The IDs must fit into a cookie."""
 _NEW: Final = "erasures/new.html"
 _DRAFT: Final = "erasure"
-"""The `subject` of the cookie that keeps the validated input until the person confirms the erasure."""
+"""The `subject` of the cookie that stores the validated input until the person confirms the erasure."""
 _SEPARATORS: Final = re.compile(r"[\s,]+")
 
 

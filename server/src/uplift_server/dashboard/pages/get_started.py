@@ -120,7 +120,7 @@ async def register(visit: Visit) -> Response:
 
 
 async def show_secret(visit: Visit) -> Response:
-    """Reveal the secret of an endpoint on this page."""
+    """Reveal the secret of an endpoint, and show it on this page."""
     sent = await visit.form()
     endpoint, framework = sent.text("endpoint"), sent.text("framework")
     try:

@@ -1,4 +1,4 @@
-"""Invitations: the page of an invitation, and its acceptance."""
+"""Invitations: show an invitation, and accept it."""
 
 from typing import Any, Final
 

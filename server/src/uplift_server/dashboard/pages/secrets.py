@@ -27,7 +27,7 @@ OVERLAPS: Final = (
     (str(3 * SECRET_OVERLAP_SECONDS_DEFAULT), "3 days"),
     (str(SECRET_OVERLAP_SECONDS_MAX), "7 days"),
 )
-"""The choices for the time, in seconds, for which both secrets stay valid."""
+"""The choices for the period, in seconds, during which both secrets are valid."""
 HEADERS: Final = (
     ("old", "Use the old secret until the overlap ends"),
     ("new", "Use the new secret immediately"),

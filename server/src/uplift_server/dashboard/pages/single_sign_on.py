@@ -14,7 +14,7 @@ from uplift_server.service.errors import Busy, Forbidden, NotFound, RateLimited,
 from uplift_server.service.single_sign_on import AuthorizationResponse, SignInTransaction, SingleSignOn
 
 TRANSACTION_COOKIE: Final = "uplift_transaction"
-"""The cookie that keeps the state of a sign-in while the visitor is at the identity provider."""
+"""The cookie that stores the state of a sign-in while the visitor is at the identity provider."""
 _PURPOSE: Final = b"single sign-on"
 _PATH_CHARACTERS_MAX: Final = 1_000
 """Maximum number of characters of the path to which the server redirects after the sign-in. Browsers accept cookies of

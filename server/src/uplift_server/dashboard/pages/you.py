@@ -1,6 +1,6 @@
 """Profile of the person: name, password, sessions and accounts.
 
-The module also contains the form that confirms the password before the dashboard reveals secrets.
+The module also contains the form that asks for the password before the dashboard reveals secrets.
 """
 
 from typing import Any, Final
@@ -91,7 +91,7 @@ async def hide_secret(visit: Visit) -> Response:
 
 
 async def confirm_form(visit: Visit) -> Response:
-    """Show the form that confirms the password."""
+    """Show the form that asks for the password."""
     return _confirm(visit, visit.query.text("next"))
 
 
