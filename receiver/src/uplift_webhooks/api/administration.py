@@ -288,7 +288,7 @@ class Links(Noun[Way]):
 
 
 class Retention(Noun[Way]):
-    """Control of retention, which deletes old events. Only operators can call these methods."""
+    """`/v1/retention`: retention, which deletes old events. Only operators can call these methods."""
 
     @verb
     def resume(self) -> Call[JsonObject]:

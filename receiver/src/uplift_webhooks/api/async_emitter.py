@@ -85,7 +85,7 @@ class AsyncEmitter:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close the emitter. An error raised in the block takes precedence over an error of `close`."""
+        """Close the emitter. An error raised in the block takes precedence over an error from `close`."""
         await asyncio.to_thread(self._emitter.__exit__, kind, error, traceback)
 
     async def _wait_until(self, condition: Callable[[], bool]) -> None:

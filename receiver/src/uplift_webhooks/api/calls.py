@@ -1,8 +1,8 @@
 """Decorators that convert descriptions of API calls into methods that make the calls.
 
-A noun is a resource of the API, such as endpoints. It defines one method for each API call, which returns a Call: the
-description of the API call. The decorator `verb` replaces this method with a method that makes the API call. A method
-of a `Noun[Blocking]` returns the result. A method of a `Noun[Awaited]` returns a coroutine.
+A noun is a resource of the API, such as endpoints. It defines one method for each API call. The method returns a Call,
+which describes the API call. The decorator `verb` replaces the method with one that makes the API call. In a
+`Noun[Blocking]`, the new method returns the result. In a `Noun[Awaited]`, it returns a coroutine.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ class Call(Generic[R_co]):
     read: Callable[[str, object], R_co]
     """Converts a path and the decoded response to the result.
 
-    Raises ApiMisaddressed if the response does not have the form of the API.
+    Raises ApiMisaddressed if the response does not have the expected form.
     """
     query: Mapping[str, object] = field(default_factory=dict)
     """Query parameters. The request omits parameters that are None."""

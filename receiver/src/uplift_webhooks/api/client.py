@@ -25,7 +25,7 @@ KEY_VARIABLE: Final = "UPLIFT_API_KEY"
 TIMEOUT_SECONDS: Final = 30.0
 RETRIES: Final = 2
 RETRY_AFTER_SECONDS_MAX: Final = 30.0
-"""Maximum `Retry-After` of a response in seconds. If it is longer, the client does not retry the call."""
+"""Longest `Retry-After` that the client obeys, in seconds. If it is longer, the client does not retry the call."""
 _BACKOFF_SECONDS: Final = 0.5
 
 
@@ -46,7 +46,7 @@ class Client(Everything[Blocking]):
         retries: int = RETRIES,
         use_proxy: bool = True,
     ) -> None:
-        """Create a client. The default URL and key are in the variables `UPLIFT_API_URL` and `UPLIFT_API_KEY`.
+        """Create a client. The variables `UPLIFT_API_URL` and `UPLIFT_API_KEY` contain the default URL and key.
 
         The client removes a `/v1` at the end of the URL.
 
@@ -55,8 +55,8 @@ class Client(Everything[Blocking]):
         retries every call with a 429 or 503 response whose `Retry-After` is at most 30 seconds. Every POST has an
         `Idempotency-Key`, so that a retry never creates an object twice.
 
-        With `use_proxy`, the client uses the proxy of the environment (`HTTPS_PROXY`, `NO_PROXY`). It verifies
-        certificates with the certificate authorities of the system or of `SSL_CERT_FILE`.
+        With `use_proxy`, the client uses the proxy that the environment variables set (`HTTPS_PROXY`, `NO_PROXY`). It
+        verifies certificates with the certificate authorities of the system or in `SSL_CERT_FILE`.
 
         Raises:
             ValueError: an argument or an environment variable is not valid. The message never contains the key.
@@ -151,7 +151,7 @@ class Client(Everything[Blocking]):
         body: object,
         headers: Mapping[str, str] | None,
     ) -> tuple[bytes, Any]:
-        """Make a call. Return the response as bytes and as decoded JSON. Raises the errors of `request`."""
+        """Make a call. Return the response as bytes and as decoded JSON. Raises the same errors as `request`."""
         if not path.startswith("/"):
             raise ValueError("path must start with '/', such as '/v1/endpoints'.")
         asked = [

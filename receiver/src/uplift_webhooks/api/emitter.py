@@ -58,7 +58,7 @@ class EventsRejected(ApiFailure):
 
     count: int
     rejections: tuple[Rejection, ...]
-    """The events that the server did not accept, at most REJECTIONS_KEPT_MAX. The oldest events are first."""
+    """The first events that the server did not accept, oldest first. At most REJECTIONS_KEPT_MAX."""
 
     def __init__(self, count: int, rejections: Sequence[Rejection]) -> None:
         """Set the attributes. Set `args`, too, so that pickle can copy the error."""
@@ -108,9 +108,9 @@ class Emitter:
         waiting_events_max: int = WAITING_EVENTS_MAX,
         waiting_bytes_max: int = WAITING_BYTES_MAX,
     ) -> None:
-        """Create an emitter. The default URL and key are in the variables `UPLIFT_API_URL` and `UPLIFT_API_KEY`.
+        """Create an emitter. The variables `UPLIFT_API_URL` and `UPLIFT_API_KEY` contain the default URL and key.
 
-        `account` is the default account of events. With a key of an account (`sk_…`), events need no account.
+        `account` is the default account of events. With an account's own key (`sk_…`), events do not need an account.
 
         Raises:
             ValueError: an argument or an environment variable is not valid.
@@ -128,7 +128,7 @@ class Emitter:
         atexit.register(self._exit)
 
     def _begin(self) -> None:
-        """Reset the emitter to an empty queue: at its creation, and in a forked process."""
+        """Start with an empty queue, in a new emitter or in a forked process."""
         self._changed = threading.Condition()
         self._listeners: set[Callable[[], None]] = set()
         """Functions to call when events are accepted or rejected, and when the emitter is closed."""
@@ -172,7 +172,7 @@ class Emitter:
         return waiting.future
 
     def flush(self, timeout_seconds: float | None = None) -> None:
-        """Wait until every event of earlier `send` calls has a response.
+        """Wait until the server has responded to every event passed to `send` so far.
 
         Raises:
             EventsRejected: the server did not accept some events since the last `flush`.
@@ -184,7 +184,7 @@ class Emitter:
         self._report(target)
 
     def _report(self, target: int) -> None:
-        """Raise the errors of `flush` for the first `target` events."""
+        """Raise TimeoutError if any of the first `target` events has no result, or EventsRejected for rejections."""
         with self._changed:
             if self._ended < target:
                 raise TimeoutError(f"the server has not responded to {target - self._ended} of the events yet")
@@ -233,7 +233,7 @@ class Emitter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close the emitter. An error raised in the block takes precedence over an error of `close`."""
+        """Close the emitter. An error raised in the block takes precedence over an error from `close`."""
         try:
             self.close()
         except (EventsRejected, TimeoutError):
@@ -328,7 +328,7 @@ class Emitter:
                 self._notify()
 
     def _deliver(self, batch: Sequence[_Waiting]) -> None:
-        """Repeat the request until the server accepts or rejects each event."""
+        """Send a batch, and repeat the request until the server has accepted or rejected each event."""
         failures, reason = 0, ""
         while batch:
             if self._abandon.is_set():
@@ -382,7 +382,7 @@ class Emitter:
         if not wrong and len(batch) == 1:
             self._reject(batch, failure)
             return []
-        if not wrong:  # Split the batch if the error names no event, for example a 413.
+        if not wrong:  # Split the batch if the error, such as a 413, names no event.
             middle = len(batch) // 2
             self._deliver(batch[:middle])
             return batch[middle:]

@@ -55,7 +55,7 @@ class Everything(Noun[Way]):
 
     @verb
     def fleet(self) -> Call[JsonObject]:
-        """Return the problems with the server, and the failing endpoints by cause.
+        """Return the problems with the server, and the failing endpoints, grouped by cause.
 
         Only operators can call this method.
         """
@@ -63,7 +63,7 @@ class Everything(Noun[Way]):
 
     @verb
     def source_ips(self) -> Call[JsonObject]:
-        """Return the egress IPs: `current` IPs, and `upcoming` IPs with the time of first use in `from`.
+        """Return the egress IPs: `current` IPs, and `upcoming` IPs with the start of their use in `from`.
 
         This call does not require a key. To check the source address of a request, use `SourceAddresses`.
         """

@@ -57,7 +57,7 @@ class ApiError(ApiFailure):
 
 
 class ApiUnreachable(ApiFailure):
-    """There was no valid response, for example because of a timeout, a TLS error, or another kind of server.
+    """There was no valid response, for example because of a timeout, or because another kind of server responded.
 
     The server may have executed the call. It is safe to repeat a read, or a POST with the same `idempotency_key`.
     """

@@ -245,9 +245,9 @@ class Endpoints(Noun[Way]):
         until: Instant | None = None,
         by: Literal["hour", "day"] | None = None,
     ) -> Call[JsonObject]:
-        """Return an endpoint's statistics for a `period` (default 24h) or a time range:
+        """Return an endpoint's statistics for a `period` (default 24h) or a time range.
 
-        `totals`, `buckets` and `failures`.
+        The statistics consist of `totals`, `buckets` and `failures`.
         """
         return get(path_of(_ENDPOINTS, endpoint, "stats"), period=period, since=since, until=until, by=by)
 

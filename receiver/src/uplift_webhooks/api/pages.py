@@ -1,4 +1,4 @@
-"""Types and requests for the lists of the API, which consist of pages."""
+"""Types and requests for the API's lists, which are divided into pages."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -17,7 +17,7 @@ class Reconciliation:
 
     An event has the fields of `client.events.list` (`id`, `type`, `created_at`, `test`, `deliveries`). For its data,
     call `client.events.fetch(id)`. The iteration skips erased events, because they have no data. After an interruption,
-    continue from the stored cursor. You miss no event, and at most one page of events repeats.
+    continue from the stored cursor. You do not miss an event, and receive at most one page of events twice.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Reconciliation:
         return get_page(self._request, "/v1/events", {**query, "cursor": self.cursor})
 
     def _events_of(self, page: Page) -> Iterator[JsonObject]:
-        """Yield the events of a page. Before the last event, set `cursor` to the next page."""
+        """Yield the events of a page. Before yielding the last event, set `cursor` to the next page."""
         chosen = [event for event in page.data if self._wants(event)]
         yield from chosen[:-1]
         # The caller stores the cursor after each event.
@@ -62,7 +62,7 @@ class Reconciliation:
         yield from chosen[-1:]
 
     def _only_type(self) -> str | None:
-        """Return the type for the server's filter: the selected type if there is only one, without a pattern."""
+        """Return the only selected type, for the server's filter, or None if there are several types or a pattern."""
         [only, *others] = self._types or [""]
         return None if others or not only or only.endswith(".*") else only
 

@@ -23,7 +23,7 @@ class RejectedEvents(Noun[Way]):
         cursor: str | None = None,
         order: Order | None = None,
     ) -> Call[Page]:
-        """Return one page of rejected events, newest first. `since` and `until` limit the rejection time."""
+        """Return one page of the events that were rejected between `since` and `until`, newest first."""
         return get_page(
             _PATH, event_type=several(event_type), since=since, until=until, limit=limit, cursor=cursor, order=order
         )

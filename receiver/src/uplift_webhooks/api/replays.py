@@ -49,10 +49,11 @@ class Replays(Noun[Way]):
         dry_run: bool = False,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
-        """Replay an endpoint's deliveries with a `status` (default failed). With `dry_run`, only count them.
+        """Replay an endpoint's deliveries, selected by their `status` (default: failed).
 
-        With `include_missing`, the replay also sends events that the endpoint never received, because the endpoint was
-        created or subscribed later. With an empty `status`, it sends only these events.
+        With `dry_run`, only count them. With `include_missing`, the replay also sends events that the endpoint never
+        received, because the endpoint was created or subscribed later. With an empty `status`, it sends only these
+        events.
         """
         body = given(
             endpoint=endpoint,

@@ -1,4 +1,4 @@
-"""The command `uplift` for integrators. The extra `cli` installs its dependencies.
+"""The `uplift` command, which is for integrators. The extra `cli` installs its dependencies.
 
 The command uses only the server's HTTP API.
 """

@@ -1,4 +1,4 @@
-"""The server's URL and the API key of a command: from options, the environment, or a profile of the user."""
+"""Finds the server's URL and the API key for a command in its options, the environment, or the user's profiles."""
 
 import os
 import stat

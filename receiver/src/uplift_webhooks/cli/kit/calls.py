@@ -26,7 +26,7 @@ _CODES: Final = {
 
 @dataclass(frozen=True)
 class Advice:
-    """Texts of one program that say how to fix failed calls, with its commands and options."""
+    """The texts in which a program says how to fix failed calls. They name the program's own commands and options."""
 
     address: str
     """The source of the server's address, such as an option or a variable."""

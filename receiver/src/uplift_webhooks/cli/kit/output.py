@@ -27,7 +27,7 @@ _STYLES: Final = {
 }
 _STYLED: Final = frozenset({"status", "state", "outcome", "last_outcome", "health", "result"})
 _UNLIMITED: Final = 1 << 20
-"""Width of tables without a width limit, in characters."""
+"""Table width that means "no limit", in characters."""
 
 
 def printable(value: object) -> str:

@@ -27,7 +27,7 @@ class Converted:
 Name = str | Converted
 """The command's name for an API field: an option, an argument, or the source of the field's value.
 
-A name can end with text in parentheses. The error shows this text in its fix, but not in its cause.
+A name can end with text in parentheses. The error shows this text only in the part that says how to fix the problem.
 """
 
 

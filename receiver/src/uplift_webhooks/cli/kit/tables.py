@@ -12,12 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 BEGINNING: Final = 12
-"""Minimum number of characters of a shortened ID, after the prefix. They encode the time in milliseconds."""
+"""Minimum length of a shortened ID, without its prefix. These characters encode the creation time in milliseconds."""
 BETWEEN: Final = ".."
 """Text between the start and the end of a shortened ID."""
 DROPPED_EARLY: Final = 4
 _DELIVERY_EVENT: Final = 32
-"""Length of the event ID at the start of a delivery ID. All deliveries of an event start with it."""
+"""Length of the event ID at the start of a delivery ID."""
 _ENDING: Final = 4
 _GAP: Final = 2
 _CUT_LEAST: Final = 12
@@ -76,7 +76,7 @@ def draw(rows: Sequence[Mapping[str, Text]], columns: Sequence[Column], width: i
     while _whole(kept, rooms) > width and (droppable := [each for each in kept if each.dropped]):
         kept.remove(max(droppable, key=lambda each: each.dropped))
     left = max(0, width - _whole(kept, rooms))
-    # Columns that need the least width come first, so that the other columns share the remaining width.
+    # Start with the columns that need the least additional width, so that the other columns share the rest.
     wanting = sorted(kept, key=lambda each: widest[each.name] - rooms[each.name])
     for number, each in enumerate(wanting):
         more = min(widest[each.name] - rooms[each.name], left // (len(wanting) - number))

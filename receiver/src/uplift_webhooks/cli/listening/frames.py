@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 RESPONSE_BODY_BYTES_MAX: Final = 1024
-"""Maximum length of the response body that the server receives, in bytes."""
+"""Maximum length of the response body that the listener sends to the Uplift server, in bytes."""
 
 
 class NotAFrame(ValueError):
@@ -17,7 +17,7 @@ class EventFrame:
     """An event that the server sent in a frame."""
 
     place: str
-    """The event's position in the stream. Clients cannot interpret it."""
+    """The event's position in the stream. Only the server can interpret it."""
     event: str
     """Event ID, the same for all endpoints and sessions."""
     type: str

@@ -28,7 +28,7 @@ class LocalWatcher(Protocol):
 
 @dataclass(eq=False)
 class Handing:
-    """An event that the listener is forwarding, and the number of its requests."""
+    """An event that the listener is forwarding, and the number of requests for it."""
 
     event: EventFrame
     times: int = 0

@@ -51,11 +51,11 @@ class Timing:
     first_wait_seconds: float = 0.2
     longest_wait_seconds: float = 10.0
     settled_seconds: float = 5.0
-    """After a connection of at least this many seconds, the listener reconnects after the shortest interval."""
+    """If a connection lasted at least this many seconds, the listener reconnects after the shortest interval."""
     ping_seconds: float = 20.0
     """The interval of pings, in seconds. The listener detects a dead connection within twice this time."""
     give_up_seconds: float | None = None
-    """Maximum time without a connection, in seconds, after which the listener ends. None means no limit."""
+    """Maximum time without a connection before the listener ends, in seconds. None means no limit."""
     clock_look_seconds: float = 1.0
     clock_jump_seconds: float = 5.0
     """Smallest forward jump of the clock, in seconds, after which the listener assumes that the machine was asleep."""
@@ -63,13 +63,13 @@ class Timing:
 
 
 class Expired(Exception):
-    """The server deleted the session while it was disconnected.
+    """The server deleted the session while the listener was disconnected.
 
     A new session can continue from the position of the deleted session.
     """
 
     def __init__(self, behind: str | None, begun: Mapping[str, int]) -> None:
-        """`behind`: the ID of the event up to which all events were forwarded.
+        """`behind`: the ID of an event, or None. All events up to and including this event were forwarded.
 
         `begun`: the number of started requests for each later event. The keys are event IDs. The next session receives
         the later events again.
@@ -100,16 +100,16 @@ class Watcher(Protocol):
 
 @dataclass(eq=False)
 class _Waiting(Handing):
-    """A received event. The server may not have its response yet."""
+    """A received event. The Uplift server may not have received the response to it yet."""
 
     connection: int = field(kw_only=True)
     """The number of the connection on which the event last arrived."""
     duplicated: bool = False
     failed: bool = False
-    """Whether the listener already simulated a failure of this event."""
+    """Whether the listener has already simulated a failure of this event."""
     answer: LocalResponse | None = None
     over: bool = False
-    """Whether the server has the response to this event, or does not wait for a response."""
+    """Whether the Uplift server has received the response to this event, or no longer waits for it."""
 
 
 class Listener:
@@ -125,9 +125,9 @@ class Listener:
         mischief: Mischief = mischief_of.NONE,
         begun: Mapping[str, int] | None = None,
     ) -> None:
-        """`begun` maps event IDs to the number of requests that the replaced session started.
+        """`begun` maps event IDs to the number of requests that the previous session started for each event.
 
-        The Expired error of the replaced session contains these numbers.
+        It comes from the Expired error of that session.
         """
         self._address = address
         self._taker = taker
@@ -310,7 +310,7 @@ class Listener:
         while later and later[0].answer is not None:
             behind = later.pop(0).event.event
         begun = {**self._begun, **{waiting.event.event: waiting.times for waiting in later if waiting.times}}
-        # The listener cannot repeat begun deliveries, because the server has deleted their events.
+        # Keep only the newest entries. The server does not send the oldest events again, because it has deleted them.
         return Expired(behind, dict([*begun.items()][-WAITING_EVENTS_MAX:]))
 
     async def _hand_over(self) -> None:
@@ -354,7 +354,7 @@ class Listener:
                 await within(within_seconds, self._came.wait())
 
     async def _watch_clock(self) -> None:
-        """Close the connection after the machine wakes from sleep, because it is dead. The listener then reconnects."""
+        """Close the connection if the machine was asleep, because the connection is dead. The listener reconnects."""
         timing = self._timing
         while True:
             expected = timing.wall_seconds() + timing.clock_look_seconds
@@ -369,7 +369,7 @@ class Listener:
 async def _first_of(*work: Coroutine[Any, Any, None]) -> None:
     """Run all coroutines until one ends, and then cancel the others.
 
-    Raise the error of the coroutine that ended, if any.
+    If that coroutine raised an error, raise the error.
     """
     tasks = [asyncio.ensure_future(each) for each in work]
     try:

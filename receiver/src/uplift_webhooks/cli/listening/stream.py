@@ -55,7 +55,7 @@ class Ended(Exception):
     """The session has ended, and the listener must not reconnect."""
 
     def __init__(self, cause: str, remedy: str, code: ExitCode, *, unknown: bool = False) -> None:
-        """If `unknown` is true, the cause is the end of the session or the revocation of its key."""
+        """If `unknown` is true, either the session was deleted or its key was revoked."""
         super().__init__(cause)
         self.cause = cause
         self.remedy = remedy
@@ -80,10 +80,10 @@ class Address:
 
 
 async def open_stream(address: Address, after: str | None, *, ping_seconds: float) -> ClientConnection:
-    """Connect, through the proxy of the environment. Raises Lost or Ended if there is no connection.
+    """Connect, through a proxy if the environment variables set one. Raises Lost or Ended if this fails.
 
-    `ping_seconds` is the interval of pings and the timeout of their responses: a dead connection is detected within
-    twice this time.
+    `ping_seconds` is the interval between pings and the timeout of their responses, so a dead connection is detected
+    within twice this time.
     """
     # Use the same TLS settings as the other API calls.
     proxy = proxy_to(urlsplit(address.api_url))
