@@ -6,10 +6,10 @@
 ...         handle(event)
 
 The deduplicator stores the event's ID when the block ends without an error. Until then, the block claims the event:
-other handlers of the event get EventInProgress and make the sender retry. A 2xx response would lose the event if the
-first handler fails. An error in the block releases the claim. After a crash, the claim expires. In both cases, the next
-attempt counts as the first. Every event is handled at least once. An event is handled twice only after a crash between
-the end of your work and the end of the block.
+other handlers of the event get EventInProgress and make the sender retry. If they responded with 2xx and the first
+handler failed, the event would be lost. An error in the block releases the claim. After a crash, the claim expires. In
+both cases, the next attempt counts as the first. Every event is handled at least once. An event is handled twice only
+after a crash between the end of your work and the end of the block.
 """
 
 import hashlib
@@ -32,13 +32,13 @@ T = TypeVar("T")
 REMEMBER_SECONDS: Final = 45 * 86_400.0
 """How long the deduplicator stores a handled event, in seconds.
 
-This time is longer than a retry schedule (3 days) and than the default retention (30 days). The server replays no event
-after its retention.
+This time is longer than a retry schedule (3 days) and the default retention (30 days). The server cannot replay an
+event after its retention has ended.
 """
 CLAIM_SECONDS: Final = 60.0
 """How long a claim lasts, in seconds.
 
-This time is longer than the sender's timeout of 15 seconds. It is short, so that a retry after a crash can succeed.
+This time is longer than the sender's timeout of 15 seconds, but short enough for a retry after a crash to succeed.
 """
 ENTRIES_MAX: Final = 1_000_000
 """Maximum number of entries in a MemoryDeduplicator, about 300 bytes each. The oldest entries are removed first."""
@@ -98,7 +98,7 @@ class _Entry:
 class Claim:
     """A context manager for the block that handles one event.
 
-    The variable after `as` states whether to handle the event. The start of the block can raise EventInProgress.
+    The variable after `as` is True if the block must handle the event. Entering the block can raise EventInProgress.
     """
 
     def __init__(self, deduplicator: "Deduplicator", key: str, version: _Version, *, skips: bool = False) -> None:
@@ -133,7 +133,7 @@ class Claim:
 
 
 class Deduplicator(ABC):
-    """Base class of deduplicators. Thread-safe. A block can contain `await`, so deduplicators work with asyncio."""
+    """Base class of deduplicators, which are thread-safe. For asyncio, the `with` block can contain `await`."""
 
     def __init__(self, remember_seconds: float, claim_seconds: float) -> None:
         """Raise ValueError unless both arguments are positive."""
@@ -143,11 +143,11 @@ class Deduplicator(ABC):
         self._claim_seconds: Final = claim_seconds
 
     def first_time(self, event_id: str) -> Claim:
-        """Return a block that handles one event: `with seen.first_time(event.id) as first:`."""
+        """Return the context manager of a block that handles one event: `with seen.first_time(event.id) as first:`."""
         return Claim(self, f"event:{_bounded(event_id)}", _ANY)
 
     def newest(self, event: Event, key: str | None = None, *, include_tests: bool = False) -> Claim:
-        """Return a block that handles an event if it is the newest about its object.
+        """Return the context manager of a block that handles an event only if it is the newest about its object.
 
         >>> with seen.newest(event) as newest:          # doctest: +SKIP
         ...     if newest:
@@ -179,7 +179,7 @@ class Deduplicator(ABC):
     def _change(self, key: str, change: Callable[[_Entry | None], tuple[_Entry | None, T]]) -> T:
         """Replace the entry of a key atomically. Return the result of the change.
 
-        `change` returns the new entry, or None to remove the entry, and the result.
+        `change` returns two values: the new entry (None removes the entry) and the result.
         """
 
     def _begin(self, key: str, version: _Version, token: str) -> bool:
@@ -268,8 +268,8 @@ def _first(entries: dict[str, _Entry], count: int) -> list[str]:
 class SqliteDeduplicator(Deduplicator):
     """Stores handled events in a SQLite file that the processes of one machine share.
 
-    Processes can crash and fork at any time. One event takes about 100 µs. After a crash of the machine, the last
-    events can be handled again, because the file uses `synchronous=NORMAL`.
+    Processes can crash or fork at any time. One event takes about 100 µs. If the machine crashes, the last events can
+    be handled again, because the file uses `synchronous=NORMAL`.
     """
 
     def __init__(
@@ -294,7 +294,7 @@ class SqliteDeduplicator(Deduplicator):
         _FORKING.add(self)
 
     def close(self) -> None:
-        """Close the file. A later use opens it again."""
+        """Close the file. The next use of the deduplicator opens it again."""
         with self._lock:
             if self._connection is not None:
                 self._connection.close()
@@ -355,7 +355,7 @@ def _entry(created: int | None, event: str, until: float, claim: str | None, cla
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Enable the write-ahead log, with retries. SQLite fails at once if several processes open a new file."""
+    """Enable the write-ahead log, with retries. SQLite fails without waiting if several processes open a new file."""
     ends_at = time.monotonic() + BUSY_SECONDS
     while True:
         try:

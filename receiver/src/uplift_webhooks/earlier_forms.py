@@ -27,7 +27,7 @@ _INDENTED_COST_MAX: Final = 120_000
 Forms with the maximum cost take about 5 ms. An event of a few KiB does not exceed the maximums.
 """
 _BYTES_PER_VALUE: Final = 16
-"""Number of body bytes whose cost equals the cost of one JSON value."""
+"""Number of body bytes that cost as much as one JSON value."""
 
 
 def earlier_forms(body: bytes) -> Iterator[EarlierForm]:

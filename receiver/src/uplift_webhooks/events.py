@@ -26,7 +26,7 @@ from uplift_webhooks.resources import (
 
 @dataclass(frozen=True, slots=True)
 class MovementAnalyticsCreated(Event):
-    """`movement.analytics.created`: a capture is processed and its kinematics are ready.
+    """`movement.analytics.created`: a capture has been processed and its kinematics are ready.
 
     If a session is processed again, another event has the same session ID. Use the newest event.
     """
@@ -129,7 +129,7 @@ class DeliveryFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class UnknownEvent(Event):
-    """An event whose type has no class here, such as a type of your operator or a newer type."""
+    """An event whose type has no class here, such as a type that your operator created, or a newer type."""
 
 
 AnyEvent = (

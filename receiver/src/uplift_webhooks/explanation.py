@@ -1,7 +1,7 @@
 """Diagnosis of requests that fail verification.
 
-This module tests for common mistakes one by one. It never accepts a request. A guess is correct if a signature of the
-request matches the guessed input. Otherwise, the diagnosis relies on the form of the request.
+This module tests for common mistakes one by one. It never accepts a request. Some guesses are confirmed: a signature of
+the request matches the guessed input. The others rely on the form of the request.
 """
 
 import hmac
@@ -66,7 +66,7 @@ _NAMES: Final = {**names.spellings((*names.WANTED, _CONTENT_LENGTH)), "content_l
 _TOKEN: Final = re.compile(r"v1,[A-Za-z0-9+/]{43}=")
 _VALUE_CHARACTERS_MAX: Final = 4096
 _CANDIDATES_MAX: Final = 16
-"""Maximum number of signatures in a request. The module does not diagnose requests with more signatures."""
+"""Maximum number of signatures that the module reads from one header. It ignores additional signatures."""
 _ENVELOPE_START: Final = re.compile(rb'\{"id":"[^"]*","object":"event","type":"')
 _RAW: Final = (
     "Pass the raw bytes of the body before you parse it: Flask request.get_data(), Django request.body, FastAPI "
@@ -294,7 +294,7 @@ def _about_length(request: _Request) -> Iterator[Explanation]:
     if not (announced.isascii() and announced.isdigit()) or announced == length:
         return
     text = f"The body has {length} bytes, but {_CONTENT_LENGTH} is {announced}"
-    # Compare texts: a header may have too many digits for `int`.
+    # Compare the lengths as text, because a header may have too many digits for `int`.
     if (len(length), length) < (len(announced), announced):
         yield _found("body_truncated", f"{text}.", _READ_ALL)
     else:

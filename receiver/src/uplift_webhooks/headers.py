@@ -46,8 +46,8 @@ def read_headers(headers: object) -> dict[str, str]:
     """Return the headers for verification by lowercase name. Omit missing headers.
 
     Raises:
-        WebhookVerificationError: `headers_unreadable` if the argument has no headers, `malformed_header` if a value is
-            not printable ASCII or a header has two different values.
+        WebhookVerificationError: `headers_unreadable` if the argument does not consist of headers, `malformed_header`
+            if a value is not printable ASCII or a header has two different values.
     """
     try:
         found = collect(headers, _NAMES)
@@ -74,10 +74,10 @@ def read_headers(headers: object) -> dict[str, str]:
 
 
 def collect(headers: object, names: Mapping[str | bytes, str]) -> dict[str, list[str]]:
-    """Return every value of the named headers. Lists as values (AWS API gateways) count as repeated headers.
+    """Return every value of the named headers. A value can be a list (AWS API Gateway) instead of a repeated header.
 
-    `names` maps the lowercase spellings of a header to its name in the result. This function does not catch errors of
-    the header object.
+    `names` maps the lowercase spellings of a header to its name in the result. This function does not catch errors that
+    the header object raises.
     """
     items = getattr(headers, "items", None)
     pairs = cast("Iterable[tuple[Any, Any]]", headers if items is None else items())

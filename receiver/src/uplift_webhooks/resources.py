@@ -136,7 +136,7 @@ class Session(Resource):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredEndpoint(Resource):
-    """The fields of a new endpoint at its creation."""
+    """A new endpoint, with the fields that it had when it was created."""
 
     id: str | None = _text()
     user_id: str | None = _text("userId")
@@ -278,7 +278,7 @@ class FailedDelivery(Resource):
     count: int | None = _integer()
     """Number of failed deliveries of the endpoint since the previous event."""
     first_failed_at: str | None = _text()
-    """When the first failed delivery since the previous event failed, ISO 8601."""
+    """When the first of these deliveries failed, ISO 8601."""
     cause_code: str | None = _text()
     cause: str | None = _text()
     """Cause of the last failed attempt."""

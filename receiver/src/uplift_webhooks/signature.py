@@ -5,9 +5,9 @@ import hmac
 
 
 def standard_signature(key: bytes, message_id: bytes, timestamp: bytes, body: bytes) -> bytes:
-    """Return the signature after `v1,` in `webhook-signature`: base64 of HMAC-SHA256 of `<id>.<timestamp>.<body>`.
+    """Return the signature that follows `v1,` in `webhook-signature`.
 
-    Source: Standard Webhooks, "Signature scheme".
+    It is the HMAC-SHA256 of `<id>.<timestamp>.<body>`, in base64. Source: Standard Webhooks, "Signature scheme".
     """
     message = b"%b.%b.%b" % (message_id, timestamp, body)
     return base64.b64encode(hmac.digest(key, message, "sha256"))

@@ -23,7 +23,7 @@ _RETRY_SECONDS: Final = 60.0
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Published = tuple[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, float], ...]
-"""Networks, each with the start of its use in Unix seconds. Most networks contain one address."""
+"""Networks, each with the time when its use begins, in Unix seconds. Most networks contain one address."""
 
 
 class Source(Protocol):
@@ -42,7 +42,7 @@ class SourceAddresses:
     ) -> None:
         """`source` is a client, a list of addresses or networks, or the response of `source_ips`.
 
-        The object calls a client on first use, and then every `refresh_seconds`.
+        If `source` is a client, the object calls it on first use, and then every `refresh_seconds`.
 
         Raises:
             ValueError: an address is not valid, `refresh_seconds` is not positive, or the source is an AsyncClient or
@@ -105,7 +105,7 @@ class SourceAddresses:
 
     def _known(self) -> _Published:
         if self._published is None and self._failure is not None:
-            # Remove the traceback, which would grow each time that the error is raised.
+            # Remove the traceback, because it would grow each time the error is raised.
             raise self._failure.with_traceback(None)
         return self._published or ()
 

@@ -17,7 +17,7 @@ from uplift_webhooks.secret import Secret, parse_secret
 from uplift_webhooks.signature import standard_signature, uplift_signature
 
 SECRET_VARIABLE: Final = "UPLIFT_WEBHOOK_SECRET"  # noqa: S105 - the name of a variable
-"""The environment variable with the default of `secret`. White space separates several secrets."""
+"""The environment variable that contains the default secret, or several secrets separated by white space."""
 TOLERANCE_SECONDS: Final = 300
 """Maximum difference between a request's timestamp and the clock, in seconds, in both directions."""
 SIGNATURES_MAX: Final = 16
@@ -42,7 +42,7 @@ class Webhook:
         tolerance_seconds: float = TOLERANCE_SECONDS,
         debug: bool = False,
     ) -> None:
-        """`secret` is the endpoint's secret, or a list during a rotation. The default is UPLIFT_WEBHOOK_SECRET.
+        """`secret` is the endpoint's secret, or a list of secrets during a rotation. Default: UPLIFT_WEBHOOK_SECRET.
 
         `allow_uplift_signature` also accepts requests that have only `x-uplift-signature-256`. This signature has no
         timestamp, so anyone who records a request can replay it. `debug` adds the result of `explain` to errors. Do not

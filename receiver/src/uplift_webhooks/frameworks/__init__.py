@@ -1,6 +1,6 @@
 """Adapters for web frameworks, one module each: `fastapi`, `flask`, `django`, `asgi` (also Starlette) and `wsgi`.
 
-Only the module of an adapter imports its framework. All adapters send the same responses:
+Each module imports only its own framework. All adapters send the same responses:
 
 | request | response |
 |---|---|

@@ -29,7 +29,7 @@ from uplift_webhooks.webhook import Webhook
 class VerifiedEvent:
     """A dependency that returns the event of the request.
 
-    It rejects requests that fail verification before the route runs.
+    Before the route runs, the dependency rejects requests that fail verification.
     """
 
     def __init__(self, webhook: Webhook, *, body_bytes_max: int = BODY_BYTES_MAX) -> None:

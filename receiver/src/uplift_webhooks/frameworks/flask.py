@@ -63,7 +63,7 @@ def verified(
 def _body(sent: Request, body_bytes_max: int) -> bytes | None:
     """Return the body of the request, or None if it is too large."""
     if sent.content_length is None:
-        # Without a Content-Length, `get_data` returns an empty body. The web server marks the end of the stream.
+        # Read the stream, because `get_data` returns an empty body if there is no Content-Length.
         body = sent.stream.read(body_bytes_max + 1)
         return body if len(body) <= body_bytes_max else None
     return sent.get_data() if sent.content_length <= body_bytes_max else None

@@ -26,12 +26,12 @@ class Rejection:
 
     @property
     def content(self) -> bytes:
-        """The text as bytes of UTF-8."""
+        """The text, encoded as UTF-8."""
         return self.text.encode()
 
 
 class Rejected(Exception):
-    """Raised to end the processing of a request with a response."""
+    """Raised to stop processing a request and send a response."""
 
     def __init__(self, rejection: Rejection) -> None:
         super().__init__(rejection)
@@ -48,9 +48,9 @@ def too_large(body_bytes_max: int) -> Rejection:
 
 
 def unverified(error: WebhookVerificationError) -> Rejection:
-    """Log a request that failed verification, and return its response.
+    """Log a request that failed verification, and return the response to it.
 
-    Uplift stores the text with the attempt and shows it to the account.
+    Uplift stores the text of the response with the attempt and shows it to the account.
     """
     status = 401 if error.reason in _UNAUTHORIZED else 400
     _LOGGER.warning("webhook rejected with %d: %s", status, error)

@@ -1,4 +1,4 @@
-"""Sender of events to a receiver in memory: once, twice, out of order, or with an invalid signature."""
+"""Sends events to a receiver in the same process: once, twice, out of order, or with an invalid signature."""
 
 import asyncio
 import inspect
@@ -57,7 +57,10 @@ class Sender:
         return self._send(body, sign(body, self._secret), headers)
 
     def post_twice(self, event: bytes | None = None) -> tuple[Answer, Answer]:
-        """Send the same event twice, as after a lost response. The second request has a new timestamp and signature."""
+        """Send the same event twice, as if the first response was lost.
+
+        The second request has a new timestamp and signature.
+        """
         body = make_event() if event is None else event
         return self.post(body), self.post(body, headers={"x-uplift-attempt": "2"})
 
