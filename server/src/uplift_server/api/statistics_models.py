@@ -35,7 +35,7 @@ class EndpointStatsQuery(Body):
     )
 
     def range_query(self) -> StatisticsQuery | None:
-        """Return the requested range, or None if the request contains no parameter of a range."""
+        """Return the requested range, or None if the request contains no range parameters."""
         if (self.since, self.until, self.by) == (None, None, None):
             return None
         return StatisticsQuery(self.since, self.until, self.by)
@@ -60,7 +60,7 @@ class StatsQuery(EndpointStatsQuery, Paging):
     )
 
     def problems(self) -> list[Problem]:
-        """Return a problem for each parameter that does not allow another parameter of the request."""
+        """Return a problem for each parameter that cannot be combined with the other parameters of the request."""
         found = super().problems()
         if self.by not in {"type", "endpoint"}:
             text = "The parameter requires groups. Send `by=type` or `by=endpoint`, or omit the parameter."
@@ -70,7 +70,7 @@ class StatsQuery(EndpointStatsQuery, Paging):
 
 
 class NumbersView(BaseModel):
-    """Counts of deliveries and attempts. A delivery counts at the time of its event, and an attempt at its start."""
+    """Counts of deliveries and attempts. A delivery is counted at the time of its event, an attempt when it starts."""
 
     deliveries: int = Field(description="Number of deliveries.")
     delivered: int = Field(description="Number of deliveries with the status `delivered`.")

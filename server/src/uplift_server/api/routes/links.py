@@ -81,10 +81,10 @@ async def create_sign_in_link(
     caller: CallerOf,
     sent: Annotated[Sent, Depends(BodyReader(SignInLinkNew, required=False))],
 ) -> LinkView:
-    """Requires an operator key. The link signs an operator in, once and within 5 minutes.
+    """Requires an operator key. The link works once, within 5 minutes, and signs an operator in.
 
-    With `read_only`, the operator cannot change anything. If you revoke the key that you use, the link and the session
-    end.
+    With `read_only`, the operator cannot change anything. If you revoke the key that created the link, the link and its
+    session end.
     """
     link = await services.portal_links.create_for_operator(
         caller,

@@ -113,7 +113,10 @@ async def reset_password(
     "/v1/accounts/{account}/members/{member}/second-factor", status_code=204, summary="Reset a member's second factor"
 )
 async def reset_second_factor(services: ServicesOf, caller: CallerOf, account: str, member: str) -> None:
-    """Requires an operator key. Turns off the second factor of a member who lost the app and the recovery codes."""
+    """Requires an operator key.
+
+    Turns off the second factor of a member who lost the authenticator app and the recovery codes.
+    """
     await services.members.reset_second_factor(caller, account, member)
 
 
