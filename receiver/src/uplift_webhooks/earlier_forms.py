@@ -13,9 +13,9 @@ EarlierForm = tuple[str, Literal["body_recoded", "body_reserialised"], bytes]
 _MEMBERS: Final = ("id", "object", "type", "api_version", "created", "data")
 _Separators = tuple[str, str]
 _JAVASCRIPT: Final[_Separators] = (",", ":")
-"""The separators in the JSON of JavaScript and Uplift."""
+"""The separators that JavaScript and Uplift use in JSON."""
 _COMPACT: Final[tuple[_Separators, ...]] = (_JAVASCRIPT, (", ", ": "))
-"""The separators of one-line JSON: the form of JavaScript, then the form of Python."""
+"""The separators of one-line JSON: JavaScript's, then Python's."""
 _INDENTATIONS: Final = ("  ", "    ", "\t")
 _WRITTEN_AGAIN_BYTES_MAX: Final = 64 * 1024
 _WRITTEN_AGAIN_DEPTH_MAX: Final = 32
@@ -58,7 +58,7 @@ def earlier_forms(body: bytes) -> Iterator[EarlierForm]:
 
 
 def _written_again(value: object, size: int) -> Iterator[EarlierForm]:
-    """Yield common JSON forms of a value, the most likely form first. For a larger value, yield fewer forms."""
+    """Yield common JSON forms of a value, the most likely form first. Yield fewer forms for larger values."""
     depths = _depths(value)
     if depths is None:
         return

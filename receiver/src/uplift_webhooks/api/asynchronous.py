@@ -35,7 +35,7 @@ class AsyncReconciliation:
 
 
 class AsyncClient(Everything[Awaited]):
-    """Async version of Client. Every call runs in a thread of asyncio's pool.
+    """Async version of Client. Every call runs in asyncio's default thread pool.
 
     A cancelled call continues in its thread for at most `timeout_seconds` per attempt.
     """

@@ -29,7 +29,10 @@ class Attempts(Noun[Way]):
         cursor: str | None = None,
         order: Order | None = None,
     ) -> Call[Page]:
-        """Return one page of attempts, newest events first. An attempt must match one value of each filter."""
+        """Return one page of attempts, sorted by event, newest first.
+
+        An attempt must match one value of each filter.
+        """
         return get_page(
             _PATH,
             endpoint=several(endpoint),

@@ -20,7 +20,7 @@ class Blocking:
 
 
 class Awaited:
-    """Marks nouns whose calls are coroutines that run in a thread of asyncio's pool."""
+    """Marks nouns whose calls are coroutines that run in asyncio's default thread pool."""
 
 
 P = ParamSpec("P")

@@ -31,7 +31,7 @@ class Deliveries(Noun[Way]):
         cursor: str | None = None,
         order: Order | None = None,
     ) -> Call[Page]:
-        """Return one page of deliveries, newest events first. A delivery must match one value of each filter.
+        """Return one page of deliveries, sorted by event, newest first. A delivery must match one value of each filter.
 
         `outcome` and `status_code` filter by the last attempt. A status code is a number, or a class such as "5xx".
         `test` selects only test deliveries (True) or excludes them (False).

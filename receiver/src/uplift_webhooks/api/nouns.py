@@ -219,7 +219,10 @@ class Endpoints(Noun[Way]):
         cursor: str | None = None,
         order: Order | None = None,
     ) -> Call[Page]:
-        """Return one page of an endpoint's deliveries, newest events first. `deliveries.list` describes the filters."""
+        """Return one page of an endpoint's deliveries, sorted by event, newest first.
+
+        `deliveries.list` describes the filters.
+        """
         return get_page(
             path_of(_ENDPOINTS, endpoint, "deliveries"),
             status=several(status),

@@ -298,7 +298,7 @@ def list_attempts(
     limit: Limit = 50,
     wide: Wide = False,
 ) -> None:
-    """List attempts, newest events first.
+    """List attempts, sorted by event, newest first.
 
     An attempt must match every filter option. If you repeat an option, an attempt must match one of its values.
     """

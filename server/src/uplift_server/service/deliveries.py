@@ -62,7 +62,10 @@ class Deliveries:
     async def search(
         self, caller: Caller, query: DeliveryQuery, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> DeliverySearch:
-        """Return a page of deliveries, newest events first. If few deliveries match, search for up to SEARCH_MS."""
+        """Return a page of deliveries, sorted by event, newest first.
+
+        If few deliveries match, search for up to SEARCH_MS.
+        """
         caller.require(Scope.DELIVERIES_READ)
         wanted, request = await self._parsed(caller, query, listing, problems)
         until = self._context.now() + SEARCH_MS
