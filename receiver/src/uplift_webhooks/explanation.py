@@ -206,7 +206,7 @@ def _about_forms(request: _Request) -> Iterator[Explanation]:
 
 
 def _about_what_is_missing(secrets: Sequence[Secret], request: _Request) -> Iterator[Explanation]:
-    """Find missing or changed Standard Webhooks headers next to a valid Uplift signature."""
+    """Find missing or changed Standard Webhooks headers in a request with a valid Uplift signature."""
     alone = any(_matches(uplift_signature(secret.uplift_key, request.body), request.uplift) for secret in secrets)
     if alone and not request.headers.keys() & {names.ID, names.TIMESTAMP, names.SIGNATURE}:
         yield _found(

@@ -19,7 +19,7 @@ from uplift_webhooks.signature import standard_signature, uplift_signature
 SECRET_VARIABLE: Final = "UPLIFT_WEBHOOK_SECRET"  # noqa: S105 - the name of a variable
 """The environment variable that contains the default secret, or several secrets separated by white space."""
 TOLERANCE_SECONDS: Final = 300
-"""Maximum difference between a request's timestamp and the clock, in seconds, in both directions."""
+"""Maximum difference between a request's timestamp and the clock, in seconds, in either direction."""
 SIGNATURES_MAX: Final = 16
 """Maximum number of tokens in a `webhook-signature` header: two active secrets, with room for future schemes."""
 _TIMESTAMP_DIGITS_MAX: Final = 15
@@ -169,7 +169,7 @@ class Webhook:
 
 
 def _check_match(expected: list[bytes], received: list[bytes]) -> None:
-    """Raise an error unless one signature matches. Compare all pairs in constant time."""
+    """Raise an error unless at least one signature matches. Compare all pairs in constant time."""
     matches = 0
     for signature in expected:
         for candidate in received:

@@ -370,7 +370,7 @@ class AuditLog(Noun[Way]):
     ) -> Call[Page]:
         """Return one page of audit log entries, newest first.
 
-        Filter by `actor`, `action` (such as `endpoint.changed`) or `subject`.
+        You can filter by `actor`, `action` (such as `endpoint.changed`) or `subject`.
         """
         return get_page(
             "/v1/audit-log",

@@ -47,9 +47,9 @@ class Rejection:
     """The `id` that the caller passed to `send`, or None."""
     idempotency_key: str | None
     error: ApiFailure
-    """The cause: ApiError, or ApiUnreachable after `close`.
+    """The cause: ApiError, ApiMisaddressed, or ApiUnreachable if the emitter was closed before the server responded.
 
-    After ApiUnreachable, the server may still have stored the event.
+    After ApiUnreachable, the server may have stored the event.
     """
 
 
@@ -161,8 +161,9 @@ class Emitter:
 
         Block while the queue is full. The future raises ApiError if the server rejects the event. You can ignore the
         future: `flush` and the end of the `with` block also report rejected events. If you cancel the future while the
-        event is still waiting, the emitter does not send the event. Without `id` and `idempotency_key`, the emitter
-        generates a key. Endpoints whose `ordering` is "key" receive events with the same `ordering_key` in order.
+        event is still waiting, the emitter does not send the event. If you pass neither `id` nor `idempotency_key`, the
+        emitter generates a key. Endpoints whose `ordering` is "key" receive events with the same `ordering_key` in
+        order.
 
         Raises:
             ValueError: an argument is not valid, or the emitter is closed.

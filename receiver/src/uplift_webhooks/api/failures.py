@@ -11,7 +11,7 @@ class FieldError:
     field: str
     """The invalid body field or query parameter, such as `url` or `events.3.data`."""
     code: str
-    """Stable code, such as `https_required`. `/docs/errors` on your server lists them."""
+    """Stable code, such as `https_required`. `/docs/errors` on your server lists all codes."""
     message: str
     """Description of the problem, for users."""
 

@@ -53,7 +53,7 @@ class Endpoints(Noun[Way]):
         cursor: str | None = None,
         order: Order | None = None,
     ) -> Call[Page]:
-        """Return one page of endpoints, newest first. Filter by state, event type, text or cause of failure."""
+        """Return one page of endpoints, newest first. You can filter by state, event type, text or cause of failure."""
         return get_page(
             _ENDPOINTS,
             id=several(id),

@@ -199,7 +199,8 @@ def _stopped_by_signals() -> Iterator[None]:
 def _on_signals(act: Callable[[], object]) -> Iterator[None]:
     """Handle Ctrl-C and SIGTERM in the block, and restore the previous handlers.
 
-    When a loop closes, asyncio restores the system's handlers, which end the program with code 143.
+    Handlers that asyncio sets are not enough: when a loop closes, asyncio restores the system's handlers, which end the
+    program with code 143.
     """
 
     def handle(_number: int, _frame: FrameType | None) -> None:

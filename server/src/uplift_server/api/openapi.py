@@ -238,7 +238,7 @@ def _public(value: Any) -> Any:
 
 
 def _complete(operation: dict[str, Any], route: APIRoute, schemas: dict[str, Any]) -> None:
-    """Add the request body and the query parameters from the models of the readers. Add the headers for objects."""
+    """Add the request body and the query parameters from the models of the readers. Add `Location` and `ETag`."""
     for reader in (dependency.call for dependency in route.dependant.dependencies):
         if isinstance(reader, BodyReader):
             content = {_JSON: {"schema": _schema(reader.model, schemas)}}

@@ -1,4 +1,4 @@
-"""The option for the filter of an endpoint in `uplift` and `uplift-server`, and the output of a filter preview."""
+"""The option for an endpoint's filter and the output of a filter preview, in `uplift` and `uplift-server`."""
 
 import json
 from typing import Annotated, Any, Final

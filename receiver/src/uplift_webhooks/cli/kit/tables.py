@@ -1,4 +1,4 @@
-"""Tables for terminals, with short IDs and timestamps. The columns share the width."""
+"""Tables for terminals, with short IDs and timestamps. The columns share the available width."""
 
 import re
 import time

@@ -1,1 +1,1 @@
-"""The documentation at `/docs`: the pages of docs/ and the API reference as HTML, with a search."""
+"""The documentation at `/docs`: the pages of docs/ and the API reference as HTML, with full-text search."""
