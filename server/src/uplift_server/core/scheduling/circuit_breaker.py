@@ -63,7 +63,7 @@ class Breaker:
         retry_after_ms = min(retry_after_ms, rule.probe_max_ms) if rule.failures else 0
         retry_after_at = now_ms if retry_after_ms else self.retry_after_at
         if self.probe_at is not None and now_ms < self.probe_at:
-            # The attempt began before the breaker opened, so only the Retry-After of the attempt counts.
+            # The attempt is not a probe, so it changes the time of the next probe only if it received `Retry-After`.
             return Breaker(
                 failures, since, max(self.probe_at, now_ms + retry_after_ms), self.probe_wait_ms, retry_after_at
             )
@@ -91,7 +91,7 @@ def restore_breaker(health: Health, rule: BreakerRule) -> Breaker:
     if rule.failures == 0 or last_failure_at is None:
         return Breaker(failures)
     if health.failing_since is not None and health.probe_at is not None:
-        # The stored time of the probe also covers breakers that a `Retry-After` or timeouts opened.
+        # The stored time of the probe is also correct if `Retry-After` or timeouts opened the breaker.
         wait = min(max(PROBE_FIRST_MS, health.probe_at - last_failure_at), rule.probe_max_ms)
         return Breaker(failures, None, health.probe_at, wait)
     if failures < rule.failures:
@@ -100,7 +100,7 @@ def restore_breaker(health: Health, rule: BreakerRule) -> Breaker:
     # Limit the doublings, because more of them would exceed the maximum wait anyway.
     doublings = min(failures - rule.failures, rule.probe_max_ms.bit_length())
     # Concurrent attempts can fail together.
-    # Therefore, the wait is at most PROBE_FIRST_MS plus the time since the first failure.
+    # Therefore, the wait is at most PROBE_FIRST_MS plus the time between the first and the last failure.
     longest = PROBE_FIRST_MS + max(0, last_failure_at - (health.failing_since or 0))
     wait = min(PROBE_FIRST_MS << doublings, rule.probe_max_ms, longest)
     return Breaker(failures, None, last_failure_at + wait, wait)

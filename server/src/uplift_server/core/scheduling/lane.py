@@ -113,7 +113,7 @@ class Lane(Generic[T]):
         self.waiting_bytes = 0
         """The total size, in bytes, of the waiting deliveries. The caller updates it."""
         self.reserved = 0
-        """The number of deliveries that enter the lane after the commit that stores them with a lease."""
+        """The number of deliveries that will enter the lane after the commit that stores them with a lease."""
         self.in_flight = 0
         self.window = WINDOW_START
         """Limit of attempts in flight, up to `in_flight_max`. Each success raises the limit, and a timeout resets the
@@ -165,11 +165,11 @@ class Lane(Generic[T]):
         return self.in_flight < (min(self.window, self.in_flight_max) if self.breaker.probe_at is None else 1)
 
     def is_stalled(self, now_ms: int) -> bool:
-        """Return whether WINDOW_START or more attempts are in flight and none has ended in time (STALLED_MEANS)."""
+        """Return whether at least WINDOW_START attempts are in flight and none has ended recently (STALLED_MEANS)."""
         return self.in_flight >= WINDOW_START and now_ms - self.last_end_ms > self._stall_timeout_ms()
 
     def is_overdue(self, now_ms: int) -> bool:
-        """Return whether attempts are in flight and none has ended in time (STALLED_MEANS)."""
+        """Return whether attempts are in flight and none has ended recently (STALLED_MEANS)."""
         return self.in_flight > 0 and now_ms - max(self.last_end_ms, self.busy_since_ms) > self._stall_timeout_ms()
 
     def _stall_timeout_ms(self) -> int:

@@ -39,11 +39,11 @@ It is smaller than UNPROVEN_SHARE, so that slots remain for the unproven lanes o
 
 
 class NoSlot(Enum):
-    """The limit because of which an attempt cannot start."""
+    """The limit that prevents an attempt from starting."""
 
     SERVER = "server"
     ACCOUNT = "account"
-    """The account's share of the slots, or its limit of attempts to the host."""
+    """The account's share of the slots, or its limit on attempts to one host."""
     ENDPOINT = "endpoint"
 
 
@@ -61,7 +61,7 @@ class Lanes(Generic[T]):
         """The HostShare of each account and host. A HostShare is removed when no lane refers to it."""
         self._account_queue: deque[AccountShare[T]] = deque()
         self._timers: list[tuple[float, int, Lane[T]]] = []
-        """Lanes with work that may not start yet: start time, timer ID and lane.
+        """Lanes with work that cannot start yet: start time, timer ID and lane.
 
         The ID breaks ties. An entry is void if its lane has a different `timer_id`.
         """
@@ -117,10 +117,7 @@ class Lanes(Generic[T]):
         return [] if lane is None else self.take_waiting(lane)
 
     def take_waiting(self, lane: Lane[T], kinds: Sequence[AttemptKind] = tuple(AttemptKind)) -> list[T]:
-        """Remove and return the waiting deliveries of a lane.
-
-        `kinds` limits the kinds of attempts.
-        """
+        """Remove and return the waiting deliveries of a lane whose attempts are of the given `kinds`."""
         taken = [item for kind in kinds for item in lane.waiting[kind]]
         for kind in kinds:
             lane.waiting[kind].clear()
@@ -245,7 +242,7 @@ class Lanes(Generic[T]):
     def _may_start(self, lane: Lane[T], now_ms: int) -> bool:
         """Return whether a lane may start an attempt now.
 
-        If a limit of its host or of unproven lanes prevents the attempt, park the lane. If the lane must wait until a
+        If a limit on its host or on unproven lanes prevents the attempt, park the lane. If the lane must wait until a
         later time, start its timer.
         """
         if lane.proven and lane.is_overdue(now_ms):
@@ -339,7 +336,7 @@ class Lanes(Generic[T]):
         return timers[0][0] if timers else None
 
     def _queue_if_ready(self, lane: Lane[T]) -> None:
-        """Queue a lane that can start earlier than its timer, because a slot is free or its breaker closed."""
+        """Queue a lane that can start before its timer, because a slot is free or its breaker has closed."""
         is_idle = not lane.queued or (lane.timer_id and lane.next_start_at() < lane.timer_at)
         if is_idle and lane.waiting_count and lane.has_slot:
             self._queue(lane)
