@@ -154,7 +154,7 @@ class StreamConsumer:
                 await pull.remove_stored(at_once=True)
 
     def _remove_stored(self, pull: Pull) -> None:
-        """Start to remove the stored messages, unless a removal is already running.
+        """Start removing the stored messages, unless a removal is already running.
 
         If the removal fails, the next read from the stream raises StreamUnavailable.
         """
@@ -203,7 +203,7 @@ class StreamConsumer:
     async def _next_events(self, messages: Sequence[StreamMessage]) -> list[_Event]:
         """Check the next messages, up to the size of one commit, and return their events.
 
-        If the checks take long, let other tasks run in between.
+        If the checks take a long time, let other tasks run in between.
         """
         events: list[_Event] = []
         rows, began = 0, self._clock.monotonic_us()
@@ -284,7 +284,7 @@ class StreamConsumer:
         event.draft = Draft(
             event_type,
             bytes(accepted.data),
-            # Omit endpoints of other accounts: after a restore, a message can contain the numbers of such endpoints.
+            # Omit endpoints of other accounts: after a restore, a message can contain their sequence numbers.
             [each for each in found if each is not None and each.record.account_seq == account.seq],
             event_id,
             accepted.idempotency_key,
@@ -296,7 +296,7 @@ class StreamConsumer:
         return None not in found
 
     def _is_fresh(self, message: StreamMessage) -> bool:
-        """Return whether the cache contains all changes from before the arrival of a message.
+        """Return whether the cache contains all changes that were made before a message arrived.
 
         If so, an object that is not in the cache does not exist.
         """
@@ -345,11 +345,11 @@ class StreamConsumer:
                 self._traces.note_sender(result[0].seq, result[0].id, traceparent)
         elif isinstance(result, IdempotencyConflict):
             if result.field == "id" and draft.has_server_id:
-                # No other event has this ID, so the stored event is the same event after a change, such as an erasure.
+                # No other event has this ID, so the stored event is this one, but changed later, such as by an erasure.
                 event.is_done = True
             else:
                 event.rejection = self._published.conflict(_as_sent(draft), result)
-        elif isinstance(result, Unstorable):  # The ingest has logged and counted the defect.
+        elif isinstance(result, Unstorable):  # `EventIngest` has logged and counted the defect.
             event.rejection = self._published.defect(_as_sent(draft))
         elif not isinstance(result, Unavailable):
             self._set_aside(event, result)

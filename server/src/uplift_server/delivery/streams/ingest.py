@@ -206,8 +206,9 @@ class StreamIngest:
     def accept_for(self, drafts: Sequence[tuple[int, Draft]]) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
         """Publish the events of one request. The future resolves when the stream has stored all of them.
 
-        Raises BacklogFull, and Unavailable if the queue is full or the stream is down. The future raises Unavailable if
-        the stream fails. In that case, the stream may have stored some of the events.
+        Raises BacklogFull if an event has too many deliveries, and Unavailable if the queue is full or the stream is
+        down. The future raises Unavailable if the stream fails. In that case, the stream may have stored some of the
+        events.
         """
         events = len(drafts)
         if self._closed:
@@ -224,7 +225,7 @@ class StreamIngest:
             body_bytes += len(draft.data)
             if account_seq != seq:
                 seq = 0
-        # Requests with several accounts come from operators and their services.
+        # Only operators and their services send requests with several accounts, so no account's share limits them.
         if seq and self._shares.exceeds(seq):
             cause = "the event stream is nearly full, mostly with events of the account"
             raise self._rejected(events, Rejection.FULL, cause)
@@ -406,7 +407,7 @@ class StreamIngest:
         return new if known is None else _earlier(new, known.id, known.created_at)
 
     async def _original(self, seq: int) -> tuple[bytes, int] | None:
-        """Return the ID and timestamp of the event in the stream's message with the number `seq`.
+        """Return the ID and timestamp of the event in the message with the sequence number `seq`.
 
         Return None if the stream no longer has the message.
         """

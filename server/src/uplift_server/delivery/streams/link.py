@@ -106,7 +106,7 @@ class _Client(Client):
 class Link:
     """A connection to one NATS server.
 
-    The connection ends with its first failure. The event stream then opens another connection.
+    The connection ends at its first failure. The event stream then opens another connection.
     """
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from uplift_server.store.hot_records import IdempotencyConflict
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """The problem with a rejected event (RFC 9457), and the event's readable fields as the emitter sent them."""
+    """The problem with a rejected event (RFC 9457), and the fields that could be read, as the emitter sent them."""
 
     problem: Mapping[str, Any]
     event_type: str | None = None

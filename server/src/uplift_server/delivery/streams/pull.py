@@ -27,7 +27,7 @@ HEARTBEAT_S: Final = 2
 SILENT_MS_MAX: Final = 5_000
 """The maximum time without a message or heartbeat, in ms.
 
-After a longer silence, NATS has lost the pull request, or the consumer has no leader.
+A longer silence means that NATS has lost the pull request, or that the consumer has no leader.
 """
 REMOVE_SECONDS: Final = 5.0
 """The timeout for the removal of messages, in seconds. On a slow disk, a removal takes longer than other requests."""
@@ -154,14 +154,14 @@ class Pull:
     async def remove_stored(self, *, at_once: bool = False) -> None:
         """Remove stored messages from the stream. Raises StreamUnavailable or StreamError.
 
-        Unless `at_once` is set, remove messages at most once in REMOVE_EVERY_MS. A stored message stays in the stream
-        until all earlier messages are stored.
+        Unless `at_once` is set, remove messages at most once every REMOVE_EVERY_MS. A stored message stays in the
+        stream until all earlier messages are stored.
         """
         now = self._clock.now_ms()
         if not self._has_stored or (now - self._removed_at < REMOVE_EVERY_MS and not at_once):
             return
         self._require_intact()
-        # If the stream was deleted and created again, the numbers belong to other messages.
+        # If the stream was deleted and created again, the sequence numbers belong to other messages.
         # This call then fails, because the consumer is missing.
         await self.link.call(f"CONSUMER.INFO.{EVENTS_STREAM}.{self._name}")
         before = self._first_unstored
@@ -169,7 +169,7 @@ class Pull:
         self._removed_before, self._removed_at = before, now
 
     def fail(self, cause: str) -> None:
-        """Make `next` raise StreamUnavailable with this cause: the running call, if any, and all later calls."""
+        """Make the current call of `next` (if any) and all later calls raise StreamUnavailable with this cause."""
         self._broken = self._broken or cause
         self._changed.set()
 
@@ -188,7 +188,7 @@ class Pull:
         return self._first_unstored > self._removed_before
 
     async def renew(self) -> None:
-        """Renew the messages that are not stored yet, at most once in RENEW_EVERY_MS. Raises StreamUnavailable.
+        """Renew the messages that are not stored yet, at most once every RENEW_EVERY_MS. Raises StreamUnavailable.
 
         NATS would otherwise deliver these messages again.
         """
@@ -215,7 +215,7 @@ class Pull:
     def _receive(self, message: Received) -> None:
         self._heard_at = now = self._clock.now_ms()
         if not message.reply.startswith(_ACK):
-            # A message that can be acknowledged is from an emitter, even if it has the headers of a status.
+            # A message that can be acknowledged contains an event, even if it has the headers of a status message.
             self._note_status(message, (message.headers or {}).get("Status", ""))
             return
         tokens = message.reply.split(".")

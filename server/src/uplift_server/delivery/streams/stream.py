@@ -84,9 +84,9 @@ _MUST_FIT: Final[Mapping[str, Sequence[str]]] = {
     ),
     REJECTED_STREAM: ("subjects", "retention", "storage", "discard"),
 }  # fmt: skip
-"""The settings of the streams that this server requires.
+"""The settings that must have the values above in an existing stream.
 
-With other settings, NATS would lose events, or keep messages that the server has removed.
+With other values, NATS would lose events, or keep messages that the server has removed.
 """
 
 
