@@ -11,7 +11,7 @@ from uplift_server.core.limits import (
 
 
 class Backlog:
-    """The size of the requests that are not stored yet: their events, body bytes and rows."""
+    """The total size of the requests that are not stored yet: the numbers of events, body bytes and rows."""
 
     __slots__ = ("body_bytes", "events", "rows")
 

@@ -34,9 +34,9 @@ class DatabaseTime:
     """
 
     def __init__(self, ticks_ns: Callable[[], int] = _ticks_ns) -> None:
-        """Create an estimate without readings.
+        """Create an estimate that has no readings yet.
 
-        `ticks_ns` is a monotonic clock that includes the time the machine sleeps.
+        `ticks_ns` is a monotonic clock that keeps running while the machine sleeps.
         """
         self._ticks_ns = ticks_ns
         self._readings: deque[ClockReading] = deque(maxlen=READINGS_KEPT)
@@ -60,8 +60,8 @@ class SystemClock(Clock):
     """The engine's clock: it returns the machine's time, but never goes backward.
 
     Due times, leases and probes are wall-clock times. If the machine sleeps or its clock is set forward, this clock
-    also jumps forward. If the machine's clock is set back, this clock runs a tenth slower until both clocks agree. This
-    clock does not stop, because deliveries would stop with it. The engine's loops read the clock often enough to detect
+    also jumps forward. If the machine's clock is set back, this clock runs 10% slower until both clocks agree. It does
+    not stand still, because deliveries would have to wait. The engine's loops read the clock often enough to detect
     such changes.
     """
 
@@ -76,7 +76,7 @@ class SystemClock(Clock):
         """The monotonic time (ns) and returned time (ms) at the start of the slew, and the last returned time (ms)."""
 
     def continue_after(self, stored_ms: int | None) -> None:
-        """Start after a time (Unix ms) that an earlier process stored, even if the machine's clock was set back later.
+        """Start after a time (Unix ms) that an earlier process stored, even if the machine's clock is behind that time.
 
         Ignore a stored time that is too far in the future, because the clock of the earlier process was wrong.
         """

@@ -60,7 +60,7 @@ class _Turn(NamedTuple):
 
 
 class OutboxReader:
-    """Reads one emitter outbox, and sends its rows to the server, until `stop`."""
+    """Reads one emitter outbox, and sends its rows to the server, until `stop` is called."""
 
     def __init__(self, outbox: EmitterOutbox, send: SendBatch) -> None:
         self._outbox = outbox
@@ -89,10 +89,10 @@ class OutboxReader:
         self._changed.set()
 
     async def run(self, *, once: bool = False) -> None:
-        """Send rows until `stop`. If `once` is true, stop when the outbox has no rows to send.
+        """Send rows until `stop` is called. If `once` is true, return when the outbox has no rows to send.
 
         If `once` is true, raises Unavailable or ServerUnavailable. Otherwise, raises them only before the first
-        successful turn, for wrong settings.
+        successful turn, if the error is permanent.
         """
         idle_seconds = OUTBOX_POLL_SECONDS_MIN
         while not self._stopped.is_set():
@@ -143,7 +143,7 @@ class OutboxReader:
             return _Turn(rejected=len(problems), has_more=has_more or bool(problems))
 
     async def _unblock(self, turn: Turn) -> bool:
-        """At a fixed interval, unblock rows of the outbox. Return whether more rows are waiting."""
+        """Every OUTBOX_UNBLOCK_EVERY_SECONDS, unblock rows in batches. Return whether more batches are needed."""
         if time.monotonic() < self._unblock_at:
             return False
         self._unblock_from = await turn.unblock(self._unblock_from)

@@ -1,8 +1,8 @@
 """Applies the changes of other processes to the cache and to the deliveries of this process.
 
 Cache sync reads every changed row again after REREAD_AFTER_MS, because an older change by this process can overwrite
-the row in the cache. If this process changes a row during a read, the read can return an outdated row. In this case,
-cache sync skips the row and reads it again.
+the newer row in the cache. If this process changes a row during a read, the read can return an outdated row. In this
+case, cache sync ignores the result and reads the row again.
 """
 
 import asyncio
@@ -141,7 +141,7 @@ class CacheSync:
             await self._clock.wait(self._wake, SYNC_EVERY_MS)
 
     async def sync(self) -> None:
-        """Read and apply all new changes. Raises Unavailable. After the error, the next call continues."""
+        """Read and apply all new changes. Raises Unavailable. The next call then applies the remaining changes."""
         began = self._clock.now_ms()
         changes = await self._database.read_with_priority(lambda c: change_log.since(c, self._next_xid))
         now = self._clock.now_ms()

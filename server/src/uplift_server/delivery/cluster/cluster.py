@@ -71,7 +71,10 @@ class Cluster:
         self._encryption_upgrade = encryption_upgrade
 
     async def join(self) -> None:
-        """Join the cluster before this process reads anything else. Raises Unavailable or UnknownSchema."""
+        """Join the cluster. Call this before anything else reads from the database.
+
+        Raises Unavailable or UnknownSchema.
+        """
         self._bus.listen(self._receiver.receive)
         await self.membership.join()
         await self.cache_sync.begin()
@@ -102,7 +105,8 @@ class Cluster:
     async def hand_over(self) -> None:
         """Hand over the endpoints of this process to the other workers.
 
-        Attempts that this process has in flight count toward the endpoints' concurrency limits in the other processes.
+        Until the attempts in flight in this process end, the other processes count them toward the endpoints'
+        concurrency limits.
         """
         if self._state.process_id:
             self._state.deliver(delivers=False)
@@ -111,7 +115,7 @@ class Cluster:
             await self._within(self.membership.send_heartbeat())
 
     async def leave(self) -> None:
-        """Announce that this process stops."""
+        """Announce that this process is stopping."""
         await self._within(self._successes.write())
         if self._state.process_id:
             await self._within(self.membership.leave())
@@ -121,7 +125,7 @@ class Cluster:
     async def _within(self, step: Coroutine[Any, Any, None]) -> None:
         """Run a shutdown step with a time limit.
 
-        If the step fails, the other processes detect the shutdown when the heartbeats of this process are missing.
+        If the step fails, the other processes detect the shutdown when the heartbeats of this process stop.
         """
         try:
             async with asyncio.timeout(STEP_WITHIN_S):

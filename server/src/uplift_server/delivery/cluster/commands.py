@@ -1,7 +1,8 @@
 """Commands for endpoints that other processes own: the owner reads the commands from the database and executes them.
 
-A delivery without a lease needs no command: the process changes it in the database. If the owner does not execute a
-cancel or resend in time, the API responds with 202. The command then stays in the database until an owner executes it.
+If a delivery has no lease, the process that receives the request cancels or resends it in the database without a
+command. If the owner does not execute a cancel or resend in time, the API responds with 202. The command then stays in
+the database until an owner executes it.
 """
 
 import asyncio
@@ -91,7 +92,7 @@ class ClusteredCommands:
         return not self._lanes.stopped or any(each.delivers for each in self._peers.others())
 
     async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
-        """Wait for the outcome of the endpoint's test, at most `within_ms`.
+        """Wait for the outcome of the endpoint's test, for at most `within_ms`.
 
         The wait can end before the outcome is stored.
         """
@@ -115,7 +116,7 @@ class ClusteredCommands:
             await self._clock.wait(self._wake, wait_ms)
 
     def _start_soon(self, connection: Transaction, command: Command) -> None:
-        """Schedule a resend before the other due deliveries of its endpoint."""
+        """Schedule a resend ahead of the other due deliveries of its endpoint."""
         if command.kind is CommandKind.RESEND:
             start = Command(
                 CommandKind.START, command.account_seq, command.endpoint_seq, command.entry, command.event_seq
@@ -140,7 +141,7 @@ class ClusteredCommands:
         return _checked(result)
 
     async def _withdraw(self, seq: int) -> Result:
-        """Withdraw a test whose caller no longer waits. If the owner has already run the test, return the result."""
+        """Withdraw a test whose caller has stopped waiting. If the owner already ran the test, return the result."""
         rejected = _result_of(TestRejected(Busy.STOPPED))
         try:
             await self._database.write(lambda c: commands.finish(c, seq, rejected, now=self._clock.now_ms()))
@@ -154,7 +155,7 @@ class ClusteredCommands:
     async def _execute_own(self) -> bool:
         """Execute the stored commands for the endpoints of this process.
 
-        Return whether a command still waits because the cache does not contain its endpoint or event type.
+        Return whether a command must wait because the cache does not contain its endpoint or event type.
         """
         now = self._clock.now_ms()
         found, have_expired = await self._database.read_with_priority(lambda c: commands.list_pending(c, now=now))

@@ -36,7 +36,7 @@ class EncryptionUpgrade:
         while not stopping.is_set() and not await self._is_finished():
             await self._clock.wait(stopping, CHECK_EVERY_MS)
         await self._clock.wait(stopping, SEEN_WITHIN_MS)
-        # First decrypt the remaining old records in memory, because later attempts could not decrypt them.
+        # Decrypt the remaining old records in memory now, because the cipher rejects them after `reject_unbound`.
         for _ in self._cache.create_unbound_parts():
             await asyncio.sleep(0)
         self._cipher.reject_unbound()

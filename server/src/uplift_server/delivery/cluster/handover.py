@@ -1,4 +1,4 @@
-"""The handover of endpoints between workers when the workers change."""
+"""The handover of endpoints between workers when workers join or leave the cluster."""
 
 import asyncio
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ _log = structlog.get_logger()
 
 
 class ShardHandover:
-    """Gives up the endpoints that this process has lost, and takes over the endpoints that it has gained."""
+    """Gives up endpoints that are no longer assigned to this process, and takes over newly assigned endpoints."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class ShardHandover:
         self._has_foreign_leases = False
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Hand over endpoints when the workers change, until the process stops or the task is cancelled."""
+        """Hand over endpoints when workers join or leave, until the process stops or the task is cancelled."""
         while not stopping.is_set():
             self._wake.clear()
             try:
@@ -98,8 +98,8 @@ class ShardHandover:
     async def settle(self) -> None:
         """Give up lost endpoints and publish this process's view.
 
-        If all workers have the same view, take over gained endpoints. Raises Unavailable. After the error, the next
-        call continues the handover.
+        If all workers have the same view, take over gained endpoints. Raises Unavailable. The next call then continues
+        the handover.
         """
         if self._shards.lost:
             await self._give_up(list(self._shards.lost))

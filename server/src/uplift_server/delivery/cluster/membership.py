@@ -34,7 +34,7 @@ from uplift_server.store.processes import Heartbeat, Process, ProcessEvicted
 RECLAIM_BATCH: Final = 1000
 FAILED_WAIT_MS: Final = 200
 STEP_MS_MIN: Final = 1_000
-"""The minimum change of the clock that counts as a step, in ms. Smaller changes result from inexact readings."""
+"""The minimum change in the clock that counts as a step, in ms. Smaller changes result from inexact readings."""
 FAILED_LOGGED_EVERY_MS: Final = 10_000
 READINGS_FIRST: Final = 3
 NO_JOBS: Final[frozenset[SingletonJob]] = frozenset()
@@ -89,12 +89,12 @@ class Membership:
         self._read_time = read_time
         self._host = _host()
         self._timely_since = 0
-        """The start of the period (Unix ms) in which all heartbeats of this process were on time. A process that sends
-        late heartbeats must not evict other processes."""
+        """The time (Unix ms) since which all heartbeats of this process have been on time. A process that sends late
+        heartbeats must not evict other processes."""
         self._evicted: set[int] = set()
         """Evicted processes that still have leases."""
         self._unconfirmed: set[int] = set()
-        """Processes whose eviction may be incomplete, because the response of the database was lost."""
+        """Processes whose eviction the database has not confirmed, because its response was lost."""
         self._eviction = asyncio.Event()
         self._heartbeat_lock = asyncio.Lock()
 
@@ -178,7 +178,7 @@ class Membership:
             ]
             state.renew(began, members)
             state.take_jobs(found.jobs, began + job_rules.LEASE_TRUSTED_MS)
-            # A process is missing if its eviction succeeded, but the response of the database was lost.
+            # A process is no longer known if its eviction succeeded but the response of the database was lost.
             for process_id in self._unconfirmed.difference(each.seq for each in found.known):
                 self._end_leases(process_id)
             self._unconfirmed.clear()
@@ -220,7 +220,7 @@ class Membership:
         self._unconfirmed.add(process.seq)
         is_evicted = await self._bus.write(lambda c: processes.remove(c, process.seq, seen_at=process.seen_at))
         # No row is removed if the process has sent a heartbeat, or if an earlier eviction succeeded without a response.
-        # The next heartbeat of this process reads the list of processes. Only in the first case, the process is in it.
+        # The next heartbeat of this process reads the list of processes. Only in the first case is the process in it.
         if is_evicted:
             self._unconfirmed.discard(process.seq)
             _log.warning("process evicted", process_id=process.seq, host=process.host, pid=process.pid)

@@ -39,7 +39,7 @@ class NotificationKind(StrEnum):
     COMMANDS = "commands"
     """A process stored a command or a result for another process."""
     LISTENED = "listened"
-    """A process announces its accounts with listen streams. Fields: sender, accounts."""
+    """A process announces the accounts that have listen streams in it. Fields: sender, accounts."""
     STORED = "stored"
     """A process stored events for accounts with listen streams. Fields: sender, accounts."""
     SESSION_ENDED = "ended"

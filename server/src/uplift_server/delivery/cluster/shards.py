@@ -1,10 +1,11 @@
 """The endpoints that this process owns among the workers of a cluster.
 
 Each worker computes the owner of an endpoint from the live workers (`core.operations.cluster.assigned_worker`). When
-the workers change, each worker first gives up the endpoints that it lost. Then it publishes a digest of the workers as
-its view. It takes over new endpoints only when all workers have the same view. At that time, no other worker begins an
-attempt, and attempts that other workers still have in flight count toward the endpoint's concurrency limit. Leases and
-fences prevent concurrent attempts of a delivery; ownership only prevents needless conflicts.
+workers join or leave, each worker first gives up the endpoints that it lost. Then it publishes a digest of the list of
+workers as its view. It takes over new endpoints only when all workers have the same view. By then, no other worker
+starts attempts to these endpoints. The attempts that are still in flight in other workers count toward the endpoints'
+concurrency limits. Leases and fences prevent concurrent attempts of a delivery; ownership only prevents needless
+conflicts.
 """
 
 from collections.abc import Iterable, Sequence
@@ -51,7 +52,7 @@ class ClusteredShards:
         return self.is_agreed and self.is_own(endpoint_seq) if owned is None else owned
 
     def may_send(self) -> bool:
-        """Return whether this process may send. Otherwise, other processes may already own its endpoints."""
+        """Return whether this process may send. If not, other processes may already own its endpoints."""
         return self._clock.now_ms() < self._state.trusted_until
 
     def add(self, endpoint_seq: int) -> None:
@@ -103,7 +104,7 @@ class ClusteredShards:
             self.gained.pop(seq, None)
 
     def set_workers(self, workers: tuple[int, ...]) -> None:
-        """Update the workers. Give up the lost endpoints, and collect the gained endpoints."""
+        """Replace the list of workers, stop owning the lost endpoints, and update `lost` and `gained`."""
         self.workers = workers
         self.is_agreed = False
         for seq, owned in self._owned.items():

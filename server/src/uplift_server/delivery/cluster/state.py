@@ -10,7 +10,7 @@ from uplift_server.store.processes import Process
 
 
 class ClusterState:
-    """The membership state. Other parts of the engine may read its attributes, but change them only through methods.
+    """The membership state. Other parts of the engine may read its attributes, but must change them through methods.
 
     All times are Unix ms.
     """
@@ -21,8 +21,7 @@ class ClusterState:
         self.delivers = False
         """Whether this process may own endpoints. The value is false before the start and after the stop."""
         self.view = 0
-        """The view of this process: the `membership_hash` of the workers. The process computes its endpoints from these
-        workers."""
+        """The view of this process: the `membership_hash` of the workers from which it computes its endpoints."""
         self.trusted_until = 0
         """The time before which no other process evicts this process."""
         self.heartbeat_at = 0
@@ -57,7 +56,7 @@ class ClusterState:
         self.heartbeat_due.set()
 
     def take_jobs(self, jobs: frozenset[SingletonJob], until: int) -> None:
-        """Set the singleton jobs that this process holds until the time `until`."""
+        """Set the singleton jobs that this process holds until `until`."""
         self._jobs, self._jobs_until = jobs, until
 
     def set_possible(self, job: SingletonJob, *, is_possible: bool) -> None:

@@ -45,7 +45,7 @@ class SuccessReports:
                     self._successes.clear()
 
     async def write(self) -> None:
-        """Write all reports. Raises Unavailable, and then keeps the reports for the next call."""
+        """Write all reports. If the database is unavailable, keep them for the next call and raise Unavailable."""
         # Sort the endpoints, because settlements lock endpoints in this order.
         batch = sorted(self._successes.items())
 
