@@ -25,7 +25,7 @@ CHECKPOINT_PAGES: Final = 4000
 WAL_BYTES_KEPT: Final = 64 * 1024 * 1024
 BUSY_MS: Final = 2000
 EMPTY_LOG_MS_MAX: Final = 100
-# This cache holds the 11 hot statements (`ManyRows`) with 67 sizes each (`many_rows.SIZES`).
+# This cache holds the 11 hot statements (`ManyRows`), each in 67 sizes (`many_rows.SIZES`).
 CACHED_STATEMENTS: Final = 1024
 _UNWRITABLE: Final = Trouble(
     "the server cannot open or write the database file", "Check the permissions of the file and of its directory."
@@ -51,7 +51,7 @@ _TROUBLES: Final = {
 }
 """The problems of the database by SQLite's primary result code.
 
-With any other code, the error is an error of the statement, which a caller can cause.
+Any other code means that the statement, not the database, caused the error.
 """
 _LOCK: Final = re.compile(rb"\d{0,20}\n?")
 """The content of a lock file: the operating system's ID of the last process that held the lock."""
@@ -59,7 +59,7 @@ _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 _NOTHING: Final[dict[None, None]] = {}
 
 # The driver binds only str, int and float directly.
-# For other types without an adapter, the driver first looks for two methods, which is slower than the binding.
+# For other types without an adapter, the driver first looks for two methods, which is slower than binding the value.
 sqlite3.register_adapter(bytes, bytes)
 sqlite3.register_adapter(type(None), _NOTHING.get)
 for _codes in (Status, Trigger, FailedReason, Outcome):
@@ -156,8 +156,8 @@ class FileLock:
     def acquire(self) -> None:
         """Take the locks, and write the ID of this operating system process into the lock file.
 
-        Raises InUse, with the other process, if the file is locked. Raises Misaddressed if the lock file is a link or
-        belongs to another user. Raises Unavailable.
+        Raises InUse, which names the other process, if the file is locked. Raises Misaddressed if the lock file is a
+        link or belongs to another user. Raises Unavailable.
         """
         try:
             handle = self._open()

@@ -25,7 +25,7 @@ def copy(path: Path, target: Path) -> Copied:
     """Copy a database file to the path `target`, which must not exist.
 
     The copy appears at this path only when it is complete and on disk. The function also deletes incomplete copies that
-    killed processes left in the same directory. Raises FileExistsError or Unavailable, and then leaves no incomplete
+    killed processes left in the same directory. If it raises FileExistsError or Unavailable, it leaves no incomplete
     copy.
     """
     draft = target.with_name(f"{_DRAFT}{os.getpid()}")
@@ -50,7 +50,7 @@ def copy(path: Path, target: Path) -> Copied:
 
 
 def _remove_abandoned(directory: Path) -> None:
-    """Delete the incomplete copies of processes that no longer run."""
+    """Delete the incomplete copies of processes that are no longer running."""
     for draft in directory.glob(f"{_DRAFT}*"):
         process = draft.name.removeprefix(_DRAFT)
         if process.isdecimal() and not _runs(int(process)):
@@ -85,7 +85,7 @@ def copy_into(source: sqlite3.Connection, target: Path) -> None:
     """Copy a database into a new file that only its owner can read, and flush the file to disk.
 
     SQLite makes the copy in one step, from one snapshot. With several steps, SQLite would restart the copy after each
-    write between two steps. During 200 commits per second, a copy of 300 MB in steps of 100 pages did not finish within
+    write between two steps. At 200 commits per second, a copy of 300 MB in steps of 100 pages did not finish within
     40 s. In one step, the copy takes 1 s.
     """
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))

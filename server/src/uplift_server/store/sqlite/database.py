@@ -96,7 +96,7 @@ class SqliteDatabase:
         self._lock.release()
 
     async def change(self) -> FileChange | None:
-        """Return the harmful change of the database file since `open`, if any. The check runs in another thread."""
+        """Return the harmful change to the database file since `open`, if any. The check runs in another thread."""
         return await asyncio.to_thread(self._watch.change)
 
     async def rescue(self, now_ms: int) -> Path:

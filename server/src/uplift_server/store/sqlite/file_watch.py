@@ -41,7 +41,7 @@ class FileWatch:
         self._size = 0
 
     def change(self) -> FileChange | None:
-        """Return the harmful change of the files since the creation of this object, if any. Raises OSError.
+        """Return the harmful change to the files since the creation of this object, if any. Raises OSError.
 
         SQLite never truncates the database file, because the server does not vacuum it. Therefore, a smaller file is a
         harmful change. A smaller log is not, because SQLite truncates its log.
@@ -79,7 +79,7 @@ class FileWatch:
     def remove_log(self) -> None:
         """Delete the log of a lost database file. Call this method after the content of the log is saved elsewhere.
 
-        Otherwise, SQLite would apply the log to the next database file at this path.
+        Without this call, SQLite would apply the log to the next database file at this path.
         """
         if self._log is not None and _identity(_found(self._log_path)) == self._log:
             for end in (_LOG, _INDEX):

@@ -56,7 +56,7 @@ def lease_due(
 def _due(connection: sqlite3.Connection, requests: Sequence[LeaseRequest], now: int) -> list[DueRow]:
     """Return the due deliveries of each endpoint, earliest due time first, up to the limit of its request."""
     found: dict[int, list[DueRow]] = {}
-    # Endpoints with similar limits share a statement, which reads as many rows for each as the highest limit.
+    # Endpoints with similar limits share a statement, which reads up to the highest of their limits for each endpoint.
     by_size: dict[int, list[LeaseRequest]] = {}
     for request in requests:
         by_size.setdefault(request.limit.bit_length(), []).append(request)

@@ -9,7 +9,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 Row = TypeVar("Row", bound=tuple[Any, ...])
 
 SIZES: Final = (*range(1, 65), 128, 256, 512)
-"""The numbers of rows for which a statement exists.
+"""The row counts for which a statement exists.
 
 There are few of them, so that the driver can cache all statements.
 """

@@ -22,7 +22,7 @@ from uplift_server.store.sqlite.replay_statements import DeliveryKey, MissingRow
 def read_replay_batch(
     raw: sqlite3.Connection, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int
 ) -> ReplayBatch:
-    """Read the next deliveries of a replay, from the event number `first`.
+    """Read the next deliveries of a replay, starting at event number `first`.
 
     Return up to `limit` matching deliveries among the endpoint's next `rows` deliveries, or among the account's next
     `rows` events if the replay sends missing events.

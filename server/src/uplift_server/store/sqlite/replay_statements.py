@@ -73,7 +73,7 @@ _FILTERS: Final = """
 REPLAYABLE_NEXT: Final = _REPLAYABLE.format(
     events="d.event_seq BETWEEN :first AND :through", ended=_ENDED, filters=_FILTERS
 )
-# The listed deliveries matched the filters before. Select the deliveries without a later attempt.
+# The listed deliveries matched the filters in an earlier read. Select those without a later attempt.
 REPLAYABLE_AGAIN: Final = _REPLAYABLE.format(
     events="d.event_seq IN (SELECT value FROM json_each(:event_seqs))", ended=_ENDED_OR_MISSING, filters=""
 )
@@ -117,7 +117,7 @@ SELECT state, total, next_event_seq, last_event_seq, delivered, failed, skipped,
 FROM replays
 WHERE seq = :replay_seq
 """  # noqa: S608
-# Released deliveries that are not pending: the process returned their leases without an attempt.
+# If a released delivery is not pending, the process returned its lease without an attempt.
 RETURNED: Final = f"""\
 SELECT json_group_array(event_seq) FROM deliveries WHERE replay_seq = :replay_seq AND status <> {PENDING}
 """  # noqa: S608

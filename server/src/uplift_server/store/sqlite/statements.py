@@ -218,7 +218,7 @@ class EndpointHealthRow(NamedTuple):
     last_location: str | None
     probe_at: int | None
     process_seq: int
-    """The ID of the process that writes. It must not be evicted. 0 if the database has only one process."""
+    """The process that writes, or 0 if there is only one. If it was evicted, the update changes nothing."""
 
 
 # - If a resend fails, the delivery keeps the reason and time of its earlier status.

@@ -1,8 +1,8 @@
 """The writer: a thread that commits queued jobs together.
 
-Under a higher load, transactions and statements contain more jobs and rows. After a transaction with a large job, the
-small jobs in the queue run first. A transaction contains only a few writes of API requests, so that these writes do not
-delay events and deliveries.
+Under higher load, each transaction contains more jobs, and each statement more rows. After a transaction with a large
+job, the small jobs in the queue run first. A transaction contains only a few writes of API requests, so that these
+writes do not delay events and deliveries.
 
 The event loop supervises the thread. If the thread fails, every waiting job fails and a new thread starts.
 """
@@ -88,7 +88,7 @@ class WriterConnection:
 
 
 class Job:
-    """A job of the writer, with the future of its result.
+    """A job of the writer, with the future for its result.
 
     `weight` is the approximate number of rows. A `guarded` job has a savepoint, so that an exception rolls back only
     this job. If the database rejects a `divisible` job, the caller receives Rejected and can repeat parts of the job.
@@ -223,7 +223,7 @@ class Writer:
                 self._loop.call_soon_threadsafe(self._recover, error)
 
     def _recover(self, error: BaseException) -> None:
-        """Fail all unfinished jobs, because the failed thread may have lost some of them. Start a new thread later."""
+        """After the thread has failed, fail all unfinished jobs, because jobs may be lost. Start a new thread later."""
         _log.critical("database writer failed", waiting_writes=len(self._unresolved), exc_info=error)
         self._health.writer_ended, self._health.writing_since = True, None
         writing, self._writing = self._writing, None
@@ -308,8 +308,8 @@ class Writer:
     def _commit(self, jobs: list[Job]) -> None:
         """Run the jobs in one transaction.
 
-        If a job raises its own exception or violates a constraint, only this job fails. Any other error of the database
-        and a MemoryError fail all jobs.
+        If a job raises its own exception or violates a constraint, only this job fails. After any other database error
+        or a MemoryError, all jobs fail.
         """
         try:
             self._transaction(jobs)
@@ -404,7 +404,7 @@ def _run_functions(jobs: Iterator[FunctionJob], writing: WriterConnection) -> No
 def _run_guarded(job: FunctionJob, writing: WriterConnection) -> None:
     """Run a job with a savepoint. If the job raises an exception, roll back only this job.
 
-    An error of the database fails the whole transaction.
+    After a database error, the whole transaction fails.
     """
     raw, next_seq = writing.raw, writing.appender.next_seq
     raw.execute("SAVEPOINT job")
