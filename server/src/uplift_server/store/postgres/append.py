@@ -30,7 +30,7 @@ _Placed = tuple[int, NewEvent, NewDelivery]
 RETRIES_MAX: Final = 8
 """Maximum number of retries of a batch.
 
-The server retries if another transaction has meanwhile stored a key or ID of the batch.
+The server retries if another transaction stored a key or ID of the batch first.
 """
 
 
@@ -68,7 +68,7 @@ async def _append(raw: Raw, groups: Sequence[Sequence[NewEvent]]) -> Results:
         if not repeated_events.may_repeat(group):
             results.append([Appended(batch.add(event), event.id, event.created_at) for event in group])
             continue
-        # Until the database numbers the events, the complement (`~`) of an event's index in the batch is its number.
+        # The provisional number of an event is the complement (`~`) of its index in the batch.
         found = repeated_events.check(group, batch.next_numbers(len(group)), batch.known.find, stored.find)
         if isinstance(found, IdempotencyConflict):
             results.append(found)
@@ -94,7 +94,7 @@ async def _stored(raw: Raw, groups: Sequence[Sequence[NewEvent]]) -> KnownEvents
         for row in await raw.fetch(statements.EVENTS_BY_KEY, *zip(*keys, strict=True)):
             known.by_key[row["account_seq"], row["key"]] = _stored_event(row)
     chosen = [e for group in groups for e in group if e.caller_chose_id]
-    # A caller can choose the ID of a stored event, even if the server generated the ID.
+    # A caller can send the ID of a stored event again, even if the server generated this ID.
     own = [(e.account_seq, e.id) for e in chosen if is_uuid7(e.id) and not e.is_server_id]
     foreign = [(e.account_seq, e.id) for e in chosen if not is_uuid7(e.id) or e.is_server_id]
     for statement, ids in ((statements.EVENTS_BY_OWN_ID, own), (statements.EVENTS_BY_FOREIGN_ID, foreign)):
@@ -123,7 +123,7 @@ class _Batch:
         self.events: list[NewEvent] = []
         self.known = KnownEvents()
         self.blocked: dict[int, list[int]] = {}
-        """The numbers of endpoints whose delivery was stored as blocked, by provisional number of the event."""
+        """For each event, by its provisional number: the endpoints whose delivery was stored as blocked."""
 
     def next_numbers(self, count: int) -> Sequence[int]:
         """Return the provisional numbers that the next `count` events will get."""

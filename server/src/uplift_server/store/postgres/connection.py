@@ -99,9 +99,9 @@ _TROUBLES: Final = (
     ("XX002", _DAMAGED),
     (_READ_ONLY, Trouble("the database is read-only", "Check that UPLIFT_DATABASE_URL points to the primary.")),
 )
-"""The start of a SQLSTATE, and the problem of the database that it indicates.
+"""Each row has the start of a SQLSTATE, and the database problem that it indicates.
 
-The first match applies. Without a match, the error is an error of the statement.
+The first match applies. If no row matches, the statement caused the error.
 """
 Raw = asyncpg.Connection
 """A connection of the driver (asyncpg). Outside a transaction, each statement is its own transaction."""
@@ -182,7 +182,7 @@ class Pair:
 
 
 class Opener:
-    """Factory of connections to one database."""
+    """Opens connections to one database."""
 
     def __init__(self, url: str, *, no_timeouts: bool = False, settings: Mapping[str, str] | None = None) -> None:
         """`settings` are added to the common PostgreSQL settings.
@@ -377,7 +377,7 @@ def driver_error(error: BaseException) -> BaseException:
 
 
 def _closed_while_idle(raw: Raw, error: BaseException) -> bool:
-    """Whether a statement failed because PostgreSQL had closed the connection before.
+    """Whether a statement failed because PostgreSQL had already closed the connection.
 
     If PostgreSQL closes the connection during the statement, the statement itself can be the cause.
     """

@@ -36,7 +36,7 @@ _REJECTED: Final = (
 _SERVICES: Final = ("LDAP", "PAM", "RADIUS", "GSSAPI", "SSPI")
 """Names of authentication services in error messages.
 
-PostgreSQL reports the same SQLSTATE for an outage of a service and for a rejection.
+PostgreSQL reports the same SQLSTATE whether the service is down or rejects the user.
 """
 # Temporary errors. Each row has a SQLSTATE, the start of the message, and a fix.
 _TEMPORARILY_REJECTED: Final = (

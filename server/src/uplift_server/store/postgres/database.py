@@ -65,7 +65,7 @@ READERS: Final = 3
 WRITERS: Final = 3
 """Number of connections for ordinary writes.
 
-While two writes wait for the lock of one account, the third connection is still free.
+While two writes wait for the lock on one account, the third connection is still free.
 """
 CONNECTIONS_MAX: Final = HOT_CONNECTIONS + READERS + WRITERS + 2
 """Number of connections of a process. It includes one connection for priority reads and one for notifications."""
@@ -114,7 +114,7 @@ class PostgresDatabase:
         self._position_finder = StreamPositionFinder()
         self._position_lock = asyncio.Lock()
         self._position_read_at = 0.0
-        """The start time of the latest reading of the stream position, in seconds of the monotonic clock."""
+        """When the latest reading of the stream position began (monotonic seconds)."""
         self._unknown_logged_at = -UNKNOWN_LOGGED_EVERY_S
         self._running: set[asyncio.Task[Any]] = set()
         self._settling: asyncio.Task[frozenset[tuple[int, int]]] | None = None
@@ -308,7 +308,7 @@ class PostgresDatabase:
         try:
             return await asyncio.shield(reading)
         except asyncio.CancelledError:
-            # Do not wait, because PostgreSQL notices the cancellation later.
+            # Do not wait until PostgreSQL notices the cancellation.
             reading.cancel()
             raise
 

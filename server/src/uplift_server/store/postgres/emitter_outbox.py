@@ -27,7 +27,7 @@ _READER_LOCK: Final = (1970302569, 0)
 IDLE_IN_TRANSACTION_MS_MAX: Final = 30_000
 """The time after which PostgreSQL ends the transaction of an unreachable reader, in ms.
 
-A request to the server takes less time.
+It is longer than a request to the server can take.
 """
 _SETTINGS: Final = {
     "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS_MAX),
@@ -89,7 +89,8 @@ CREATE OR REPLACE TRIGGER uplift_outbox_notify AFTER INSERT ON uplift_outbox
 -- GRANT SELECT, DELETE, UPDATE (rejected_at, problem, waits_for) ON uplift_outbox TO my_reader;
 """
 
-# `waits_for` is the rejected row of the same key that a row must wait for, or that an earlier row waits for.
+# `waits_for` is the rejected row that a row must wait for: an earlier row with the same key, or the row that such an
+# earlier row waits for.
 # A rejected row that has expired is never sent, so no row waits for it.
 # `locked` omits rows that other transactions have locked.
 _TAKE: Final = """
@@ -125,7 +126,7 @@ _BLOCK: Final = """
 UPDATE uplift_outbox AS stored SET waits_for = blocked.waits_for
 FROM unnest($1::text[]::uuid[], $2::text[]::uuid[]) AS blocked (id, waits_for) WHERE stored.id = blocked.id
 """
-# Counts the next $2 rows after $1 that other rows wait for, and lists the rows that are no longer rejected.
+# Counts the next $2 rows after $1 that other rows wait for, and lists those that are no longer rejected.
 _AWAITED: Final = """
 WITH RECURSIVE awaited (id) AS (
     (SELECT waits_for FROM uplift_outbox WHERE waits_for > $1::text::uuid ORDER BY waits_for LIMIT 1)

@@ -75,7 +75,8 @@ class GroupCommit:
     async def _commit(self, batch: Sequence[_Waiting]) -> None:
         """Store a batch of calls in one transaction.
 
-        If the database rejects the batch, store each half separately, until only the calls that cause an error fail.
+        If the database rejects the batch, store each half separately. In the end, only the calls that cause an error
+        fail.
         """
         try:
             results = await self._store([group for waiting in batch for group in waiting.groups])

@@ -1,6 +1,6 @@
 """Connection to one of several hosts of a database URL.
 
-The driver tries one host after the other within one timeout. An unreachable primary could therefore use all the time
+The driver tries one host after another within one timeout. An unreachable primary could therefore use up the timeout
 before the driver tries the standby that replaced it. This module starts the next attempt while the previous attempt is
 still waiting, similar to RFC 8305.
 """

@@ -107,7 +107,7 @@ async def inspect(url: str) -> Inspected:
 async def servers(url: str) -> int:
     """Count the servers on a database by their connections and heartbeats. Raises Unavailable.
 
-    A server can count twice. A server behind a pooler counts only by its heartbeat.
+    A server can be counted twice. A server behind a pooler is counted only by its heartbeat.
     """
     connections = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1"
@@ -131,7 +131,7 @@ async def database_id(url: str) -> str | None:
 
 
 class Living(NamedTuple):
-    """The numbers of running processes, of workers among them, and of processes that serve the API."""
+    """How many processes are running, how many of them deliver events, and how many serve the API."""
 
     living: int
     delivering: int

@@ -3,8 +3,8 @@
 Event numbers grow with time. Each partition has a range of event numbers that is too large to use up. When the next
 partition starts, the sequence of event numbers jumps to the start of its range.
 
-The start and the removal of a partition lock the tables exclusively for a moment. All other statements wait for this
-lock. Therefore, the lock has a short timeout, and the caller retries later.
+Starting or removing a partition locks the tables exclusively for a moment. All other statements wait for this lock.
+Therefore, the lock has a short timeout, and the caller retries later.
 
 A partition can have a few events that the server must keep, such as events with held deliveries of a paused endpoint.
 The server copies these events and replaces the partition with the copy. Without the copy, one held delivery would keep
@@ -42,7 +42,7 @@ SWEEP_BATCH: Final = 100
 KEPT_EVENTS_MAX: Final = 1000
 KEPT_ATTEMPTS_MAX: Final = 10_000
 KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
-"""Limits of the copy before the server drops a partition: events, attempts and bytes.
+"""Limits on the copy that the server creates before it drops a partition: events, attempts and bytes.
 
 A copy of this size takes 1 second.
 """
@@ -63,7 +63,7 @@ _ENDED: Final = (
     "SELECT first_seq, end_seq FROM event_partitions p WHERE NOT goes_by_row AND ended_at <= $1"  # noqa: S608 - contains only constants
     " AND NOT EXISTS (SELECT FROM events WHERE seq >= p.first_seq AND seq < p.end_seq"
     f" AND seq > coalesce((SELECT value FROM marks WHERE name = '{EVENTS_COUNTED}'), 0))"
-    # Keep the last counted attempt, as row cleanup does.
+    # Keep the last attempt that the statistics have counted, as row cleanup does.
     " AND NOT EXISTS (SELECT FROM attempts WHERE event_seq >= p.first_seq AND event_seq < p.end_seq"
     f" AND seq >= coalesce((SELECT value FROM marks WHERE name = '{ATTEMPTS_COUNTED}'), 0))"
     " ORDER BY first_seq"
@@ -77,7 +77,8 @@ _MARK_FOR_ROW_CLEANUP: Final = (
 _FIRST_WHOLE: Final = (
     "SELECT coalesce(min(first_seq) FILTER (WHERE NOT goes_by_row), max(end_seq)) FROM event_partitions"
 )
-# Keep all deliveries of an event with an open delivery, and deliveries with an attempt that is not counted yet.
+# Keep all deliveries of an event with an open delivery.
+# Keep deliveries with an attempt that the statistics have not counted yet.
 _THIN: Final = (
     "WITH ended AS MATERIALIZED (SELECT event_seq, endpoint_seq FROM deliveries d"  # noqa: S608 - contains only constants
     " WHERE (event_seq, endpoint_seq) > ($1, $2) AND event_seq >= $3 AND event_seq < $4"
@@ -169,7 +170,10 @@ class PostgresPartitions:
         return True
 
     async def list_droppable(self, *, before: int) -> list[Partition]:
-        """List the partitions whose events are all counted and older than `before` (Unix ms), oldest first."""
+        """List the partitions that can be dropped, oldest first.
+
+        All their events are older than `before` (Unix ms), and the statistics have counted them.
+        """
         return [Partition(*row) for row in await self._read(lambda pair: pair.raw.fetch(_ENDED, before - DISORDER_MS))]
 
     async def mark_for_row_cleanup(self, *, before: int, lasts_ms: int) -> None:
@@ -194,7 +198,7 @@ class PostgresPartitions:
         return _batch(await self._write(lambda pair: _thin(pair.raw, *start, *partition)), THIN_BATCH)
 
     async def drop(self, partition: Partition) -> int:
-        """Drop a partition after `delete_ended_deliveries`. Return the number of deleted events."""
+        """Drop a partition. Call this method after `delete_ended_deliveries`. Return the number of deleted events."""
         needed = await self._seqs(_NEEDED, *partition)
         if not await self._is_small(needed):
             await self._write(lambda pair: pair.raw.execute(_BY_ROW, partition.first_seq))
@@ -219,7 +223,7 @@ class PostgresPartitions:
             await self._write(lambda pair: _drop_empty(pair.raw))
 
     async def delete_leftovers(self, before_seq: int, *, after: Key | None) -> Batch:
-        """Delete a batch of rows of other tables whose events were dropped."""
+        """In other tables, delete a batch of the rows that belong to dropped events."""
         batches = []
         for table in _SWEPT:
             orphans = _ORPHANS.format(table=table)
@@ -235,7 +239,7 @@ class PostgresPartitions:
         return Batch(sum(batch.removed for batch in batches), min(positions, default=None))
 
     async def _delete_objects(self, before_seq: int, after: Key | None) -> Batch:
-        """Delete a batch of the rows of dropped events in the index of object IDs.
+        """In the index of object IDs, delete a batch of the rows that belong to dropped events.
 
         The position in the returned batch is the number of a bucket, not of an event.
         """
@@ -275,7 +279,7 @@ class PostgresPartitions:
 
 
 async def _thin(raw: Raw, *place: int) -> list[asyncpg.Record]:
-    # Do not flush, because a crash undoes only work that the server repeats. Other commits then wait less.
+    # Do not flush, so that other commits wait less. After a crash, the server repeats the lost work.
     await raw.execute("SET LOCAL synchronous_commit = off")
     rows: list[asyncpg.Record] = await raw.fetch(_THIN, *place)
     return rows
@@ -327,7 +331,7 @@ async def _copy_aside(raw: Raw, partition: Partition, rest: Partition | None, ne
     another process is creating a copy, or has dropped a partition.
     """
     if not await _lock_aside(raw):
-        return None  # the process that had the singleton job before is still creating the copy
+        return None  # the process that previously ran the singleton job is still creating the copy
     if not await _all_exist(raw, [partition] if rest is None else [partition, rest]):
         return None
     for table, column in _TABLES.items():
@@ -350,15 +354,15 @@ async def _drop(
 
     Change nothing and return None if another process has changed the partitions or the copy.
     """
-    # Check the copy: after a delay, another process may have replaced it with fewer rows.
+    # Check the copy: after a delay, another process may have replaced it with a copy that has fewer rows.
     if aside is not None and not (await _lock_aside(raw) and await raw.fetchval(_ASIDE) == aside):
         return None
     dropped = [partition] if rest is None else [rest, partition]
-    # A partition of remaining rows can have the same bounds as the dropped partition.
+    # Check more than the bounds: another process may have replaced the partition with a copy that has the same bounds.
     if not (await raw.fetchval(_IS_DROPPABLE, *partition) and await _all_exist(raw, dropped)):
         return None
     if needed:
-        # Take the lock of statistics before the table locks, so that a batch of statistics does not delay reads.
+        # Take the statistics lock before the table locks, so that a batch of statistics does not delay reads.
         await raw.execute(locks.statement(PREFIX))
     await _lock(raw, dropped)
     count: int = await raw.fetchval(_COUNT, *partition)
@@ -406,8 +410,8 @@ async def _drop_tables(raw: Raw, partitions: list[Partition]) -> None:
 async def _lock(raw: Raw, dropped: list[Partition]) -> None:
     """Lock these partitions and then both tables exclusively.
 
-    The lock of the partitions can wait for a long statement that uses one of them. Meanwhile, other statements do not
-    wait, because the tables are not locked yet. A vacuum of other partitions does not block the locks.
+    Locking the partitions may have to wait for a long statement that uses one of them. Meanwhile, other statements do
+    not wait, because the tables are not locked yet. A vacuum of other partitions does not block the locks.
     """
     await _limit_lock_wait(raw)
     dropped_tables = [table_name(table, *each) for each in dropped for table in _TABLES]

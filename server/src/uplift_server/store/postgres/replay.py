@@ -16,7 +16,7 @@ from uplift_server.store.replays import Replay, ReplaySelection
 async def read_replay_batch(
     raw: Raw, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int
 ) -> ReplayBatch:
-    """Read the next deliveries of a replay, from the event number `first`.
+    """Read the next deliveries of a replay, starting at event number `first`.
 
     Return up to `limit` matching deliveries among the endpoint's next `rows` deliveries, or among the account's next
     `rows` events if the replay sends missing events.

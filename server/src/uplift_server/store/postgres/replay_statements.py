@@ -46,7 +46,7 @@ _FILTERS: Final = """
             SELECT FROM attempts a, unnest($13, $14::int[]) AS r(low, high)
             WHERE a.event_seq = d.event_seq AND a.endpoint_seq = d.endpoint_seq AND a.number = d.attempts_made
               AND a.status_code BETWEEN r.low AND r.high OFFSET 0))"""
-# The range never exceeds the limit $15.
+# The range never contains more than $15 deliveries.
 # The limit makes the planner find the deliveries first, with the index that begins with the endpoint.
 # Without the limit, the planner would expect few matches and search all events.
 REPLAYABLE_FILTERED: Final = _REPLAYABLE.format(
@@ -94,7 +94,7 @@ FROM (
 WHERE bytes_before <= $7                 -- limit of body bytes
 ORDER BY event_seq
 """  # noqa: S608
-# The listed deliveries matched the filters before. Select the deliveries without a later attempt.
+# The listed deliveries matched the filters in an earlier read. Select those without a later attempt.
 # Lock the rows, so that they do not change before the lease.
 # $9: the events; $10: whether missing events match.
 REPLAYABLE_AGAIN: Final = _REPLAYABLE.format(
@@ -118,7 +118,7 @@ LIMIT 1 OFFSET $4                        -- events before it
 """
 # A settlement that counts an attempt of the replay waits for this lock, so reads under it are consistent.
 LOCK_REPLAY: Final = "SELECT FROM replays WHERE seq = $1 FOR UPDATE"
-# A process returned the leases of released deliveries that are not pending, without an attempt.
+# If a released delivery is not pending, a process returned its lease without an attempt.
 REPLAY_PROGRESS: Final = f"""\
 SELECT state, total, next_event_seq, last_event_seq, delivered, failed, skipped,
     (SELECT count(*) FROM deliveries WHERE replay_seq = r.seq AND status = {PENDING}) AS outstanding,

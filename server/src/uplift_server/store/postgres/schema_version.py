@@ -44,10 +44,10 @@ async def current(url: str) -> str | None:
 
 
 async def prepare(url: str) -> None:
-    """Create the tables if the database is empty. A server calls this function at its start.
+    """Create the tables if the database is empty. A server calls this function when it starts.
 
-    Raises UnknownSchema if the database has another revision than this release. Only `migrate` upgrades a database.
-    Raises Unavailable.
+    Raises UnknownSchema if the revision of the database differs from that of this release. Only `migrate` upgrades a
+    database. Raises Unavailable.
     """
     await _run_exclusively(url, _prepare)
 
@@ -62,14 +62,14 @@ async def upgrade(url: str) -> str | None:
 
 
 async def _run_exclusively(url: str, work: Callable[[Connection], str | None]) -> str | None:
-    # Most starts do not change the schema, so this check with timeouts runs before the lock.
+    # Usually, the schema is current at startup, so first check it with timeouts and without the lock.
     if await current(url) == HEAD:
         return None
     for _ in range(DEADLOCK_RETRIES_MAX):
         try:
             return await _run(url, work)
         except Unavailable as error:
-            # PostgreSQL rolled back the upgrade. A server locks tables in another order than the migrations.
+            # PostgreSQL rolled back the upgrade. Servers and migrations lock tables in different orders.
             if not isinstance(driver_error(error.__cause__ or error), asyncpg.DeadlockDetectedError):
                 raise
     return await _run(url, work)

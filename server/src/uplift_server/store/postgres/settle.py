@@ -23,8 +23,8 @@ async def settle(
 ) -> frozenset[tuple[int, int]]:
     """Write the outcomes of attempts and the health of their endpoints.
 
-    Return the keys of the deliveries whose settlement was not written, because the fence has changed. The commit waits
-    for the disk, like `append`. Otherwise, the server would repeat finished attempts after a crash. Settlements that
+    Return the keys of the deliveries whose settlement was not written, because the fence has changed. As in `append`,
+    the commit waits for the disk. Otherwise, the server would repeat finished attempts after a crash. Settlements that
     arrive during the wait form the next batch, so the wait costs little.
     """
     settlements = sorted(settlements, key=itemgetter(0, 1))

@@ -45,7 +45,7 @@ inserted_deliveries AS (
         unnest($11::int[], $12::bigint[], $13::bigint[], $14::smallint[], $15::bigint[], $16::bigint[], $17::bigint[])
         AS d(place, endpoint_seq, account_seq, status, due_at, lease_owner, order_group)
 )"""
-# The following parts use the parameters after these, one column each.
+# The following parts use the parameters after $17, one column each.
 _IDEMPOTENCY_KEYS: Final = (
     """\
 inserted_keys AS (
@@ -89,8 +89,7 @@ def _insert(*present: bool) -> str:
 
 
 APPEND: Final = {present: _insert(*present) for present in product((False, True), repeat=3)}
-"""The statements that store events, for each combination of events with or without idempotency keys, chosen IDs and
-object IDs.
+"""The statements that store events, keyed by whether the events have idempotency keys, chosen IDs and object IDs.
 
 Each statement returns the event numbers in the order of the events.
 """
@@ -315,8 +314,7 @@ SETTLE: Final = {
     for counted in (False, True)
     for health in (False, True)
 }
-"""The statements that write settlements, with or without attempts that replays count, and with or without the health of
-endpoints.
+"""Statements that write settlements, keyed by whether replays count attempts and whether endpoint health is written.
 
 Each statement returns the positions of the settlements that it has written, counted from 1.
 """
@@ -327,7 +325,8 @@ Each statement returns the positions of the settlements that it has written, cou
 _FIRST_WAITING: Final = f"""(
         SELECT min(w.due_at) FROM deliveries w
         WHERE w.endpoint_seq = d.endpoint_seq AND {waiting("w")})"""  # noqa: S608
-# No status is below 0. With `status = 0`, the planner could use the index of all leased deliveries.
+# `status <=` has the same effect as `status =`, because no status is lower. With `=`, the planner could use the index
+# of all leased deliveries.
 RELEASE: Final = f"""\
 UPDATE deliveries d
 SET lease_owner = 0, due_at = least(

@@ -1,9 +1,8 @@
 """The stream position on PostgreSQL, found from sequences and table locks.
 
 A transaction that inserts into a table first locks the table, then gets a number from the sequence. It holds the lock
-until it ends. After a reading of a sequence, wait until all transactions that held such a lock at that time have ended.
-Then all rows up to the number of the reading are visible. A long transaction that inserts into these tables delays the
-position.
+until it ends. Once all transactions that held such a lock when the server read the sequence have ended, all rows up to
+the number that the server read are visible. A long transaction that inserts into these tables delays the position.
 """
 
 from collections.abc import Sequence
