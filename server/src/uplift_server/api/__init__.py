@@ -1,4 +1,4 @@
-"""The HTTP API: converts requests to calls of the services, and their results and errors to responses."""
+"""The HTTP API: converts requests to service calls, and the results and errors of these calls to responses."""
 
 from typing import Any
 

@@ -8,7 +8,7 @@ IDLE_FRAMES_MAX: Final = 200
 IDLE_FRAMES_SECONDS: Final = 10.0
 """Period in seconds. In each period, a client can send at most IDLE_FRAMES_MAX pings, pongs and continuation frames.
 
-Such frames are cheap for the client, but use CPU time of the server.
+Such frames are cheap for the client, but use the server's CPU time.
 """
 FAREWELL_SECONDS: Final = 5.0
 """How long the client of a closed connection may take to read the remaining data, in seconds."""
@@ -21,17 +21,17 @@ class BoundedWebsocket(WebSocketsSansIOProtocol):
     idle_frames_since = 0.0
 
     def handle_ping(self) -> None:
-        """Respond to a ping, or abort the connection if it has sent too many frames."""
+        """Respond to a ping, or abort the connection if the client has sent too many frames."""
         if self._idle_frame():
             super().handle_ping()
 
     def handle_pong(self, event: Any) -> None:
-        """Record a pong, or abort the connection if it has sent too many frames."""
+        """Record a pong, or abort the connection if the client has sent too many frames."""
         if self._idle_frame():
             super().handle_pong(event)
 
     def handle_cont(self, event: Any) -> None:
-        """Accept a continuation frame, or abort the connection if it has sent too many frames."""
+        """Accept a continuation frame, or abort the connection if the client has sent too many frames."""
         if self._idle_frame():
             super().handle_cont(event)
 

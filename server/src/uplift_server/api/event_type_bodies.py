@@ -1,4 +1,4 @@
-"""Models of request bodies of event types."""
+"""Models of the request bodies for event types."""
 
 from typing import Any
 

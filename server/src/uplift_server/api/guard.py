@@ -50,7 +50,7 @@ class Guard:
         except Exception as error:
             if started:
                 if timeout.expired():
-                    return  # The client does not read. The server closes the connection without logging an error.
+                    return  # The client is not reading. The server closes the connection without logging an error.
                 raise
             if not timeout.expired():
                 error_response = error_response_of(error)

@@ -62,7 +62,7 @@ class BoundedHeads(HttpToolsProtocol):
     request_seconds_max: ClassVar[float] = 30
     """Time limit of a request, and of the wait for the first request, in seconds.
 
-    The protocol enforces it after 1 to 2 times this duration.
+    A request that takes longer ends after 1 to 2 times this duration.
     """
     body_seconds_max: ClassVar[float] = ANSWER_SECONDS_MAX
     """Time limit of a body in seconds, counted from the end of the request headers."""
@@ -139,7 +139,7 @@ class BoundedHeads(HttpToolsProtocol):
                 self._note_unfinished_body(len(data))
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the text of uvicorn
-        """Reject input that uvicorn cannot parse, after the responses to earlier requests that are complete."""
+        """Reject input that uvicorn cannot parse. First, send the responses to earlier requests that are complete."""
         self._discards = True
         cycle = self._newest()
         if cycle is None or cycle.response_complete:
@@ -217,7 +217,7 @@ class BoundedHeads(HttpToolsProtocol):
             self._end_late()
 
     def _give_up(self, begun_before: int) -> None:
-        """End a request that was already incomplete at the previous call, or a connection without a request."""
+        """Close the connection if its request was already incomplete at the previous call, or if it has no request."""
         if self._begun == begun_before and self._complete < max(self._begun, 1):
             self._end_late()
         else:
@@ -239,7 +239,7 @@ class BoundedHeads(HttpToolsProtocol):
     def _linger(self) -> bool:
         """Send the end of the stream, then discard the remaining input within limits.
 
-        Return whether the connection lingers. For example, it does not linger if the request is complete.
+        Return whether the connection lingers. If the request is complete, for example, there is no reason to linger.
 
         If a server closes a connection with unread input, the system resets the connection, and the client can lose the
         response.

@@ -176,7 +176,7 @@ class IngestRoutes:
             complete: bytes = message.get("body", b"")
             return complete
         with self._unfinished_bodies.reservation_of(caller.principal) as reservation:
-            # Reserve a known size at once, because several incomplete bodies could otherwise exceed the limit together.
+            # Reserve a known size in advance, because several incomplete bodies could together exceed the limit.
             reservation.grow_to(headers.content_length or 0)
             body = bytearray()
             while True:

@@ -35,5 +35,5 @@ class LastAnswer:
             # If a response has begun, uvicorn rejects a second response and closes the connection.
             sending = send_error(send, error_response, handshake=scope["type"] == "websocket")
             with suppress(RuntimeError, TimeoutError):
-                # Before Python 3.11.3, `asyncio.timeout` does not end in a cancelled task, so use `wait_for`.
+                # Before Python 3.11.3, `asyncio.timeout` is not reliable in a cancelled task, so use `wait_for`.
                 await asyncio.wait_for(sending, LAST_ANSWER_SECONDS_MAX)

@@ -1,4 +1,4 @@
-"""Models of request bodies of listen sessions."""
+"""Models of the request bodies for listen sessions."""
 
 from pydantic import Field
 

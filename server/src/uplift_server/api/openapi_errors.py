@@ -94,7 +94,7 @@ def success_headers(operation: Operation, described: Mapping[str, Any]) -> dict[
 
 
 def error_responses(operation: Operation, described: Mapping[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
-    """Return the error responses of an operation for each status, as references to `shared` responses.
+    """Return an operation's error responses by status code, as references to the responses in `shared`.
 
     This function adds missing responses to `shared`.
     """

@@ -25,7 +25,7 @@ class Operation:
 
 _CONFLICT: Final = ("conflict",)
 _ACCOUNT: Final = ("account_required",)
-"""Error codes of calls that require one account, which a key for several accounts must select."""
+"""Error codes of calls for one account. A caller whose key has access to several accounts must select the account."""
 _CONFLICT_AND_ACCOUNT: Final = ("conflict", "account_required")
 
 OPERATIONS: Final = {

@@ -70,7 +70,7 @@ def member_view(member: Member, account: str) -> MemberView:
 
 
 def invitation_view(invitation: Invitation, account: str, url: str | None = None) -> InvitationView:
-    """Return the API model of an invitation. Set `url` only on creation and if email is not configured."""
+    """Return the API model of an invitation. Pass `url` only for a new invitation, if email is not configured."""
     return InvitationView(
         id=ids.prefixed(ids.INVITATION, invitation.id),
         account=account,
@@ -84,7 +84,7 @@ def invitation_view(invitation: Invitation, account: str, url: str | None = None
 
 
 def portal_link_view(link: Link, account: str, url: str | None = None) -> PortalLinkView:
-    """Return the API model of an account's portal link. Set `url` only on creation."""
+    """Return the API model of an account's portal link. Pass `url` only for a new link."""
     return PortalLinkView(
         id=ids.prefixed(ids.LINK, link.id),
         account=account,

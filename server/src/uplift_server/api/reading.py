@@ -1,7 +1,7 @@
 """Readers of request bodies and query parameters. They return problems with fields instead of raising an error.
 
-FastAPI stops at the first kind of problem. The readers pass the readable fields and the problems to the service, which
-checks the permissions first and then reports all problems at once.
+FastAPI would report only problems of one kind. The readers pass the readable fields and the problems to the service,
+which checks the permissions first and then reports all problems at once.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ class ParsedQuery(NamedTuple):
     """The parsed query of a request, and the problems with its parameters."""
 
     values: Any
-    """An instance of the query's model. An invalid parameter has its default."""
+    """An instance of the query's model, with defaults for the invalid parameters."""
     problems: Sequence[Problem]
 
 
@@ -127,7 +127,7 @@ class QueryReader:
             return ParsedQuery(self.model.model_validate(given), problems)
         except ValidationError as error:
             details = error.errors(include_url=False, include_input=False)
-            # A list repeats its parameter for each value. Report only one problem for each parameter.
+            # The parameter of a list is repeated for each value. Report only one problem for each parameter.
             first = {detail["loc"][0]: detail for detail in reversed(details)}
             problems += [replace(_problem(detail), field=str(name)) for name, detail in reversed(first.items())]
             bad = {detail["loc"][0] for detail in details}

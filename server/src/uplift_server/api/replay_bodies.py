@@ -1,4 +1,4 @@
-"""Models of request bodies of replays."""
+"""Models of the request bodies for replays."""
 
 from pydantic import Field
 

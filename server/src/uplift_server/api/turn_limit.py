@@ -1,4 +1,4 @@
-"""ASGI middleware that limits the requests that start in one turn of the event loop."""
+"""ASGI middleware that limits the number of requests that start in one turn (iteration) of the event loop."""
 
 import asyncio
 import time
@@ -10,13 +10,13 @@ from uplift_server.api.problems import problem
 from uplift_server.api.vital_signs import PATHS
 
 REQUESTS_MAX: Final = 2
-"""Number of requests that start in one turn of the event loop, unless many requests wait.
+"""Number of requests that start in one turn of the event loop, unless many requests are waiting.
 
 Each request takes about 1 ms. The server needs several turns to accept and send an event, so a higher number would
 delay the event.
 """
 WAITING_PER_START: Final = 32
-"""If many requests wait, one request per WAITING_PER_START waiting requests starts in each turn.
+"""If many requests are waiting, one of every WAITING_PER_START waiting requests starts in each turn.
 
 The queue then empties in fewer turns.
 """

@@ -1,6 +1,6 @@
 """The websocket protocol for uvicorn.
 
-The server imports the protocol for the first websocket connection, because most servers have no websocket connections.
+The server imports the protocol when the first websocket connection arrives, because most servers have none.
 """
 
 import asyncio

@@ -90,7 +90,7 @@ def call_anchor(verb: str, path: str) -> str:
 
 
 class _Page:
-    """The API reference page during its creation: its HTML and its headings."""
+    """Builds the API reference page: its HTML and its headings."""
 
     def __init__(self) -> None:
         self._parts: list[str] = []
@@ -100,7 +100,7 @@ class _Page:
         self._parts.append(text)
 
     def markdown(self, text: str) -> None:
-        """Add Markdown to the page, with its headings."""
+        """Add Markdown to the page, and its headings to the table of contents."""
         if text.strip():
             shown = article(_filled(text), partial(served, source=_SOURCE))
             self._parts.append(shown.html)
@@ -238,7 +238,7 @@ def _fields(
 ) -> Iterator[tuple[str, str, str]]:
     """Yield a table row for each field.
 
-    After an array of unnamed objects, yield their fields, such as `errors[].code`.
+    After an array whose objects have no schema of their own, yield the objects' fields, such as `errors[].code`.
     """
     described = reference_data()["descriptions"]
     for name, each in schema.get("properties", {}).items():

@@ -27,7 +27,7 @@ _IDEMPOTENCY: Final = "Idempotency-Key"
 
 @dataclass(frozen=True, slots=True)
 class Notation:
-    """The notation of a programming language for JSON values."""
+    """How a programming language writes JSON values."""
 
     true: str = "true"
     false: str = "false"

@@ -1,6 +1,6 @@
 """The documentation search: an index of all sections, and the ranking of results.
 
-`script.js` ranks and shows the same index in the browser.
+In the browser, `script.js` searches the same index and ranks the results in the same way.
 """
 
 import re
