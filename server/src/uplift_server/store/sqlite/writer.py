@@ -223,7 +223,7 @@ class Writer:
                 self._loop.call_soon_threadsafe(self._recover, error)
 
     def _recover(self, error: BaseException) -> None:
-        """After the thread has failed, fail all unfinished jobs, because jobs may be lost. Start a new thread later."""
+        """Fail all unfinished jobs, because the failed thread may have lost some of them. Start a new thread later."""
         _log.critical("database writer failed", waiting_writes=len(self._unresolved), exc_info=error)
         self._health.writer_ended, self._health.writing_since = True, None
         writing, self._writing = self._writing, None
