@@ -5,6 +5,7 @@ reader continues at the oldest transaction that was active when it last read. Th
 does not miss any. Old changes are pruned. A reader that missed pruned changes must read all objects again.
 """
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 import sqlalchemy as sa
@@ -16,6 +17,22 @@ from uplift_server.store.schema_processes import directory_changes
 
 _PRUNED: Final = "directory_changes.forgotten"
 """The name of the server value that contains the transaction ID below which changes were pruned."""
+_OLDEST_ACTIVE_XID: Final = sa.text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+_NEWEST_XID: Final = sa.select(sa.func.coalesce(sa.func.max(directory_changes.c.xid), 0))
+_FOREIGN: Final[Mapping[str, sa.ColumnElement[bool]]] = {
+    "sqlite": sa.false(),
+    "postgresql": directory_changes.c.xid >= sa.text("pg_snapshot_xmax(pg_current_snapshot())::text::bigint"),
+}
+"""By dialect, the condition that selects changes from a dump of another database server.
+
+Their transaction IDs are higher than those of this server.
+"""
+_SINCE: Final = {
+    dialect: sa.select(directory_changes)
+    .where(directory_changes.c.xid >= sa.bindparam("first_xid"), ~is_foreign)
+    .order_by(directory_changes.c.xid)
+    for dialect, is_foreign in _FOREIGN.items()
+}
 SUBJECTS: Final = {
     "accounts": (accounts.c.seq, accounts.c.deleted_at),
     "event_types": (event_types.c.seq, event_types.c.deleted_at),
@@ -50,13 +67,15 @@ class Changes(NamedTuple):
 
 def oldest_active_xid(connection: Connection) -> int:
     """Return the ID of the oldest active transaction. All transactions with lower IDs have ended."""
+    return _next_xid(connection, pruned_before(connection))
+
+
+def _next_xid(connection: Connection, pruned_xid: int) -> int:
     if connection.dialect.name == "sqlite":
         # SQLite writes one transaction at a time, so every visible transaction has ended. Like the IDs of PostgreSQL,
         # the IDs never decrease, even if all changes are pruned.
-        newest = connection.scalars(sa.select(sa.func.max(directory_changes.c.xid))).one() or 0
-        return max(newest + 1, pruned_before(connection))
-    query = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
-    return int(connection.scalars(sa.text(query)).one())
+        return max(int(connection.scalars(_NEWEST_XID).one()) + 1, pruned_xid)
+    return int(connection.scalars(_OLDEST_ACTIVE_XID).one())
 
 
 def since(connection: Connection, xid: int) -> Changes:
@@ -64,13 +83,10 @@ def since(connection: Connection, xid: int) -> Changes:
 
     The caller's transaction must read one snapshot.
     """
-    next_xid = oldest_active_xid(connection)
-    query = (
-        sa.select(directory_changes)
-        .where(directory_changes.c.xid >= xid, ~_is_foreign(connection))
-        .order_by(directory_changes.c.xid)
-    )
-    return Changes([Change(*row) for row in connection.execute(query)], next_xid, pruned_before(connection))
+    pruned_xid = pruned_before(connection)
+    next_xid = _next_xid(connection, pruned_xid)
+    rows = connection.execute(_SINCE[connection.dialect.name], {"first_xid": xid})
+    return Changes([Change(*row) for row in rows], next_xid, pruned_xid)
 
 
 def pruned_before(connection: Connection) -> int:
@@ -82,7 +98,7 @@ def prune(connection: Connection, xid: int, *, limit: int) -> int:
     """Delete up to `limit` changes of transactions with IDs lower than `xid`. Return the number of deleted changes."""
     server_values.replace(connection, _PRUNED, {_PRUNED: xid})
     key = sa.tuple_(directory_changes.c.kind, directory_changes.c.subject_seq)
-    old = sa.or_(directory_changes.c.xid < xid, _is_foreign(connection))
+    old = sa.or_(directory_changes.c.xid < xid, _FOREIGN[connection.dialect.name])
     some = sa.select(directory_changes.c.kind, directory_changes.c.subject_seq).where(old).limit(limit)
     # The outer condition keeps the rows of objects that have changed again in the meantime.
     return connection.execute(sa.delete(directory_changes).where(old, key.in_(some))).rowcount
@@ -93,13 +109,3 @@ def subjects(connection: Connection, kind: str, *, after: int, limit: int) -> li
     seq, ended_at = SUBJECTS[kind]
     query = sa.select(seq).where(seq > after, ended_at.is_(None)).order_by(seq).limit(limit)
     return list(connection.scalars(query))
-
-
-def _is_foreign(connection: Connection) -> sa.ColumnElement[bool]:
-    """Return the condition that selects changes from a dump of another database server.
-
-    Their transaction IDs are higher than those of this server.
-    """
-    if connection.dialect.name == "sqlite":
-        return sa.false()
-    return directory_changes.c.xid >= sa.text("pg_snapshot_xmax(pg_current_snapshot())::text::bigint")

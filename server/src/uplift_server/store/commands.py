@@ -94,6 +94,18 @@ class Result(NamedTuple):
     """Whether a process has executed the command. If false, the command is stored for later execution."""
 
 
+_LIST_PENDING: Final = (
+    sa.select(commands)
+    .where(
+        sa.or_(
+            sa.and_(commands.c.result.is_(None), commands.c.kind.in_([kind.value for kind in CommandKind])),
+            commands.c.expires_at <= sa.bindparam("now"),
+        )
+    )
+    .order_by(commands.c.seq)
+)
+
+
 def add(connection: Connection, command: Command, *, now: int) -> int:
     """Store a command. Return its number. Raises TooManyCommands."""
     own = sa.func.sum(sa.case((commands.c.account_seq == command.account_seq, 1), else_=0))
@@ -117,9 +129,8 @@ def list_pending(connection: Connection, *, now: int) -> tuple[list[PendingComma
 
     Omit commands of kinds that this release does not support.
     """
-    due = sa.and_(commands.c.result.is_(None), commands.c.kind.in_([kind.value for kind in CommandKind]))
-    query = sa.select(commands).where(sa.or_(due, commands.c.expires_at <= now)).order_by(commands.c.seq)
-    rows = [(row, row.expires_at is not None and row.expires_at <= now) for row in connection.execute(query)]
+    pending = connection.execute(_LIST_PENDING, {"now": now})
+    rows = [(row, row.expires_at is not None and row.expires_at <= now) for row in pending]
     found = [PendingCommand(row.seq, _command(row), row.created_at) for row, has_expired in rows if not has_expired]
     return found, len(found) < len(rows)
 

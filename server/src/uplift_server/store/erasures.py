@@ -134,20 +134,19 @@ def create(connection: Connection, new: NewErasure) -> Erasure:
 def get(connection: Connection, account_seq: int, erasure_id: bytes) -> Erasure | None:
     """Return the account's erasure with this ID."""
     own = (erasures.c.account_seq == account_seq, erasures.c.id == erasure_id)
-    row = connection.execute(_details().where(*own)).first()
+    row = connection.execute(_DETAILS.where(*own)).first()
     return None if row is None else _erasure(row)
 
 
 def page(connection: Connection, account_seq: int, request: PageRequest) -> Page[Erasure]:
     """List a page of the account's erasures."""
-    query = request.of(_details().where(erasures.c.account_seq == account_seq), erasures.c.seq)
+    query = request.of(_DETAILS.where(erasures.c.account_seq == account_seq), erasures.c.seq)
     return request.page([_erasure(row) for row in connection.execute(query)], lambda erasure: (erasure.seq,))
 
 
 def unfinished(connection: Connection, *, limit: int) -> list[Erasure]:
     """List the erasures that are not completed, oldest first."""
-    query = _details().where(sa.text(_UNFINISHED)).order_by(erasures.c.seq).limit(limit)
-    return [_erasure(row) for row in connection.execute(query)]
+    return [_erasure(row) for row in connection.execute(_LIST_UNFINISHED, {"limit": limit})]
 
 
 def find_seqs(connection: Connection, account_seq: int, event_ids: Sequence[bytes]) -> dict[bytes, int]:
@@ -255,14 +254,14 @@ _UNFINISHED: Final = "completed_at IS NULL"
 _PLAIN: Final = tuple(name for name in Erasure.__slots__ if name not in {"account_id", "event_seqs"})
 
 
-def _details() -> sa.Select[Any]:
-    return sa.select(erasures, accounts.c.id.label("account_id")).join(
-        accounts, accounts.c.seq == erasures.c.account_seq
-    )
+_DETAILS: Final = sa.select(erasures, accounts.c.id.label("account_id")).join(
+    accounts, accounts.c.seq == erasures.c.account_seq
+)
+_LIST_UNFINISHED: Final = _DETAILS.where(sa.text(_UNFINISHED)).order_by(erasures.c.seq).limit(sa.bindparam("limit"))
 
 
 def _one(connection: Connection, which: sa.ColumnElement[bool]) -> Erasure:
-    return _erasure(connection.execute(_details().where(which)).one())
+    return _erasure(connection.execute(_DETAILS.where(which)).one())
 
 
 def _erasure(row: sa.Row[Any]) -> Erasure:

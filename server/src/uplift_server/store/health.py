@@ -1,7 +1,7 @@
 """Reads the health of endpoints, and writes it outside settlements."""
 
-from collections.abc import Collection, Iterator, Sequence
-from typing import Final
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -15,6 +15,17 @@ from uplift_server.store.schema import endpoints
 
 _BATCH_ENDPOINTS: Final = 1_000
 """Number of endpoints per statement. It must be lower than the database's maximum number of parameters."""
+
+
+_COLUMNS: Final = (
+    "seq", "consecutive_failures", "failing_since", "last_success_at", "last_failure_at", "last_outcome", "excused_ms",
+    "warned_at", "last_status_code", "last_error", "last_location", "probe_at",
+)  # fmt: skip
+_READ: Final = sa.select(*(endpoints.c[name] for name in _COLUMNS)).where(endpoints.c.deleted_at.is_(None))
+_GET: Final = _READ.where(endpoints.c.seq.in_(sa.bindparam("seqs", expanding=True)))
+_ATTEMPTED_SINCE: Final = _READ.where(
+    sa.or_(endpoints.c.last_success_at >= sa.bindparam("at"), endpoints.c.last_failure_at >= sa.bindparam("at"))
+)
 
 
 def save(connection: Connection, rows: Sequence[HealthRow]) -> None:
@@ -37,13 +48,13 @@ def get(connection: Connection, endpoint_seqs: Collection[int]) -> dict[int, Hea
     """Return the health of these endpoints by endpoint number. Deleted endpoints are omitted."""
     found: dict[int, Health] = {}
     for some in _batches(endpoint_seqs):
-        found |= _read(connection, endpoints.c.seq.in_(some))
+        found |= _healths(connection.execute(_GET, {"seqs": some}))
     return found
 
 
 def attempted_since(connection: Connection, at: int) -> dict[int, Health]:
     """Return the health of the endpoints whose last success or failure was at `at` (Unix ms) or later."""
-    return _read(connection, sa.or_(endpoints.c.last_success_at >= at, endpoints.c.last_failure_at >= at))
+    return _healths(connection.execute(_ATTEMPTED_SINCE, {"at": at}))
 
 
 def excuse(connection: Connection, endpoint_seqs: Collection[int], since: int, until: int) -> None:
@@ -87,19 +98,11 @@ def _batches(endpoint_seqs: Collection[int]) -> Iterator[list[int]]:
     return (seqs[at : at + _BATCH_ENDPOINTS] for at in range(0, len(seqs), _BATCH_ENDPOINTS))
 
 
-def _read(connection: Connection, which: sa.ColumnElement[bool]) -> dict[int, Health]:
-    columns = [endpoints.c[name] for name in _COLUMNS]
-    query = sa.select(endpoints.c.seq, *columns).where(which, endpoints.c.deleted_at.is_(None))
+def _healths(rows: Iterable[Any]) -> dict[int, Health]:
     return {
         seq: Health(failures, since, succeeded, failed, None if last is None else Outcome(last), *others)
-        for seq, failures, since, succeeded, failed, last, *others in connection.execute(query)
+        for seq, failures, since, succeeded, failed, last, *others in rows
     }
-
-
-_COLUMNS: Final = (
-    "consecutive_failures", "failing_since", "last_success_at", "last_failure_at", "last_outcome", "excused_ms",
-    "warned_at", "last_status_code", "last_error", "last_location", "probe_at",
-)  # fmt: skip
 
 
 def warned_at(connection: Connection, endpoint_seq: int) -> int | None:

@@ -5,7 +5,7 @@ Add an operational event in the same transaction as the change that the event re
 
 import json
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -39,6 +39,15 @@ class DueCount(NamedTuple):
     account_seq: int
 
 
+_WAITING: Final = sa.select(operational_events).order_by(operational_events.c.seq).limit(sa.bindparam("limit"))
+_DUE_COUNTS: Final = (
+    sa.select(failed_deliveries.c.endpoint_seq, failed_deliveries.c.account_seq)
+    .where(failed_deliveries.c.due_at <= sa.bindparam("now"))
+    .order_by(failed_deliveries.c.due_at)
+    .limit(sa.bindparam("limit"))
+)
+
+
 def add(connection: Connection, event: OperationalEvent) -> None:
     """Add an operational event to send."""
     values = {**event._asdict(), "kind": int(event.kind), "facts": json.dumps(dict(event.facts))}
@@ -47,10 +56,9 @@ def add(connection: Connection, event: OperationalEvent) -> None:
 
 def waiting(connection: Connection, *, limit: int) -> list[OperationalEvent]:
     """Return the operational events that are not yet stored as events, oldest first."""
-    query = sa.select(operational_events).order_by(operational_events.c.seq).limit(limit)
     return [
         OperationalEvent(row.id, OperationalKind(row.kind), row.account_seq, row.endpoint_seq, json.loads(row.facts))
-        for row in connection.execute(query)
+        for row in connection.execute(_WAITING, {"limit": limit})
     ]
 
 
@@ -61,10 +69,7 @@ def delete(connection: Connection, event_ids: Collection[bytes]) -> None:
 
 def due_counts(connection: Connection, *, now: int, limit: int) -> list[DueCount]:
     """Return the endpoints with a due event about failed deliveries, longest overdue first. `now` is in Unix ms."""
-    columns = (failed_deliveries.c.endpoint_seq, failed_deliveries.c.account_seq)
-    query = sa.select(*columns).where(failed_deliveries.c.due_at <= now)
-    rows = connection.execute(query.order_by(failed_deliveries.c.due_at).limit(limit))
-    return [DueCount(*row) for row in rows]
+    return [DueCount(*row) for row in connection.execute(_DUE_COUNTS, {"now": now, "limit": limit})]
 
 
 def report_failed(

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -60,6 +60,19 @@ class ForeignLeases(NamedTuple):
     leased: int
 
 
+_RECORD_HEARTBEAT: Final = (
+    sa.update(processes)
+    .where(processes.c.seq == sa.bindparam("process_id"))
+    .values(seen_at=sa.bindparam("now"), **{name: sa.bindparam(f"new_{name}") for name in Heartbeat._fields})
+)
+_LOCK: Final = (
+    sa.select(processes.c.seq)
+    .where(processes.c.seq == sa.bindparam("process_id"))
+    .with_for_update(read=True, key_share=True)
+)
+_LIST_ALL: Final = sa.select(processes).order_by(processes.c.seq)
+
+
 def database_now(connection: Connection) -> float:
     """Return the current time of the database (Unix ms). The time advances within a transaction."""
     if connection.dialect.name == "sqlite":
@@ -83,8 +96,8 @@ def join(connection: Connection, role: ProcessRole, *, host: str, pid: int, vers
 
 def record_heartbeat(connection: Connection, seq: int, heartbeat: Heartbeat, *, now: int) -> list[Process]:
     """Store the heartbeat of the process `seq`. Return all processes, sorted by ID. Raises ProcessEvicted."""
-    change = sa.update(processes).where(processes.c.seq == seq).values(seen_at=now, **heartbeat._asdict())
-    if connection.execute(change).rowcount == 0:
+    reported = {f"new_{name}": value for name, value in heartbeat._asdict().items()}
+    if connection.execute(_RECORD_HEARTBEAT, {"process_id": seq, "now": now, **reported}).rowcount == 0:
         raise ProcessEvicted("the process was evicted because its heartbeat expired")
     return list_all(connection)
 
@@ -100,8 +113,7 @@ def unless_evicted(seq: int, body: Callable[[Connection], R]) -> Callable[[Conne
 
     @wraps(body)
     def checked(connection: Connection) -> R:
-        query = sa.select(processes.c.seq).where(processes.c.seq == seq).with_for_update(read=True, key_share=True)
-        if connection.execute(query).first() is None:
+        if connection.execute(_LOCK, {"process_id": seq}).first() is None:
             raise Unavailable("this process was evicted, so its cache may be outdated")
         return body(connection)
 
@@ -110,7 +122,7 @@ def unless_evicted(seq: int, body: Callable[[Connection], R]) -> Callable[[Conne
 
 def list_all(connection: Connection) -> list[Process]:
     """List all processes, sorted by ID. Processes with an expired heartbeat are included until they are evicted."""
-    return [_process(row) for row in connection.execute(sa.select(processes).order_by(processes.c.seq))]
+    return [_process(row) for row in connection.execute(_LIST_ALL)]
 
 
 def list_running_before(connection: Connection, release: str) -> list[Process]:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from uplift_server.store import locks
 from uplift_server.store.schema import marks
 
+_GET: Final = sa.select(marks.c.name, marks.c.value).where(marks.c.name.in_(sa.bindparam("names", expanding=True)))
 _PUT: Final = sa.text(
     "INSERT INTO marks (name, value) VALUES (:name, :value) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 )
@@ -22,8 +23,7 @@ def get_all(connection: Connection, prefix: str) -> dict[str, int]:
 
 def get(connection: Connection, names: Collection[str]) -> dict[str, int]:
     """Return the values with these names, by name. Names without a value are omitted."""
-    query = sa.select(marks.c.name, marks.c.value).where(marks.c.name.in_(names))
-    return {row.name: row.value for row in connection.execute(query)}
+    return {row.name: row.value for row in connection.execute(_GET, {"names": list(names)})}
 
 
 def lock(connection: Connection, prefix: str) -> None:

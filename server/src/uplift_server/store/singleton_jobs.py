@@ -4,6 +4,7 @@ When a lease expires, another process can take it.
 """
 
 from collections.abc import Collection
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -11,9 +12,29 @@ from sqlalchemy import Connection
 from uplift_server.core.operations.singleton_jobs import LEASE_MS, SingletonJob, can_take_lease
 from uplift_server.store.schema_processes import duties
 
+_GET: Final = sa.select(duties).where(duties.c.name.in_(sa.bindparam("names", expanding=True)))
+_RENEW: Final = (
+    sa.update(duties)
+    .where(
+        duties.c.name.in_(sa.bindparam("names", expanding=True)),
+        duties.c.process_seq == sa.bindparam("own"),
+        duties.c.until > sa.bindparam("now"),
+    )
+    .values(until=sa.bindparam("expires_at"))
+    .returning(duties.c.name)
+)
+_TAKE: Final = (
+    sa.update(duties)
+    .where(
+        duties.c.name == sa.bindparam("job"),
+        duties.c.process_seq == sa.bindparam("held_by"),
+        duties.c.until == sa.bindparam("held_until"),
+    )
+    .values(process_seq=sa.bindparam("own"), until=sa.bindparam("expires_at"))
+)
 # If several processes start on a new database, one inserts the row, and the others wait for it.
 _INSERT = sa.text(
-    "INSERT INTO duties (name, process_seq, until) VALUES (:name, :process_id, :until) ON CONFLICT DO NOTHING"
+    "INSERT INTO duties (name, process_seq, until) VALUES (:job, :own, :expires_at) ON CONFLICT DO NOTHING"
 )
 
 
@@ -24,21 +45,24 @@ def take(
 
     Return the jobs whose lease this process now holds.
     """
-    query = sa.select(duties).where(duties.c.name.in_(wanted))
-    known = {SingletonJob(row.name): (row.process_seq, row.until) for row in connection.execute(query)}
-    got = {job for job in wanted if can_take_lease(*known.get(job, (0, 0)), by=process_id, now_ms=now)}
+    rows = connection.execute(_GET, {"names": list(wanted)})
+    known = {SingletonJob(row.name): (row.process_seq, row.until) for row in rows}
+    lease = {"own": process_id, "expires_at": now + LEASE_MS}
+    held = [job for job, (held_by, until) in known.items() if held_by == process_id and until > now]
+    got: set[SingletonJob] = set()
+    if held:
+        renewed = connection.scalars(_RENEW, {"names": held, "now": now, **lease})
+        got.update(SingletonJob(name) for name in renewed)
+    free = {job for job in wanted if can_take_lease(*known.get(job, (0, 0)), by=process_id, now_ms=now)}
     # Another process can take these jobs at the same time, in the same order. The second process waits and takes none.
-    for job in sorted(got):
-        if job not in known:
-            taken = connection.execute(_INSERT, {"name": job, "process_id": process_id, "until": now + LEASE_MS})
-        else:
+    for job in sorted(free.difference(held)):
+        if job in known:
             held_by, until = known[job]
-            change = sa.update(duties).where(
-                duties.c.name == job, duties.c.process_seq == held_by, duties.c.until == until
-            )
-            taken = connection.execute(change.values(process_seq=process_id, until=now + LEASE_MS))
-        if taken.rowcount == 0:
-            got.discard(job)
+            taken = connection.execute(_TAKE, {"job": job, "held_by": held_by, "held_until": until, **lease})
+        else:
+            taken = connection.execute(_INSERT, {"job": job, **lease})
+        if taken.rowcount:
+            got.add(job)
     return frozenset(got)
 
 

@@ -218,6 +218,9 @@ class _Batch:
     """Whether attempts or changes exist beyond the stream position."""
 
 
+_NEWEST: Final = tuple(sa.select(sa.func.max(table.c.seq)) for table in (events, attempts, delivery_changes))
+
+
 def _batch(
     connection: Connection, stored: Mapping[str, int], stream_position: StreamPosition, *, rows: int, changes: int
 ) -> _Batch | None:
@@ -225,9 +228,7 @@ def _batch(
     if stream_position.events < events_after or stream_position.attempts < attempts_after:
         # The stream position is behind the position of the last count. Counting now would count rows again.
         return None
-    newest = [
-        connection.scalar(sa.select(sa.func.max(table.c.seq))) or 0 for table in (events, attempts, delivery_changes)
-    ]
+    newest = [connection.scalar(query) or 0 for query in _NEWEST]
     last_event, last_attempt, last_change = map(min, newest, stream_position)
     nothing_new = not last_change and (last_event, last_attempt) == (events_after, attempts_after)
     if nothing_new and TOTALS_COUNTED in stored:
