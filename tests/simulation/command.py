@@ -18,7 +18,7 @@ from typing import NoReturn
 import structlog
 from tests import engines
 
-from .month import Result, play
+from .month import Pace, Result, play
 
 PROGRESS_EVERY_S = 10
 SEEDS_QUEUED_PER_JOB = 4
@@ -39,14 +39,14 @@ def start_job(engine: str) -> None:
     engines.choose(engine)
 
 
-def play_on(seed: int, days: int, engine: str) -> Result:
+def play_on(seed: int, days: int, pace: Pace, engine: str) -> Result:
     """Play a seed on an engine. An exception becomes a violation with its traceback."""
     try:
         if engine == "sqlite":
-            return play(seed, days)
+            return play(seed, days, pace=pace)
         with tempfile.TemporaryDirectory() as folder:
             try:
-                return play(seed, days, place=engines.chosen().place(Path(folder)))
+                return play(seed, days, pace=pace, place=engines.chosen().place(Path(folder)))
             finally:
                 engines.chosen().clear(Path(folder))
     except Exception:
@@ -64,6 +64,9 @@ def main(description: str) -> int:
     parser.add_argument("--seeds", type=int, default=100, metavar="N", help="the number of seeds (default: 100)")
     parser.add_argument("--from", type=int, default=0, dest="first", metavar="SEED", help="the first seed (default: 0)")
     parser.add_argument("--days", type=int, default=30, help="the length of a month in days (default: 30)")
+    parser.add_argument(
+        "--pace", type=Pace, choices=list(Pace), default=Pace.BUSY, help="how much happens on a day (default: busy)"
+    )
     parser.add_argument("--engine", choices=("sqlite", "postgresql"), default="sqlite", help="the database engine")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="the number of processes (default: 2)")
     parser.add_argument("--done", type=Path, metavar="FILE", help="file of finished seeds, to continue a run later")
@@ -81,18 +84,16 @@ def main(description: str) -> int:
                 options.jobs, mp_context=get_context("spawn"), initializer=start_job, initargs=(options.engine,)
             )
         )
-        pending = [
-            pool.submit(play_on, seed, options.days, options.engine)
-            for seed in islice(seeds, options.jobs * SEEDS_QUEUED_PER_JOB)
-        ]
+        how = (options.days, options.pace, options.engine)
+        pending = [pool.submit(play_on, seed, *how) for seed in islice(seeds, options.jobs * SEEDS_QUEUED_PER_JOB)]
         while pending:
             result = pending.pop(0).result()
-            pending += [pool.submit(play_on, seed, options.days, options.engine) for seed in islice(seeds, 1)]
+            pending += [pool.submit(play_on, seed, *how) for seed in islice(seeds, 1)]
             played += 1
             counts.update(result.counts)
             if result.violation is not None:
                 violations += 1
-                show(result)
+                show(result, options.pace)
             elif log is not None:
                 log.write(f"{result.seed}\n")
                 log.flush()
@@ -101,17 +102,17 @@ def main(description: str) -> int:
                 each_s = (shown_at - began) / played
                 print(f"{played} seeds, {violations} violations, {each_s:.2f} s per seed", flush=True)
     print(
-        f"{played} seeds of {options.days} days in {time.monotonic() - began:.0f} s: {counts['events']} events,"
-        f" {counts['requests']} requests, {counts['duplicates']} duplicates after faults,"
+        f"{played} seeds of {options.days} {options.pace} days in {time.monotonic() - began:.0f} s:"
+        f" {counts['events']} events, {counts['requests']} requests, {counts['duplicates']} duplicates after faults,"
         f" {counts['disabled']} endpoints disabled, {violations} violations"
     )
     return int(violations > 0)
 
 
-def show(result: Result) -> None:
+def show(result: Result, pace: Pace) -> None:
     """Print a violation with the end of its trace."""
     print(f"\nseed {result.seed}: {result.violation}\n  {result.profile}")
     for line in result.trace[-30:]:
         print(f"  {line}")
-    print(f"  Repeat it with: scripts/simulate --from {result.seed} --seeds 1", flush=True)
+    print(f"  Repeat it with: scripts/simulate --from {result.seed} --seeds 1 --pace {pace}", flush=True)
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""A seed: a random month of the whole engine with users, receivers and faults, checked after every day."""
+"""A seed: a random month of the whole engine with users, receivers and faults, checked every day or every few days."""
 
 import asyncio
 import heapq
@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
@@ -53,6 +54,19 @@ NOT_REPEATED = frozenset(("secret", "previous_secret", "headers", "auth", "host"
 Action = Callable[[], Awaitable[None]]
 
 
+class Pace(StrEnum):
+    """How much happens on a day."""
+
+    BUSY = "busy"
+    CALM = "calm"
+    """A calm month takes a fraction of the computing time, so that more random profiles are played."""
+
+
+FAULTS_PER_DAY = {Pace.BUSY: (0, 0, 1, 1, 2), Pace.CALM: (*(0,) * 30, 1, 1, 2)}
+"""The numbers of faults of most days. A day can also have `Profile.faults_max` faults."""
+CHECK_EVERY_DAYS = {Pace.BUSY: 1, Pace.CALM: 5}
+
+
 @dataclass
 class Profile:
     """The random settings of a seed."""
@@ -70,12 +84,13 @@ class Profile:
     scan_every_ms: int
     faults_max: int
     """The most faults of a day."""
+    pace: Pace
 
     @classmethod
-    def drawn(cls, rng: random.Random) -> "Profile":
+    def drawn(cls, rng: random.Random, pace: Pace = Pace.BUSY) -> "Profile":
         """Return the settings of a seed."""
         is_clustered, is_mass = rng.random() < 0.25, rng.random() < 0.12
-        return cls(
+        profile = cls(
             is_clustered=is_clustered,
             processes=rng.randrange(2, 4) if is_clustered else 1,
             has_faults=rng.random() < 0.85,
@@ -88,7 +103,11 @@ class Profile:
             actions_per_day=2 if is_mass else rng.randrange(3, 6 if is_clustered else 10),
             scan_every_ms=rng.choice((SECOND, 5 * SECOND, 10 * SECOND)),
             faults_max=rng.choice((1, 3, 12)),
+            pace=pace,
         )
+        if pace is Pace.CALM:
+            profile.actions_per_day = 1
+        return profile
 
 
 @dataclass
@@ -107,10 +126,10 @@ class Result:
 class Month:
     """One seed."""
 
-    def __init__(self, seed: int, days: int, *, place: Any = None, mutation: Any = None) -> None:
+    def __init__(self, seed: int, days: int, *, pace: Pace, place: Any = None, mutation: Any = None) -> None:
         self.random = rng = random.Random(seed)
         self.days = days
-        self.profile = profile = Profile.drawn(rng)
+        self.profile = profile = Profile.drawn(rng, pace)
         self.time = VirtualTime()
         self.model = Model(
             self.time,
@@ -174,10 +193,11 @@ class Month:
         await self.deployment.open()
         asyncio.get_running_loop().set_exception_handler(self._note_defect)
         await self._prepare()
-        for _ in range(self.days):
+        for day in range(1, self.days + 1):
             self._plan_day()
             await self.run_until(self.time.now + DAY)
-            await self._check()
+            if day % CHECK_EVERY_DAYS[self.profile.pace] == 0:
+                await self._check()
         await self._end()
 
     def _note_defect(self, _loop: object, context: dict[str, Any]) -> None:
@@ -238,7 +258,7 @@ class Month:
         for _ in range(self.profile.actions_per_day):
             self.at(self.time.now + rng.randrange(DAY), self.act)
         if self.profile.has_faults:
-            for _ in range(rng.choice((0, 0, 1, 1, 2, self.profile.faults_max))):
+            for _ in range(rng.choice((*FAULTS_PER_DAY[self.profile.pace], self.profile.faults_max))):
                 self.at(self.time.now + rng.randrange(DAY), rng.choice(self.faults.all))
         if self.profile.is_mass and rng.random() < 0.1:
             self.at(self.time.now + rng.randrange(DAY), self.faults.network_outage)
@@ -326,8 +346,8 @@ class Month:
         return self.model.digest.hexdigest()
 
 
-async def _play(seed: int, days: int, place: Any, mutation: Any, *, with_digest: bool) -> Result:
-    month, began = Month(seed, days, place=place, mutation=mutation), time.perf_counter()
+async def _play(month: Month, seed: int, *, with_digest: bool) -> Result:
+    began = time.perf_counter()
     violation, digest = None, ""
     try:
         await month.run()
@@ -349,12 +369,21 @@ async def _play(seed: int, days: int, place: Any, mutation: Any, *, with_digest:
     return Result(seed, violation, list(month.model.trace), digest, seconds, counts, month.profile)
 
 
-def play(seed: int, days: int = 30, *, place: Any = None, mutation: Any = None, with_digest: bool = False) -> Result:
+def play(
+    seed: int,
+    days: int = 30,
+    *,
+    pace: Pace = Pace.BUSY,
+    place: Any = None,
+    mutation: Any = None,
+    with_digest: bool = False,
+) -> Result:
     """Play a seed."""
+    month = Month(seed, days, pace=pace, place=place, mutation=mutation)
     loop = asyncio.new_event_loop()
     try:
         # `asyncio.run` would cancel the tasks of dead processes.
-        return loop.run_until_complete(_play(seed, days, place, mutation, with_digest=with_digest))
+        return loop.run_until_complete(_play(month, seed, with_digest=with_digest))
     finally:
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
