@@ -50,6 +50,6 @@ CLIENT_CERTIFICATE: Final[tuple[Cause, ...]] = (
         "client_certificate_rejected",
         "Client certificate rejected",
         "Your server rejected the client certificate of the endpoint's authentication.",
-        "Check that the certificate is valid and that your server trusts its authority, or replace the certificate.",
+        "Check that the certificate is valid and that your server trusts its issuer, or replace the certificate.",
     ),
 )

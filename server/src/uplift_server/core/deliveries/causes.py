@@ -241,7 +241,8 @@ BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
                 "tls_untrusted",
                 "TLS certificate not trusted",
                 "Your server's certificate is not publicly trusted, or its chain is incomplete.",
-                "Install a certificate from a public authority, with all intermediate certificates (the full chain).",
+                "Install a certificate from a public certificate authority, with its full chain of intermediate"
+                " certificates.",
             ),
         ),
         (

@@ -22,7 +22,7 @@ class Reason(NamedTuple):
 
 
 _HEADERS_FIX: Final = (
-    "Pass the unchanged headers of the request to the verification, and check for a proxy that removes or rewrites "
+    "Pass the unchanged request headers to the verification code, and check for a proxy that removes or rewrites "
     "webhook-id, webhook-timestamp or webhook-signature."
 )
 _RAW_BODY: Final = "verify the body exactly as your server received it."
