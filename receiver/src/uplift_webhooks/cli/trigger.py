@@ -53,7 +53,7 @@ def trigger(
 ) -> None:
     """Send a test event and show the response.
 
-    The event is the example of its type in the catalog. By default, the server sends the event to the newest connected
+    The event is the catalog's example of the event type. By default, the server sends the event to the newest connected
     `uplift listen` session of this machine. If this machine has no session, the server sends the event to the newest
     session of any machine. The server does not store events for listen sessions.
 

@@ -84,7 +84,7 @@ def verify(
 ) -> None:
     """Verify the signature of a saved request.
 
-    The command works like Webhook.verify of the library and does not need a server. If verification fails, the command
+    The command works like the library's Webhook.verify and does not need a server. If verification fails, the command
     shows the cause and how to fix it.
     """
     content = read_input(body, BODY_BYTES_MAX, _REMEDY)
