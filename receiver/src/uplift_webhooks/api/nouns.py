@@ -96,8 +96,9 @@ class Endpoints(Noun[Way]):
         attempt_timeout: Annotated[str | None, "Timeout of an attempt, such as 10s."] = None,
         ordering: Annotated[
             Ordering | None,
-            "Deliveries that the server sends in the order of their events: none, deliveries with the same ordering"
-            " key, or all. An ordered delivery waits until the previous delivery is no longer pending or held.",
+            "Deliveries that the server sends in the order of their events: none, those with the same ordering key"
+            " (key), or all (endpoint). An ordered delivery waits until the previous delivery is no longer pending or"
+            " held.",
         ] = None,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:

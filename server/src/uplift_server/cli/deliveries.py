@@ -200,7 +200,7 @@ def resend_delivery(
     before: Before = None,
     yes: Yes = False,
 ) -> None:
-    """Resend one delivery immediately, or all deliveries of an account that match filters.
+    """Resend one delivery immediately, or all deliveries of an account that match your filters.
 
     You can resend one delivery in any status if no attempt is in flight and the endpoint is enabled. If the attempt
     succeeds, the status becomes delivered. If the attempt fails, the retry schedule does not change.

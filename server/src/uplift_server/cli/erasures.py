@@ -59,7 +59,7 @@ def create(
     """Erase the events about an object, or events by ID.
 
     Without --yes, the command only counts the events. You cannot undo an erasure. The server keeps the IDs, types and
-    times of erased events, and cancels deliveries that are not delivered yet.
+    times of erased events, and cancels their pending and held deliveries.
     """
     if (object_id is None) == (not event):
         raise CliError(

@@ -203,7 +203,7 @@ def send(
         ),
     ] = None,
 ) -> None:  # fmt: skip
-    """Send an event to the subscribed endpoints of an account, or all events of a file.
+    """Send an event to the subscribed endpoints of an account, or send all events in a file.
 
     When the command exits with 0, the server has stored the events and their deliveries. If no server is running, the
     deliveries wait until you start one. If you repeat a command with --file, the server does not store the same events

@@ -1,4 +1,4 @@
-"""The command `uplift-server fleet`, which shows the problems of the server and its endpoints."""
+"""The command `uplift-server fleet`, which shows problems with the server and its endpoints."""
 
 from typing import Final
 
@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 
 def fleet(session: Session) -> None:
-    """Show the problems of the server and its endpoints.
+    """Show problems with the server and its endpoints.
 
     The list shows the worst problems first, then the failing endpoints grouped by cause. The exit code is 1 if a
     problem is critical.

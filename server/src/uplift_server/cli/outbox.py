@@ -74,7 +74,7 @@ def outbox(
 
     Insert a row in the same database transaction as your change. The command sends each row to the running server. The
     ID of the row becomes the ID of the event. When the server has accepted the event, the command deletes the row. The
-    command sends rows with the same account and ordering key in the order of their commits.
+    command sends rows with the same account and ordering key in the order in which their transactions committed.
 
     If the server rejects a row, the command keeps the row and sets its columns rejected_at and problem. Later rows with
     the same account and ordering key wait until you fix the problem: delete the rejected row, or correct the row and

@@ -51,7 +51,8 @@ def list_rejected_events(
 ) -> None:
     """List rejected events, newest first.
 
-    Without --account, the list includes events of unknown accounts.
+    Rejected events are messages in NATS that are not valid events. Without --account, the list includes messages
+    without a known account.
     """
     with reach(session.config()) as client, options(**REJECTED_EVENT_OPTIONS):
         owner = lookup.owner(client, account)

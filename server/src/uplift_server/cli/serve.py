@@ -57,7 +57,7 @@ Role = Annotated[
 NewDatabase = Annotated[
     bool,
     typer.Option(
-        "--new-database", help="Create an empty SQLite database even if there is a secret.key of an earlier database."
+        "--new-database", help="Create an empty SQLite database even if the secret.key of an earlier database exists."
     ),
 ]
 
@@ -66,15 +66,15 @@ def serve(session: Session, role: Role = ProcessRole.ALL, new_database: NewDatab
     """Run the server.
 
     The first start creates the database, the encryption key and an operator key, and prints the operator key once. With
-    SQLite, the server backs up and upgrades an older database. With PostgreSQL, run `uplift-server migrate` before you
-    start a new version.
+    SQLite, the server backs up and upgrades a database of an earlier version. With PostgreSQL, before you start a new
+    version, run `uplift-server migrate`.
 
     When the server is ready, it prints a line that contains "ready". With --json, the line is a JSON object with the
     fields kind, url, version and operator_key.
 
     After SIGTERM, SIGHUP or Ctrl-C, the server stops accepting requests and waits up to 16 seconds for attempts in
-    flight. A second SIGTERM or Ctrl-C stops the server immediately. No accepted event is lost: the next start repeats
-    unfinished attempts.
+    flight. A second SIGTERM or Ctrl-C stops the server immediately. No accepted event is lost: after the next start,
+    the server repeats unfinished attempts.
     """
     config = session.config()
     log_writer = _queue_streams()

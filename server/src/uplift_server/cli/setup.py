@@ -73,9 +73,10 @@ def migrate(
     a new version.
 
     With --from, the command copies all data from a SQLite file to an empty PostgreSQL database and compares checksums.
-    Stop all servers first. If the copy is interrupted, run the same command again to resume it. UPLIFT_SECRET_KEY must
-    be the key of the SQLite file. Use PGPASSWORD or ~/.pgpass instead of a password in the URL, because other users of
-    this machine can see arguments. Connect to the database directly, not through a pooler.
+    Stop all servers first. If the copy is interrupted, run the same command again to resume it. If UPLIFT_SECRET_KEY is
+    set, it must be the key that encrypts the secrets in the SQLite file. Use PGPASSWORD or ~/.pgpass instead of a
+    password in the URL, because other users of this machine can see arguments. Connect to the database directly, not
+    through a pooler.
     """
     if source is not None:
         from uplift_server.cli import moving  # noqa: PLC0415 - slow to load

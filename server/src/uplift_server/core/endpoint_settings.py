@@ -116,8 +116,9 @@ class EndpointSettings:
     ordering: Ordering = _setting(  # noqa: RUF009 - a field, like the others
         label="Ordering",
         help=(
-            "Deliveries that the server sends in the order of their events: none, deliveries with the same ordering"
-            " key, or all. An ordered delivery waits until the previous delivery is no longer pending or held."
+            "Deliveries that the server sends in the order of their events: none, those with the same ordering key"
+            " (key), or all (endpoint). An ordered delivery waits until the previous delivery is no longer pending or"
+            " held."
         ),
         type=Choice(Ordering),
         default="none",

@@ -71,8 +71,8 @@ def _metavar(name: str) -> str:
 
 
 def _help(name: str) -> str:
-    listed = f" Separate the values with commas, or use {_EMPTY} for an empty list." if _is_list(name) else ""
-    return f"{SETTINGS[name]}{listed} Use {_RESET} to reset the setting."
+    listed = f" Separate the values with commas. The value {_EMPTY} means an empty list." if _is_list(name) else ""
+    return f"{SETTINGS[name]}{listed} The value {_RESET} resets the setting."
 
 
 def _setting(name: str, text: str) -> Any:

@@ -26,7 +26,7 @@ UpliftHeader = Annotated[
     typer.Option(
         "--uplift-header",
         metavar="old|new",
-        help="Secret for the header x-uplift-signature-256 during the overlap. Default: old.",
+        help="Secret for the signature in x-uplift-signature-256 during the overlap. Default: old.",
     ),
 ]
 Limit = Annotated[
