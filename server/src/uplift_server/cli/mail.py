@@ -28,8 +28,8 @@ def send_test_email(
 ) -> None:
     """Send a test email.
 
-    The command uses the mail settings of this shell. The server does not need to be running. If the mail server rejects
-    the email, the command shows its response and exits with 1.
+    The command reads the mail settings from the environment and the configuration file, not from a running server. If
+    the mail server rejects the email, the command shows its response and exits with 1.
     """
     config = session.config()
     problem = check_email(address)

@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
 def config(session: Session) -> None:
     """Show every setting with its value and source.
 
-    The output masks secrets. The command reads the settings of this shell and directory: a running server keeps the
+    The output masks secrets. The command reads the environment and the configuration file. A running server keeps the
     settings that it started with.
     """
     session.output.rows(
