@@ -85,7 +85,7 @@ class Link(Resource):
     url: str | None = _text(shown=False)
     """Signed URL of a CSV file with one row per frame. Anyone with the URL can read the data."""
     expires: int | None = _integer()
-    """Expiration of the link, in Unix milliseconds."""
+    """The time when the link expires, in Unix milliseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -117,8 +117,8 @@ _FAILED_DELIVERY: Final = _object(
         "count": {
             "type": "integer",
             "minimum": 1,
-            "description": "The number of deliveries to the endpoint that failed since the last event of this type"
-            " about it.",
+            "description": "The number of deliveries to the endpoint that failed since the previous `delivery.failed`"
+            " event about the endpoint.",
         },
         "first_failed_at": _of("string", "The time when the first of the counted deliveries failed, ISO 8601."),
         **_CAUSE,
@@ -140,7 +140,7 @@ _LINK: Final = _object(
         "url": _of(
             "string", "Signed link to a CSV file with one row per frame. Anyone with the link can read the data."
         ),
-        "expires": _of("integer", "Expiration of the link, in Unix milliseconds."),
+        "expires": _of("integer", "The time when the link expires, in Unix milliseconds."),
     },
     description="Link to the data. The event does not contain the data.",
 )
@@ -322,7 +322,7 @@ EVENT_TYPES: Final = (
         "delivery.failed",
         operational.GROUP,
         "Deliveries to an endpoint failed, and the server does not retry them. The event contains the latest failed"
-        " delivery. The server sends at most one event per endpoint and minute, with the number of failed deliveries."
+        " delivery. The server sends at most one event per endpoint per minute, with the number of failed deliveries."
         f" {_ONLY_NAMED}",
         _FAILED_DELIVERY,
     ),
