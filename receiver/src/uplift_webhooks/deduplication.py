@@ -9,7 +9,7 @@ The deduplicator stores the event's ID when the block ends without an error. Unt
 other handlers of the event get EventInProgress and make the sender retry. If they responded with 2xx and the first
 handler failed, the event would be lost. An error in the block releases the claim. After a crash, the claim expires. In
 both cases, the next attempt counts as the first. Every event is handled at least once. An event is handled twice only
-after a crash between the end of your work and the end of the block.
+if the claim expires before the block ends, or after a crash between the end of your work and the end of the block.
 """
 
 import hashlib
