@@ -6,7 +6,7 @@ labels:
   {{- toYaml . | nindent 2 }}
   {{- end }}
 annotations:
-  # A change of a setting replaces the Pods.
+  # If a setting changes, Kubernetes replaces the Pods.
   checksum/settings: {{ include "uplift.settings" .root | sha256sum }}
   {{- with .root.Values.podAnnotations }}
   {{- toYaml . | nindent 2 }}
@@ -140,7 +140,7 @@ spec:
               sleep:
                 seconds: {{ .drainSeconds }}
           {{- end }}
-          # The start reads all endpoints into memory.
+          # When the server starts, it reads all endpoints into memory.
           startupProbe:
             httpGet: {path: /healthz, port: http}
             periodSeconds: 2
@@ -151,7 +151,7 @@ spec:
             periodSeconds: 10
             timeoutSeconds: 5
             failureThreshold: 6
-          # The response takes up to 5 s while the database hangs.
+          # While the database does not respond, /readyz takes up to 5 s.
           readinessProbe:
             httpGet: {path: /readyz, port: http}
             periodSeconds: 5
