@@ -55,7 +55,7 @@ def page(
     low, high = request.narrowed(*bounds)
     own = [] if account_seq is None else [audit_log.c.account_seq == account_seq]
     seq, up = audit_log.c.seq, request.reads_up
-    # Search a window of rows, because actor, action and subject have no index.
+    # Search a window of rows, because no index contains the actor, action or subject.
     end = window_end(connection, seq, audit_log, own, low=low, high=high, rows=WINDOW_ROWS, up=up)
     if end is not None:
         low, high = (low, end) if up else (end, high)

@@ -141,7 +141,7 @@ _ATTEMPT_UNCOUNTED: Final = _any(
     attempts.c.event_seq == events.c.seq, attempts.c.seq >= _mark(ATTEMPTS_COUNTED), of=attempts
 )
 # Search the events of every account, because an index of events by type would slow every insert.
-# With a million accounts, the search takes 0.3 seconds. Therefore, a batch has one type.
+# With a million accounts, the search takes 0.3 seconds. Therefore, each batch deletes only one event type.
 _ACCOUNT_HAS_EVENTS: Final = _any(
     events.c.account_seq == accounts.c.seq, events.c.type_seq == event_types.c.seq, of=events
 )

@@ -145,7 +145,7 @@ def remove(connection: Connection, seq: int, *, seen_at: int | None = None) -> b
     `seen_at` is the time of the last heartbeat that the caller knows of (Unix ms). If the process has sent a newer
     heartbeat, do not remove it.
     """
-    # Delete the process first, because a heartbeat locks the rows in this order.
+    # Delete the process before its jobs, because a heartbeat locks the rows in the same order.
     query = sa.delete(processes).where(processes.c.seq == seq)
     if seen_at is not None:
         query = query.where(processes.c.seen_at == seen_at)

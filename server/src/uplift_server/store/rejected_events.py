@@ -100,7 +100,7 @@ def page(
     low, high = request.narrowed(*bounds)
     own = [] if account_seq is None else [rejected_events.c.account_seq == account_seq]
     seq, up = rejected_events.c.seq, request.reads_up
-    # Search a window of rows, because event types have no index.
+    # Search a window of rows, because no index contains the event type.
     end = window_end(connection, seq, rejected_events, own, low=low, high=high, rows=WINDOW_ROWS, up=up)
     if end is not None:
         low, high = (low, end) if up else (end, high)

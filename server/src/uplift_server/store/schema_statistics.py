@@ -70,8 +70,8 @@ delivery_changes = sa.Table(
 )
 
 # A successful attempt is recorded as if the delivery were still pending, because the attempt itself is counted. It
-# increases `attempts_made` and sets `last_outcome` to delivered (0). A return to `delivered` without success does not
-# do both. Test deliveries are never counted.
+# increases `attempts_made` and sets `last_outcome` to delivered (0). If a delivery returns to `delivered` without a
+# successful attempt, at most one of these is true. Test deliveries are never counted.
 _NEW_STATUS: Final = (
     f"CASE WHEN NEW.status = {status_sql.DELIVERED} AND NEW.last_outcome = {int(Outcome.DELIVERED)}"
     f" AND NEW.attempts_made > OLD.attempts_made THEN {status_sql.PENDING}"

@@ -63,7 +63,7 @@ class Tally:
         `before` is the stored row, or None if there is none.
         """
         if before is None:
-            # A replay can add deliveries to a new row. The changes of their status are in `moves`.
+            # If a replay created deliveries, the row may be new, and `moves` may contain changes to their status.
             return (*map(add, self.counts, self.moves), sparse_text(self.outcomes), sparse_text(self.durations))
         counts, outcomes, durations = before
         return (

@@ -31,7 +31,7 @@ def read(connection: Connection, endpoint_seqs: Collection[int] | None = None) -
     None until the first count after an upgrade is complete.
     """
     counted = server_values.get(connection, VALUES)
-    # An upgraded database has stored positions but no totals yet. A new database has no positions and no totals.
+    # An upgraded database has stored positions but no totals yet. A new database has neither positions nor totals.
     if counted and TOTALS_COUNTED not in counted:
         return None
     query = sa.select(delivery_totals.c.endpoint_seq, delivery_totals.c.pending, delivery_totals.c.held)

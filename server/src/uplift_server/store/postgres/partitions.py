@@ -77,7 +77,7 @@ _MARK_FOR_ROW_CLEANUP: Final = (
 _FIRST_WHOLE: Final = (
     "SELECT coalesce(min(first_seq) FILTER (WHERE NOT goes_by_row), max(end_seq)) FROM event_partitions"
 )
-# Keep all deliveries of an event with an open delivery.
+# If an event has an open delivery, keep all its deliveries.
 # Keep deliveries with an attempt that the statistics have not counted yet.
 _THIN: Final = (
     "WITH ended AS MATERIALIZED (SELECT event_seq, endpoint_seq FROM deliveries d"  # noqa: S608 - contains only constants

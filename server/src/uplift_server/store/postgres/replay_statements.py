@@ -59,7 +59,7 @@ REPLAYABLE_FILTERED: Final = _REPLAYABLE.format(
     lock="",
 )
 # Like REPLAYABLE_NEXT, but also includes events without a delivery.
-# Retention deletes old deliveries before their attempts.
+# An event with an attempt is not missing: retention deletes old deliveries before their attempts.
 # Because of the OFFSET clauses, PostgreSQL searches an index for each event.
 REPLAYABLE_OR_MISSING: Final = f"""\
 SELECT event_seq, endpoint_seq, fence, attempts_made, scheduled_attempts, status, completed_at,

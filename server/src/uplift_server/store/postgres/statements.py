@@ -226,7 +226,7 @@ The fields of `HealthRow` are $29-$39. The ID of the process that writes is $40.
 # - If a replay counts the attempt, the delivery leaves the replay.
 # - The same fence means that there is no newer lease, even if this one has expired and the delivery is held now.
 # - A repeated settlement changes nothing, because the number of attempts differs.
-# An array whose values are all NULL may be empty, because `unnest` fills the rows.
+# An array whose values are all NULL may be empty, because `unnest` adds the missing NULL values.
 _SETTLE: Final = f"""\
 WITH settled AS (
     UPDATE deliveries d

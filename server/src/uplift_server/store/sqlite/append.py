@@ -32,7 +32,7 @@ class Appender:
         results: list[list[Appended] | IdempotencyConflict] = []
         for group in groups:
             if repeated_events.may_repeat(group):
-                # Look up all events of a group before you store the first one.
+                # Look up all events of a group before storing the first one.
                 checked = repeated_events.check(group, range(seq, seq + len(group)), batch.known.find, batch.find)
                 if isinstance(checked, IdempotencyConflict):
                     results.append(checked)

@@ -78,7 +78,7 @@ REPLAYABLE_AGAIN: Final = _REPLAYABLE.format(
     events="d.event_seq IN (SELECT value FROM json_each(:event_seqs))", ended=_ENDED_OR_MISSING, filters=""
 )
 # Like REPLAYABLE_NEXT, but also includes events without a delivery.
-# Retention deletes old deliveries before their attempts.
+# An event with an attempt is not missing: retention deletes old deliveries before their attempts.
 REPLAYABLE_OR_MISSING: Final = f"""\
 SELECT e.seq, :endpoint_seq, coalesce(d.fence, 0), coalesce(d.attempts_made, 0), coalesce(d.scheduled_attempts, 0),
     coalesce(d.status, {FAILED}), d.completed_at, e.id, e.type_seq, e.created_at, e.expires_at, e.body,
