@@ -131,7 +131,7 @@ class Connections:
                 left -= len(piece)
                 if left < 0:
                     raise OSError(f"the response is larger than {RESPONSE_BYTES_MAX} bytes")
-            # A read with a size raises no error if the server closes the connection early.
+            # `read1` raises no error if the server closes the connection early.
             if response.length:
                 raise http.client.IncompleteRead(b"", response.length)
         return ApiResponse(response.status, response.headers, b"".join(pieces))

@@ -383,7 +383,7 @@ class Emitter:
         if not wrong and len(batch) == 1:
             self._reject(batch, failure)
             return []
-        if not wrong:  # Split the batch if the error, such as a 413, names no event.
+        if not wrong:  # Split the batch if the error, such as a 413, does not name an event.
             middle = len(batch) // 2
             self._deliver(batch[:middle])
             return batch[middle:]

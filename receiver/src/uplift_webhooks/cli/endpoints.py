@@ -190,7 +190,7 @@ def pause(session: Session, endpoint: Endpoint) -> None:
     The server holds the endpoint's pending and new deliveries until you enable the endpoint.
     """
     calls = session.calls()
-    # The API error for a disabled endpoint names the field `held`. In this command, `held` is an option.
+    # The API error for a disabled endpoint names the field `held`, which is the option --held in commands.
     with options(held="--held"):
         show_endpoint(session.output, calls.post(f"{_place(calls, endpoint)}/pause"))
 

@@ -124,7 +124,7 @@ def listen(
     types = [name.strip() for each in events or () for name in each.split(",") if name.strip()]
     with _stopped_by_signals():
         calls = session.calls()
-        # Compute the start time only once, because a later session that replaces this one can need the same start time.
+        # Compute the start time only once, because a later session that replaces this one may need the same start time.
         start = None if since_when is None else since(since_when, datetime.now(timezone.utc))
         made = _session(calls, types, start)
         try:

@@ -127,7 +127,7 @@ class QueryReader:
             return ParsedQuery(self.model.model_validate(given), problems)
         except ValidationError as error:
             details = error.errors(include_url=False, include_input=False)
-            # The parameter of a list is repeated for each value. Report only one problem for each parameter.
+            # A list parameter is repeated once for each value. Report only one problem for each parameter.
             first = {detail["loc"][0]: detail for detail in reversed(details)}
             problems += [replace(_problem(detail), field=str(name)) for name, detail in reversed(first.items())]
             bad = {detail["loc"][0] for detail in details}
@@ -146,7 +146,7 @@ def read_object(model: type[BaseModel], value: Any) -> tuple[dict[str, Any], lis
     if not isinstance(value, dict):
         return {}, [Problem("", "type_object", "The body must be a JSON object.")]
     known, problems = _known(model, value)
-    # Report only one problem for a field with too many entries, because thousands of problems would take seconds.
+    # Report only one problem for a field with too many entries. Creating thousands of problems would take seconds.
     endless = {name for name, each in known.items() if _is_endless(model, name, each)}
     problems += [
         Problem(name, "too_many", f"The field has too many entries. Send at most {REQUEST_ENTRIES_MAX} entries.")
@@ -158,10 +158,10 @@ def read_object(model: type[BaseModel], value: Any) -> tuple[dict[str, Any], lis
         model.model_validate(known, strict=True)
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
-        # If an object with a `type` has an invalid field, the whole object is unusable.
+        # The `type` of an object selects its model. Omit the whole object if any of its fields is invalid.
         variants = {detail["loc"][0] for detail in details if _variant(detail, known)}
         details = [_without_variant(detail, known) for detail in details]
-        # The models use only JSON types, so a valid value is equal to the sent value.
+        # The models use only JSON types, so validation does not change a value. Return the values that were sent.
         bad = endless | variants | {detail["loc"][0] for detail in details if len(detail["loc"]) == 1}
         given = {name: _without(each, name, details) for name, each in known.items() if name not in bad}
         return given, [*problems, *map(_problem, details)]

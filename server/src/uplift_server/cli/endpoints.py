@@ -291,7 +291,7 @@ def _change(
 ) -> None:
     with reach(session.config()) as client:
         path, owner = place(client, endpoint, account)
-        # If the API rejects a pause, its error names the field `held`. Commands have the option --held instead.
+        # The API error for a disabled endpoint names the field `held`, which is the option --held in commands.
         with options(held="--held"):
             show_endpoint(session.output, client.post(f"{path}/{verb}", body, account=owner))
 

@@ -156,7 +156,7 @@ def running_client(config: Config) -> Calls:
     """Open an API client of the running server with an operator key. Raises CliError if there is no key."""
     key = config.operator_key or stored_operator_key(config)
     if key is None and not responds(config):
-        # On its first start, `serve` stores the key only shortly before it is ready.
+        # On the first start, `serve` stores the operator key only shortly before the server is ready.
         raise CliError(
             f"a server uses the database, but does not respond at {local_url(config)}",
             "if the server is starting, try again in a few seconds; otherwise, set UPLIFT_HOST and UPLIFT_PORT to the"
@@ -231,7 +231,7 @@ def responds(config: Config) -> bool:
             return (ready.status, api_error(ready).code) == _NOT_READY
         if ready.content.startswith(_READY):
             return True
-    # If the database does not respond, /readyz takes longer than LOOK_SECONDS. Then try /healthz.
+    # If the database does not respond, /readyz takes longer than LOOK_SECONDS. In that case, try /healthz.
     with contextlib.suppress(ApiFailure):
         health = _get(config, "/healthz")
         return (health.status, health.content) == (200, b"ok\n")

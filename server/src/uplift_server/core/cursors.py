@@ -63,7 +63,7 @@ class Cursors:
             int.from_bytes(content[start : start + _NUMBER_BYTES], "big", signed=True)
             for start in range(0, len(content), _NUMBER_BYTES)
         )
-        # The last base64 character may have unused bits. Accept only one text for each position.
+        # The last base64 character may have unused bits, so several texts have the same bytes. Accept only one of them.
         return numbers if self.encode(numbers) == text else None
 
     def _tag(self, content: bytes) -> bytes:

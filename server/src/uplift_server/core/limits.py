@@ -2,7 +2,7 @@
 
 # Events
 EVENT_DATA_BYTES_MAX = 256 * 1024
-# This is the lowest limit that Python allows. The time to read an integer grows with the square of its length.
+# This is the lowest limit that Python allows. The time to parse an integer grows with the square of its length.
 EVENT_INTEGER_DIGITS_MAX = 640
 BATCH_EVENTS_MAX = 1000
 BATCH_BODY_BYTES_MAX = 8 * 1024 * 1024
@@ -29,7 +29,7 @@ DISCARDED_BODY_BYTES_MAX = 32 * 1024 * 1024
 LINGER_SECONDS_MAX = 5
 LINGERING_CONNECTIONS_MAX = 200
 
-# The entries of a list or an object in a request. The server rejects a field with more entries.
+# The entries in a list or an object in a request. The server rejects a field with more entries.
 REQUEST_ENTRIES_MAX = 1_000
 # The values of one query parameter that filters a list, such as `status`.
 FILTER_VALUES_MAX = 100
@@ -38,7 +38,7 @@ REQUEST_CONTAINERS_MAX = 20_000
 # The problems of one request that a response lists.
 PROBLEMS_LISTED_MAX = 100
 
-# One request from the reader of the emitter outbox. The reader sends a larger row in a separate request.
+# The limits on one request from the reader of the emitter outbox. The reader sends a larger row in a separate request.
 OUTBOX_BATCH_ROWS_MAX = 500
 OUTBOX_BATCH_BYTES_MAX = 1024 * 1024
 OUTBOX_REQUEST_SECONDS_MAX = 10.0
@@ -116,7 +116,7 @@ OAUTH_SCOPE_CHARACTERS_MAX = 1024
 CLIENT_CERTIFICATE_CHARACTERS_MAX = 32 * 1024
 CLIENT_KEY_CHARACTERS_MAX = 16 * 1024
 CLIENT_KEY_RSA_BITS_MAX = 4096
-# TLS contexts with client certificates in memory. Each uses about 1 MiB.
+# The TLS contexts with client certificates that a process keeps in memory. Each uses about 1 MiB.
 CLIENT_TLS_CONTEXTS_MAX = 64
 
 # The counts of an endpoint's held deliveries and of its blocked deliveries stop at these numbers.
@@ -137,7 +137,7 @@ METADATA_BYTES_MAX = 4096
 REPLAY_RATE_PER_SECOND_DEFAULT = 50
 REPLAY_RATE_PER_SECOND_MAX = 1_000
 REPLAYS_UNFINISHED_PER_ACCOUNT_MAX = 100
-# The unsettled deliveries of one replay, but at most twice the concurrency limit of the endpoint.
+# The unsettled deliveries of one replay. The limit is lower if the endpoint's concurrency limit and the rate are low.
 REPLAY_OUTSTANDING_MAX = 200
 
 # Erasures
@@ -190,9 +190,10 @@ SMALL_JOB_ROWS_MAX = 500
 COMMIT_WRITES_MAX = 8
 # The deliveries that wait in memory for a healthy endpoint. For other endpoints, the limit is their concurrency limit.
 LANE_WAITING_MAX = 1024
-# The bodies of deliveries that wait in lanes, for all accounts, for each account and for each endpoint.
-# Deliveries above these limits wait in the database. The last quarter of the memory is for accounts with little data.
-# An endpoint with little data can add deliveries even if its account has reached the limit.
+# The bodies of deliveries that wait in lanes: for all accounts together, for each account and for each endpoint.
+# Deliveries above these limits wait in the database. The last quarter of the memory is for accounts below
+# ACCOUNT_LITTLE_BODY_BYTES_MAX. An endpoint below LANE_LITTLE_BODY_BYTES_MAX can add deliveries even if its account has
+# reached the limit.
 LANES_BODY_BYTES_MAX = 64 * 1024 * 1024
 LANES_SHARED_BODY_BYTES_MAX = 48 * 1024 * 1024
 ACCOUNT_LANES_BODY_BYTES_MAX = 16 * 1024 * 1024
@@ -209,7 +210,7 @@ ACCOUNT_ACCEPTS_WAITING_MAX = 15_000
 GROUP_ROWS_MAX = 50_000
 ACCEPTS_WAITING_ROWS_MAX = 100_000
 ACCOUNT_ACCEPTS_WAITING_ROWS_MAX = 75_000
-# The rows of one account in the database's queue. The last request may exceed this limit.
+# The rows of one account that the server stores at a time. The last request of these rows may exceed the limit.
 ACCEPTS_TURN_ROWS_MAX = 500
 # The same limit for batches with events of several accounts, which require an operator key or a service key.
 BATCHES_TURN_ROWS_MAX = 2 * COMMIT_ROWS_MAX
@@ -234,7 +235,7 @@ COMMANDS_WAITING_MAX = 1_000
 ACCOUNT_COMMANDS_WAITING_MAX = 100
 # The server rounds due times up to a multiple of this time.
 DUE_STEP_MS = 20
-# The deliveries that the server does not attempt again before a restart, because it cannot store their outcome.
+# The deliveries that the server does not attempt again before a restart, because it cannot store their outcomes.
 PARKED_MAX = 10_000
 # An attempt does not start unless its lease will last this much longer than the attempt timeout.
 LEASE_LEFT_MS_MIN = 1_000

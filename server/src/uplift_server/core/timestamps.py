@@ -35,7 +35,7 @@ def parse_timestamp(text: str) -> int:
     try:
         instant = instant.astimezone(UTC)
     except OverflowError:
-        # The year of the time in UTC is before 1 or after 9999.
+        # In UTC, the year is before 1 or after 9999.
         raise ValueError("The timestamp is out of range. Use a year from 1 to 9999.") from None
     return (instant - _EPOCH) // timedelta(milliseconds=1)
 

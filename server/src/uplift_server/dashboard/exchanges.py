@@ -118,7 +118,7 @@ def _head(head: bytes) -> str:
 
 def _phases(attempt: Attempt) -> tuple[Part, ...]:
     """Return the phases of an attempt from DNS to the last byte, without phases that did not take place."""
-    # Round down, as for the other durations. Otherwise, a fraction of 1 ms would appear as response time.
+    # Round down, because the other durations are rounded down. Otherwise, the last phase would be up to 1 ms too long.
     whole = attempt.duration_us // 1000
     opening = [
         Part(name, kind, float(value))

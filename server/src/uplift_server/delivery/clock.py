@@ -103,7 +103,7 @@ class SystemClock(Clock):
         began_ns, from_ms, last_ms = self._slewed
         passed_ns = self._monotonic_ns()
         if last_ms != self._now_ms:
-            # The last slew has ended, so the system clock was set back again.
+            # The clock has run normally since the last slew, so the system clock was set back again.
             began_ns, from_ms = passed_ns, self._now_ms
             behind_ms = from_ms - self.wall_ms()
             if behind_ms >= STEP_LOGGED_MS_MIN:

@@ -261,7 +261,7 @@ class EventIngest:
         oldest = self._clock.now_ms() - COMMIT_TIMEOUT_MS
         for groups in self._storing.values():
             for group in groups:
-                # Batches are not sorted by age: a request may have waited for its account or been split from a batch.
+                # Check every request: batches are not sorted by age, because a request may wait in its account's queue.
                 if group.accepted_at <= oldest:
                     self._time_out(group)
         for account in list(self._accounts.values()):

@@ -39,7 +39,7 @@ class _Batch(msgspec.Struct, forbid_unknown_fields=True):
 
 _single = msgspec.json.Decoder(Event)
 _batch = msgspec.json.Decoder(_Batch)
-# The decoders for bodies of the wrong shape. They leave the fields undecoded, so a large body costs little.
+# Decoders for bodies that the decoders above reject. They do not decode the fields, so a large body costs little.
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _list = msgspec.json.Decoder(list[msgspec.Raw])
 _text = msgspec.json.Decoder(str)

@@ -27,7 +27,7 @@ _ACTORS: Final = {
     PrincipalKind.OPERATOR_KEY: (ActorKind.OPERATOR, ids.KEY),
     PrincipalKind.OPERATOR_SESSION: (ActorKind.OPERATOR, ids.KEY),
     PrincipalKind.ACCOUNT_KEY: (ActorKind.KEY, ids.KEY),
-    # Programs of the operator use service keys, so accounts do not see the IP addresses of these programs.
+    # Service keys are for the operator's programs, whose IP addresses accounts must not see.
     PrincipalKind.SERVICE_KEY: (ActorKind.OPERATOR, ids.KEY),
     PrincipalKind.MEMBER: (ActorKind.MEMBER, ids.MEMBER),
 }

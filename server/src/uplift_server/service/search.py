@@ -121,7 +121,7 @@ class Search:
     def _cached(self, caller: Caller, text: str) -> Iterator[Hit]:
         """Find endpoints by ID, uid or URL. For an operator, also find accounts by ID, uid, name or contact."""
         cache, wanted = self._context.cache, text.casefold()
-        # Any other text is more likely to be an object ID than part of a URL.
+        # If none of these conditions is true, the text is more likely to be an object ID than a part of a URL.
         if "/" in text or "." in text or text.startswith(f"{ids.ENDPOINT}_") or self._is_endpoint_uid(caller, text):
             yield from self._endpoints(caller, text)
         if caller.account_seq is None:

@@ -98,7 +98,7 @@ async def open_stream(address: Address, after: str | None, *, ping_seconds: floa
             ping_timeout=ping_seconds,
             close_timeout=CLOSE_SECONDS,
             max_size=FRAME_BYTES_MAX,
-            # To respond to pings, the client must read while the local server is slow.
+            # To respond to pings, the client must keep reading even if the local server is slow.
             # The queue stays short, because the server limits the number of events without a response.
             max_queue=None,
         )

@@ -218,7 +218,7 @@ def _framed(tokens: list[Token]) -> Iterator[Token]:
         if token.type == "table_open":
             yield Token("frame_open", "div", 1, attrs={"class": "table", "tabindex": "0"}, block=True)
         if token.type in {"th_open", "td_open"}:
-            # Alignment is a style attribute, which the Content-Security-Policy blocks.
+            # Remove the alignment: it is a `style` attribute, which the Content-Security-Policy blocks.
             token.attrs.pop("style", None)
         if token.type == "list_item_open":
             item = token

@@ -120,7 +120,7 @@ def _openapi(openapi: Callable[[], dict[str, Any]]) -> Content:
 
 
 def _page(path: str, openapi: Callable[[], dict[str, Any]]) -> Content:
-    # Import on the first request, to save memory on servers whose documentation is not read.
+    # Import on the first request, to save memory on servers whose documentation is never read.
     from uplift_server.api.documentation.pages import page  # noqa: PLC0415
 
     return page(path, openapi)

@@ -153,7 +153,7 @@ class SchemaCost:
         """
         if self.repeats_recursion or len(data) > SCHEMA_DETAILS_BYTES_MAX:
             return False
-        # Each error contains the invalid value as text. The validator also creates the errors of every alternative.
+        # Each error contains the invalid value as text. The validator creates errors for all alternatives of a schema.
         measure = self.measure(value, by_kind=False)
         details_ns = measure.errors * (_ERROR_NS + len(data) * _RENDERING_NS)
         return measure.ns <= SCHEMA_CHECK_NS_MAX and details_ns <= SCHEMA_DETAILS_NS_MAX

@@ -76,7 +76,7 @@ def _is_optional(graph: SchemaGraph, key: int, recursive: Edge) -> bool:
     ]
     if any(graph.in_place[id(each)] or graph.below[id(each)] for each in others):
         return False
-    # If the schema applied to the same value again, the validator would never stop.
+    # If the recursion applied the schema to the same value again, the validator would never stop.
     seen: set[int] = set()
     left = [recursive.target]
     while left:
@@ -119,6 +119,6 @@ def _referred(root: Any, reference: Any) -> Any:
     if not isinstance(reference, str) or not reference.startswith("#"):
         return None
     if not reference.startswith("#/"):
-        # `#` refers to the whole schema. Treat an anchor as `#`, because the result is only an upper bound.
+        # `#` refers to the whole schema. Treat an anchor like `#`, because the caller needs only an upper bound.
         return root
     return follow_pointer(root, reference[1:])

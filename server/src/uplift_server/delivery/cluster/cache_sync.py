@@ -233,7 +233,7 @@ class CacheSync:
         if seq not in self._cache.accounts:
             return
         self._relay.end_streams_of_account(seq)
-        # The changes of these endpoints may arrive later, but the cache must not contain endpoints without an account.
+        # The changes to these endpoints may arrive later, but the cache must not contain endpoints without an account.
         for endpoint in list(self._cache.endpoints_of(seq)):
             self._drop_endpoint(endpoint.seq)
         self._cache.drop_account(seq)

@@ -164,8 +164,8 @@ class ClusteredCommands:
         own = [each for each in found if self._shards.owns(each.command.endpoint_seq)]
         unknown = [each for each in own if not self._is_known(each.command)]
         new = [each for each in unknown if now - each.created_at < KNOWN_WITHIN_MS]
-        # If the endpoint of an older command is unknown, the endpoint was deleted.
-        # A cancel or resend needs only the delivery.
+        # If the endpoint of an older command is still unknown, the endpoint was deleted.
+        # Execute a cancel or resend even then, because it needs only the delivery.
         ready = [each for each in own if each not in unknown or (each not in new and each.command.test is None)]
         for each in ready:
             await self._execute(each)

@@ -178,7 +178,7 @@ class Membership:
             ]
             state.renew(began, members)
             state.take_jobs(found.jobs, began + job_rules.LEASE_TRUSTED_MS)
-            # A process is no longer known if its eviction succeeded but the response of the database was lost.
+            # If a process is no longer known, its eviction succeeded, but the response from the database was lost.
             for process_id in self._unconfirmed.difference(each.seq for each in found.known):
                 self._end_leases(process_id)
             self._unconfirmed.clear()
@@ -219,8 +219,8 @@ class Membership:
         """
         self._unconfirmed.add(process.seq)
         is_evicted = await self._bus.write(lambda c: processes.remove(c, process.seq, seen_at=process.seen_at))
-        # No row is removed if the process has sent a heartbeat, or if an earlier eviction succeeded without a response.
-        # The next heartbeat of this process reads the list of processes. Only in the first case is the process in it.
+        # If no row was removed, the process has sent a heartbeat, or an earlier eviction succeeded but its response was
+        # lost. The next heartbeat of this process reads the list of known processes, which shows what happened.
         if is_evicted:
             self._unconfirmed.discard(process.seq)
             _log.warning("process evicted", process_id=process.seq, host=process.host, pid=process.pid)
@@ -256,7 +256,7 @@ def _host() -> str:
     try:
         running = Path("/proc/sys/kernel/random/boot_id").read_bytes() + bytes(Path("/proc/self/ns/pid").readlink())
     except OSError:
-        # Systems other than Linux do not show which processes can see each other.
+        # Systems other than Linux do not show which processes can see each other, so never return the same result.
         running = os.urandom(16)
     return f"{socket.gethostname()}#{hashlib.sha256(running).hexdigest()[:16]}"
 

@@ -206,7 +206,7 @@ class ReplayJobs:
     async def _step(self, job: _Job) -> None:
         now = self._clock.now_ms()
         if not self._shards.owns(job.replay.selection.endpoint_seq):
-            # No handover wakes the replay of a deleted endpoint, so check later whether this process owns the endpoint.
+            # A handover wakes up the replay unless its endpoint was deleted. In that case, check the owner again later.
             known = job.replay.selection.endpoint_seq in self._cache.endpoints
             job.next_at = math.inf if known else now + CHECK_MS
             return
@@ -303,7 +303,7 @@ class ReplayJobs:
         job.ahead = job.ahead.after(released.next_event_seq - 1)
         wait_ms = RELEASE_EVERY_MS
         if not count:
-            # If the filter rejected all events, read the next events.
+            # If the filter rejected all events that were read, read the next events after a short pause.
             wait_ms = CHECK_MS if job.ahead.candidates or job.exhausted else COUNT_PAUSE_MS
         job.next_at = max(job.rate.next_ms, now + wait_ms)
         self._hand_over(job, released.leased)

@@ -338,7 +338,7 @@ class Attempts:
         own_ms = endpoint.record.settings.retry_schedule_ms
         schedule = self._schedule if own_ms is None else RetrySchedule(own_ms)
         if exchange.failure is Failure.EGRESS:
-            # This is not a scheduled attempt, so use the delay of the last scheduled attempt.
+            # This attempt is not counted as scheduled, so use the delay that follows the last scheduled attempt.
             scheduled, wait_ms = max(1, min(scheduled, len(schedule.delays_ms))), EGRESS_WAIT_MS_MIN
             schedule = schedule if schedule.delays_ms else _EGRESS_SCHEDULE
         return after_failure(

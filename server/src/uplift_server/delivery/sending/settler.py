@@ -151,7 +151,7 @@ class Settler:
             batch, self._gathered = self._gathered[:SETTLE_BATCH_MAX], self._gathered[SETTLE_BATCH_MAX:]
             health, self._health = self._health, {}
             if self._gathered:
-                # Store health with the endpoint's last outcome, so that a restart does not count outcomes twice.
+                # Store an endpoint's health with its last outcome, so that no outcome is counted twice after a restart.
                 later = {settlement.endpoint_seq for settlement in self._gathered}
                 self._health = {seq: endpoint for seq, endpoint in health.items() if seq in later}
                 health = {seq: endpoint for seq, endpoint in health.items() if seq not in later}

@@ -345,7 +345,7 @@ class StreamConsumer:
                 self._traces.note_sender(result[0].seq, result[0].id, traceparent)
         elif isinstance(result, IdempotencyConflict):
             if result.field == "id" and draft.has_server_id:
-                # No other event has this ID, so the stored event is this one, but changed later, such as by an erasure.
+                # No other event has this ID, so the stored event is this one after a later change, such as an erasure.
                 event.is_done = True
             else:
                 event.rejection = self._published.conflict(_as_sent(draft), result)

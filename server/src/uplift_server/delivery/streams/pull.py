@@ -112,8 +112,8 @@ class Pull:
             "ack_policy": "explicit",
             "ack_wait": ACK_WAIT_S * _NS,
             "deliver_policy": "all",
-            # Set no limit, because NATS counts stored messages until the process removes them.
-            # The process requests one batch at a time.
+            # Set no limit, because NATS counts a message until the process removes it, even if the event is stored.
+            # The process requests only one batch at a time.
             "max_ack_pending": -1,
             "max_deliver": -1,
             # Another process creates its own consumer, so this consumer does not need to survive a restart of NATS.

@@ -171,7 +171,7 @@ def _path(name: str) -> str:
     return f"/operator/event-types/{name}"
 
 
-# Names contain no hyphen, so `new-type` cannot be an event type.
+# The names of event types contain no hyphens, so `new-type` cannot be an event type.
 PAGES: Final = (
     operator_page("/event-types", listed),
     operator_page("/event-types/new-type", new),
