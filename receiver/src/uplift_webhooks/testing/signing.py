@@ -55,6 +55,6 @@ def _envelope_in(body: bytes) -> dict[str, Any]:
 def _id_in(envelope: dict[str, Any]) -> str:
     """Return the ID in the envelope. If the ID is missing or not valid in a header, return a new one."""
     found = envelope.get("id")
-    # The ID becomes a header, so it must be printable ASCII.
+    # The ID becomes the value of a header, so it must be printable ASCII.
     fit = isinstance(found, str) and found.isascii() and found.isprintable()
     return str(found) if fit else str(uuid.uuid4())

@@ -129,7 +129,7 @@ class BoundedHeads(HttpToolsProtocol):
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > REQUEST_HEADERS_BYTES_MAX:
-                # The rejection also drops the pending responses to earlier requests of this connection.
+                # The rejection also drops the pending responses to earlier requests on this connection.
                 self.transport.write(_TOO_LARGE)
                 self.transport.close()
                 return

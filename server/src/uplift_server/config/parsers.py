@@ -240,7 +240,7 @@ def _check_all_named(hosts: Sequence[str]) -> None:
 
 def _check_port(port: str) -> None:
     if port and not port.isdecimal():
-        # Do not show the port. It may be part of a password with a slash.
+        # Do not show the port. It may be part of a password that contains a slash.
         remedy = f"use a port from 1 to 65535, or remove the port; {_CODES}"
         raise InvalidValue("has a port that is not a number", remedy)
     if port and not 0 < int(port) < 65_536:

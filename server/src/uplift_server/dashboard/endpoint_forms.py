@@ -141,7 +141,7 @@ def draft_of(form: Form, stored: ShownEndpoint | None = None) -> tuple[EndpointD
         metadata=own.metadata,
         auth=auth_in(form, stored, problems),
         filter=filter_of(form, problems),
-        # A form that an earlier release rendered may not have all settings.
+        # A form that an earlier release rendered may lack some settings.
         settings={each.name: _setting(form, each, problems) for each in ENDPOINT_SETTINGS if form.flag(each.name)},
     )
     return draft, problems

@@ -19,7 +19,7 @@ def verified_claims(token: str, key: Mapping[str, Any]) -> dict[str, Any] | None
     """Verify a token's signature with a key (JWK). Return the claims, or None if the signature is not valid."""
     try:
         with warnings.catch_warnings():
-            # Ignore the library's warning about EdDSA, because RFC 9864 only renames it.
+            # Ignore the library's warning about EdDSA, because RFC 9864 only renames this algorithm.
             warnings.simplefilter("ignore", SecurityWarning)
             verified = deserialize_compact(token, JWKRegistry.import_key(dict(key)), registry=_SIGNATURES)
         claims = json.loads(verified.payload or b"")

@@ -72,7 +72,7 @@ def erase(
     query = sa.select(events).where(
         events.c.seq.in_(event_seqs), events.c.account_seq == erasure.account_seq, events.c.erased_at.is_(None)
     )
-    # A replay that creates a delivery of one of these events waits for this lock, and then finds the event erased.
+    # A replay that creates a delivery of one of these events waits for this lock, and then sees the erasure.
     found = connection.execute(query.order_by(events.c.seq).with_for_update()).all()
     seqs = [row.seq for row in found]
     leases = _end_deliveries(connection, seqs, now)

@@ -21,7 +21,7 @@ AUTHORIZATION: Final = "authorization"
 """The request header that carries an access token."""
 CERTIFICATE_WARNINGS_MS: Final = (30 * 86_400_000, 7 * 86_400_000)
 """The times in ms before the expiry of a client certificate at which the server sends warnings, longest time first."""
-# Characters of client credentials and scopes (RFC 6749, appendix A).
+# The characters that client credentials and scopes may contain (RFC 6749, appendix A).
 _VISIBLE: Final = re.compile(r"[\x20-\x7e]+")
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*")
 

@@ -68,7 +68,7 @@ def _due(connection: sqlite3.Connection, requests: Sequence[LeaseRequest], now: 
         }
         (text,) = connection.execute(statements.DUE_DELIVERIES, parameters).fetchone()
         for request, rows in zip(some, json.loads(text), strict=True):
-            # Sort the rows, because SQL does not guarantee the order of the inner rows.
+            # Sort the rows, because SQL guarantees no order for the rows of a subquery.
             found[request.endpoint_seq] = sorted(DueRow(*row) for row in rows)[: request.limit]
     return [due for request in requests for due in found[request.endpoint_seq]]
 

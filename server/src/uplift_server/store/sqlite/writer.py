@@ -413,7 +413,7 @@ def _run_guarded(job: FunctionJob, writing: WriterConnection) -> None:
     except (sqlite3.Error, MemoryError):
         raise
     except sa.exc.DBAPIError as error:
-        # SQLAlchemy wraps the error of the driver. The wrapped error decides how the transaction fails.
+        # SQLAlchemy wraps the driver's error. Raise the driver's error, which determines how the transaction fails.
         if isinstance(error.orig, Exception):
             raise error.orig from error
         raise
