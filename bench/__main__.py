@@ -15,7 +15,7 @@ from bench.report import show
 from bench.rows import ROWS
 from bench.server import ServerFailed
 
-# Not /tmp, which is in memory on many systems.
+# Do not use /tmp, which is in memory on many systems.
 _DIRECTORY: Final = Path("/var/tmp")
 
 

@@ -13,7 +13,7 @@ from bench.svg import COLORS, Drawing
 RESULTS: Final = ROOT / "docs" / "benchmarks.jsonl"
 _WIDTH: Final = 860
 _TICKS: Final = ("p50", "p75", "p90", "p95", "p99", "p99.9", "p99.99")
-# Rows in the latency chart. At full load, a closed loop measures only its own queue.
+# Curves in the latency chart. Curves at full load are omitted, because a closed loop then measures only its own queue.
 _CURVES: Final = ("accepted → received at 300", "accepted → received at half", "half load, 20% hang", "half load, ")
 
 

@@ -85,9 +85,9 @@ class Writer:
             self._starts = [b'{"account":"%b",' % a.encode() for a in plan.accounts]
         else:
             self._starts = [b"{"] * len(plan.accounts)
-        # Each event is about another object, so the server indexes its ID.
+        # Each event is about a different object, so the server indexes every object ID.
         start = b'"type":"%b","data":{"object":{"id":"' % TYPE.encode()
-        # 10 and 19 are the digits of a number and a timestamp.
+        # The object ID and `seq` have 10 digits each, and the timestamp has 19 digits.
         room = plan.body_bytes - len(self._starts[0] + start + b'","seq":,"t":,"pad":""}}}') - 2 * 10 - 19
         self._starts = [head + start for head in self._starts]
         end = b',"pad":"%b"}}' % (b"x" * max(0, room))

@@ -31,7 +31,7 @@ def cpu_s(root: int) -> float:
     """Return the user and system time of the tree in seconds, including ended children."""
     ticks = 0
     for process in tree(root):
-        # utime, stime, cutime, cstime: the time of an ended child moves to its parent and counts once.
+        # utime, stime, cutime, cstime: the time of an ended child moves to its parent, so it is counted once.
         ticks += sum(int(value) for value in _fields(process)[11:15])
     return ticks * _TICK_S
 

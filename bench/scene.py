@@ -21,10 +21,10 @@ from bench.server import KEY, Server, ServerFailed
 
 DRAIN_S: Final = 60.0
 _LOOK_S: Final = 0.25
-# After the last delivery, the server still stores its outcome.
+# After the last delivery, the server needs this time to store the outcome.
 _SETTLE_S: Final = 0.3
 BODY_BYTES: Final = 1024
-# Above these values, the report warns about the figures.
+# Above these values, the report contains a warning.
 _LATE_MS: Final = 1.0
 _OTHERS_CORES: Final = 0.1
 
@@ -140,7 +140,7 @@ class Scene(AbstractContextManager["Scene"]):
         drain_s: float = DRAIN_S,
     ) -> Measurement:
         """Run the load for `secs`, wait for all deliveries, and return the counts."""
-        # Before the generator starts: on a busy machine, it could send before the reset.
+        # Reset before the generator starts. On a busy machine, the generator could otherwise send before the reset.
         self.receiver.reset()
         load = self.begin(secs=secs, connections=connections, rate=rate, batch=batch, keys=keys)
         roots = [server.pid for server in self.servers]
@@ -224,7 +224,7 @@ class Scene(AbstractContextManager["Scene"]):
                 step(unique)
                 time.sleep(_LOOK_S / 5)
         missing = wanted - self.receiver.seen()
-        # The count can include an event whose 202 was lost, instead of a missing event.
+        # The count may be complete only because it includes an event whose 202 was lost. Wait for the missing events.
         while missing and time.monotonic() < until:
             time.sleep(_LOOK_S)
             missing = wanted - self.receiver.seen()

@@ -118,7 +118,7 @@ def _measure(row: Row, options: Options) -> Report:
         path = workspace(options, stack) / "uplift.db"
         schema_version.upgrade(path, now_ms=0)
         figures += uvloop.run(_on(SqliteDatabase(path), _Meter("SQLite", None, secs), step))
-        # Not in the workspace: as root, PostgreSQL runs as another user, who cannot access it.
+        # Do not use the workspace: under root, PostgreSQL runs as another user, which cannot access the workspace.
         server = stack.enter_context(closing(PostgresServer("", parent=options.directory)))
         database = PostgresDatabase(server.new_database())
         figures += uvloop.run(_on(database, _Meter("PostgreSQL", lambda: cpu_s(server.pid), secs), step))
