@@ -76,7 +76,7 @@ class Checks:
             if endpoint is None or row[7] == Trigger.TEST:
                 continue
             if event is None:
-                # Accepted, but the response was lost. The model knows only that the deliveries must end.
+                # The event was accepted, but the response was lost. The model knows only that the deliveries must end.
                 if final and Status(row[2]) in (Status.PENDING, Status.HELD):
                     raise Violation(f"a delivery to {endpoint.host} has not ended: {row}")
                 continue

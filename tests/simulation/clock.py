@@ -19,7 +19,7 @@ START = 1_764_000_000_000
 SHORT_POLL_MS_MAX = 10 * SECOND
 LONG_POLL_MS_MAX = HOUR
 RARE_MS = 6 * HOUR
-"""Polls with an interval of at least a minute, such as retention, run this rarely in quiet periods."""
+"""In quiet periods, polls with an interval of at least a minute, such as retention, run only once in this time."""
 PHASES_MS = 500
 """Polls that were due during a skip run within this time after the skip."""
 
@@ -38,7 +38,7 @@ class Timer:
     call: Callable[[], object] = field(compare=False)
     polls: bool = field(compare=False)
     not_before: float = field(compare=False)
-    """The earliest time at which a skip runs it."""
+    """A skip does not run the timer before this time."""
     is_cancelled: bool = field(default=False, compare=False)
 
     def cancel(self) -> None:
@@ -78,7 +78,7 @@ class VirtualTime:
         timer.call()
 
     def skip(self, ms: int) -> None:
-        """Advance the time. Each passed poll runs once, soon after it, because its other runs would change nothing."""
+        """Advance the time. Each poll that was due runs only once, because its other runs would change nothing."""
         self.now += ms
         self._timers = [each for each in self._timers if not each.is_cancelled]
         for each in self._timers:
@@ -102,7 +102,7 @@ class ProcessClock:
         self.is_disconnected = False
         """Whether the database is down for the process, so that its timers only retry."""
         self.suspended_until = 0
-        """Timers fire at this time of the world at the earliest."""
+        """No timer runs before this time of the world."""
         self.waiting = 0
         """The number of loops that wait."""
 

@@ -24,20 +24,20 @@ from .receivers import Network, ProcessSender
 T = TypeVar("T")
 CIPHER = Cipher(b"k" * 32)
 QUIET_AFTER_MS = SECOND
-"""The time after a request within which its outcome has all effects."""
+"""The time within which the outcome of a request takes full effect."""
 CHANGED_MS = 3 * SECOND
 CHANGED_IN_CLUSTER_MS = 4 * SECOND
-"""The time after a change of a user within which it has effects in all processes."""
+"""The time within which a change by a user takes effect in all processes."""
 FAULT_MS = 40 * SECOND
-"""The time after a fault in which leases end and processes are evicted."""
+"""The time after a fault within which leases end and processes are evicted."""
 SKIP_MS_MIN = SECOND
 SKIP_MS_MAX = 6 * HOUR
 AFTER_SKIP_MS = 600
 RESPONSE_S = 0.0002
-"""The real time to wait for responses of a database server."""
+"""The real time to wait for responses from a database server."""
 CALL_MS_MAX = 60 * SECOND
 AHEAD_MS_MAX = 40
-"""The error of a process's estimate of the database's time."""
+"""The maximum error of a process's estimate of the database's time."""
 
 
 class Lost(Exception):

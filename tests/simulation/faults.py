@@ -33,7 +33,7 @@ class Faults:
 
     @property
     def all(self) -> tuple[Action, ...]:
-        """The faults of a month, each of which begins with a call."""
+        """Functions that each begin a fault. Frequent faults are listed twice."""
         common: tuple[Action, ...] = (
             self._kill, self._kill, self._kill_in_change, self._kill_in_change, self._lose, self._outage, self._restart,
             self._sleep, self._egress_outage, self._email_outage,
@@ -97,7 +97,7 @@ class Faults:
     async def _lose(self) -> None:
         """Fail some of the next changes, or lose their responses."""
         for _ in range(self._month.random.randrange(1, 6)):
-            # The writer of SQLite runs in the same process, so a response is not lost without the process.
+            # The writer of SQLite runs in the same process, so its response can be lost only if the process dies.
             await self._break(
                 Fault.NOT_COMMITTED, *((Fault.RESPONSE_LOST,) if self._month.profile.is_clustered else ())
             )

@@ -20,7 +20,7 @@ from .clock import HOUR, MINUTE, SECOND, VirtualTime
 TRACE_LINES = 60
 JITTER = 0.1
 FAULT_MARGIN_MS = 60 * SECOND
-"""Faults have effects until the leases of dead processes end."""
+"""A fault may have effects for this time, in which the leases of dead processes end."""
 _NUMBER = re.compile(rb'"data":\{"n":(\d+)')
 
 
@@ -39,7 +39,7 @@ class Endpoint:
     secrets: list[str]
     types: tuple[str, ...]
     kinds: tuple[str, ...] | None
-    """The filter: the values of `kind`."""
+    """The values of `kind` that its filter accepts. None without a filter."""
     ordering: str
     schedules: list[tuple[int, ...]]
     """All retry schedules that it has had, newest last."""
@@ -53,14 +53,14 @@ class Endpoint:
     off_at: int | None = None
     """The time from which no request may begin."""
     changed_at: int = 0
-    """Time of the last change of its state or settings."""
+    """The time of the last change to its state or settings."""
     deleted_at: int | None = None
     orderings: int = 1
-    """The number of its orderings so far."""
+    """The number of times that its ordering was set."""
     offs: list[tuple[int, int | None]] = field(default_factory=list)
     """The periods in which it was paused or disabled, or might have been."""
     successes: list[int] = field(default_factory=list)
-    """Times of successful requests that its process knows of."""
+    """The times of successful requests that its process knows of."""
     replays: int = 0
     """The number of replays so far."""
 
@@ -125,17 +125,17 @@ class Sent:
 
 @dataclass(eq=False)
 class Delivery:
-    """A delivery, by its requests."""
+    """A delivery and its requests."""
 
     event: Event
     endpoint: Endpoint
     sent: list[Sent] = field(default_factory=list)
     may_have_ended: bool = False
-    """Whether it was cancelled, dropped or erased."""
+    """Whether it may have been cancelled, dropped or erased."""
     cancelled_at: int | None = None
     """The time from which the delivery is certainly cancelled."""
     manual_at: int | None = None
-    """The time of its last resend or replay: attempts outside the retry schedule."""
+    """The time of its last resend or replay, whose attempts are outside the retry schedule."""
 
 
 class Model:
@@ -151,13 +151,13 @@ class Model:
         self.events: dict[int, Event] = {}
         self.deliveries: dict[tuple[int, str], Delivery] = {}
         self.groups: dict[tuple[str, str | None], list[Delivery]] = {}
-        """Deliveries of an order group, in the order of acceptance."""
+        """The deliveries of each order group, in the order of acceptance."""
         self.faults: list[tuple[int, int | None, int | None]] = []
-        """Start, end (None: continues) and process (None: all) of each fault."""
+        """The start, end (None: not ended) and process (None: all processes) of each fault."""
         self.storms: list[tuple[int, int]] = []
         """Periods in which even steady receivers are not reachable."""
         self.violation: str | None = None
-        """The first violation of a request."""
+        """The first violation that a request showed."""
         self.duplicates = 0
         self.requests = 0
         self.trace: deque[str] = deque(maxlen=TRACE_LINES)
@@ -170,7 +170,7 @@ class Model:
     # ---- faults
 
     def begin_fault(self, process: int | None) -> int:
-        """Note a fault of a process, or of all, that continues. Return its number."""
+        """Note the start of a fault of one process or of all. Return its number."""
         self.faults.append((self.time.now, None, process))
         return len(self.faults) - 1
 
@@ -180,11 +180,11 @@ class Model:
         self.faults[number] = since, self.time.now, process
 
     def fault(self, process: int | None) -> None:
-        """Note a fault of a moment."""
+        """Note a fault that ends immediately."""
         self.end_fault(self.begin_fault(process))
 
     def has_fault(self, since: int, until: int, *, process: int | None = None, margin: int = FAULT_MARGIN_MS) -> bool:
-        """Return whether a fault of a process, or of any, may have had effects in a period."""
+        """Return whether a fault of one process, or of any process, may have had effects in a period."""
         return any(
             began <= until and (ended is None or ended + margin >= since)
             and (process is None or of is None or of == process)
@@ -257,7 +257,7 @@ class Model:
             self.groups.setdefault((endpoint.host, event.ordering_key), []).append(delivery)
 
     def _may_send_after(self, at: int | None, process: int) -> bool:
-        """Return whether a process may still send at a time after a change that forbids it."""
+        """Return whether a process may still send a request now, although a change at a time forbids it."""
         now = self.time.now
         return at is None or now <= at + self.seen_within_ms or self.has_fault(at, now, process=process)
 
@@ -294,7 +294,7 @@ class Model:
             self._check(now - event.sent_at <= self.late_ms, "late although the receiver is steady", name)
 
     def must_be_prompt(self, delivery: Delivery) -> bool:
-        """Return whether the first attempt must begin immediately: a steady receiver, and no fault or pause."""
+        """Return whether the first attempt must begin immediately: a steady receiver, without a fault or a pause."""
         event, endpoint = delivery.event, delivery.endpoint
         if not endpoint.is_steady or endpoint not in event.matching:
             return False
@@ -346,7 +346,7 @@ class Model:
         self._check(waited >= before.retry_after_ms - 1, "before the time that the receiver requested", name)
 
     def _has_extra(self, delivery: Delivery) -> bool:
-        """Return whether some attempts do not count for the retry schedule."""
+        """Return whether some attempts may be outside the retry schedule."""
         return delivery.manual_at is not None or any(each.is_egress_failure for each in delivery.sent)
 
     def _check_order(self, delivery: Delivery, sent: Sent, name: str) -> None:

@@ -40,16 +40,16 @@ SCHEDULES = (
     (30 * SECOND, 10 * MINUTE, 2 * HOUR, 8 * HOUR),
 )
 CHECK_TRIES = 20
-"""Statistics are complete after a quiet interval, so a check waits for one."""
+"""The number of intervals after which a check stops waiting for a quiet one. The statistics are then complete."""
 STATISTICS_EVERY_MS = 10 * SECOND
 EMAILS_EVERY_MS = 6 * HOUR
 END_DAYS_MAX = 12
 LATE_MS = 2 * SECOND
-"""A first attempt to a steady receiver begins this long after the next scan at the latest."""
+"""The maximum time from the next scan to the first attempt to a steady receiver."""
 SEEN_WITHIN_MS = 1_500
-"""A process sees changes of other processes within 1 s, by a clock that differs a little."""
+"""A process sees changes by other processes within 1 s by its own clock, which may be slightly wrong."""
 NOT_REPEATED = frozenset(("secret", "previous_secret", "headers", "auth", "host", "pid"))
-"""Columns that a digest excludes: encrypted with a random nonce, or of the machine."""
+"""Columns that a digest excludes: they are encrypted with a random nonce, or depend on the machine."""
 
 Action = Callable[[], Awaitable[None]]
 
@@ -83,12 +83,12 @@ class Profile:
     actions_per_day: int
     scan_every_ms: int
     faults_max: int
-    """The most faults of a day."""
+    """The maximum number of faults per day."""
     pace: Pace
 
     @classmethod
     def drawn(cls, rng: random.Random, pace: Pace = Pace.BUSY) -> "Profile":
-        """Return the settings of a seed."""
+        """Return random settings."""
         is_clustered, is_mass = rng.random() < 0.25, rng.random() < 0.12
         profile = cls(
             is_clustered=is_clustered,
@@ -124,7 +124,7 @@ class Result:
 
 
 class Month:
-    """One seed."""
+    """The month of one seed."""
 
     def __init__(self, seed: int, days: int, *, pace: Pace, place: Any = None, mutation: Any = None) -> None:
         self.random = rng = random.Random(seed)

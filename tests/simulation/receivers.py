@@ -47,7 +47,7 @@ class Receiver:
 
     @classmethod
     def drawn(cls, rng: random.Random, host: str, kind: Kind, since: int, days: int) -> "Receiver":
-        """Return a receiver of a kind. A dying one is down for hours or for more than a week."""
+        """Return a random receiver of a kind. A dying receiver is repeatedly down, at most for 9 days."""
         downs, at = [], since
         while kind is Kind.DYING and at < since + days * DAY:
             at += rng.randrange(HOUR, 6 * DAY)
@@ -57,7 +57,7 @@ class Receiver:
         return cls(host, kind, random.Random(rng.random()), downs)
 
     def respond(self, now: int) -> tuple[Exchange, int]:
-        """Return the exchange of a request, and its duration in ms."""
+        """Return the exchange for a request, and its duration in ms."""
         draw = self.random
         latency = draw.randrange(5, 300)
         if self.is_healed or self.kind is Kind.STEADY:

@@ -88,7 +88,7 @@ class Users(Owners):
                     self._accepted(event, appended)
                 return
             if kind == REJECTED:
-                # A repeat can be after the time at which its event expires.
+                # A repeated request can arrive after its event has expired.
                 is_expired = any(event.expires_at is not None for event in events)
                 assert stored is None or is_expired, f"an event was rejected: {stored}"
                 return
@@ -190,7 +190,7 @@ class Users(Owners):
 
     def _mark_replayed(self, endpoint: Endpoint) -> None:
         endpoint.replays += 1
-        # Also events whose response was lost, because they may be stored.
+        # Include events whose response was lost, because the server may have stored them.
         for event in self.model.events.values():
             if event.account == endpoint.account:
                 delivery = self.model.delivery(event, endpoint)
