@@ -21,7 +21,7 @@ settings.load_profile("house")
 MOSTLY_WAITING = "e2e"
 """The directory whose tests mostly wait. Parallel runs mix its modules with the others, so that the cores stay busy."""
 WAITING_SHARE = 0.85
-"""The share of a parallel run in which the tests of MOSTLY_WAITING start. The slowest modules must not run last."""
+"""The part of a parallel run after which all modules of MOSTLY_WAITING have started. The slowest must not run last."""
 WITH_SERVERS = ("e2e", "dashboard")
 """Directories whose tests start servers in their own directories."""
 
@@ -50,7 +50,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
-    """Empty the databases of a test after its other fixtures."""
+    """Empty the databases of a test after the teardown of its fixtures."""
     yield
     folder = getattr(item, "funcargs", {}).get("tmp_path")
     if folder is not None:
@@ -95,7 +95,7 @@ def _has_a_database(item: pytest.Item) -> bool:
 
 @pytest.fixture(autouse=True)
 def _logs_restored() -> Iterator[None]:
-    """Restore the log handlers. Commands that run in this process send logs to a stream that closes after the test."""
+    """Restore the log handlers. Commands that run in this process log to a stream that is closed after the test."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield

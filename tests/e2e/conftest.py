@@ -45,4 +45,4 @@ def start() -> Iterator[Callable[..., Listening]]:
     yield start
     for each in started:
         each.close()
-        print(*each.out[-5:], *each.err)  # pytest shows it with a failure
+        print(*each.out[-5:], *each.err)  # pytest shows this output if the test fails

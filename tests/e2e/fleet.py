@@ -18,7 +18,7 @@ WITH_CLOCK_SKEW = (
     " time.time = lambda: time.time_ns() / 1e9;"
     " sys.argv[0] = {program!r}; from uplift_server.cli.main import run; run()"
 )
-"""Starts a server on a machine with a wrong clock."""
+"""A program that starts a server whose clock is wrong."""
 
 
 ROLES = ("api", "api", "worker", "worker")
@@ -112,7 +112,7 @@ class ConcurrencyCounter:
             self._now += 1
             self.most = max(self.most, self._now)
         time.sleep(self._seconds)
-        # After the response, the next request may arrive before anything else happens here.
+        # Decrement before the response, because the next request may arrive immediately after it.
         with self._lock:
             self._now -= 1
         return self._respond(connection, received)

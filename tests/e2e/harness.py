@@ -54,7 +54,7 @@ class ApiResponse:
 
 
 class Api:
-    """Calls the HTTP API with one key. A refused connection has the status 0."""
+    """Calls the HTTP API with one key. If the connection is refused, the response has the status 0."""
 
     def __init__(self, url: str, key: str, account: str | None = None) -> None:
         self._url = url
@@ -197,7 +197,7 @@ class Server:
                 self.kill()
         for reader in self._readers:
             reader.join(5)
-        print("".join(self.log))  # pytest shows it with a failure
+        print("".join(self.log))  # pytest shows this output if the test fails
 
     def api(self, key: str = OPERATOR_KEY, account: str | None = None) -> Api:
         """Return a client. Without a key, it uses the operator key."""
@@ -206,7 +206,7 @@ class Server:
         return api
 
     def account(self, name: str = "Rapids Academy") -> tuple[str, Api]:
-        """Create an account. Return its ID and a client of the operator for it."""
+        """Create an account. Return its ID, and an operator's client for the account."""
         self.api().ok("PUT", f"/v1/event-types/{TYPE}", {"description": "Has a number."})
         made = self.api().ok("POST", "/v1/accounts", {"name": name, "contact_emails": ["data@rapids.example"]})
         return made["id"], self.api(account=made["id"])
@@ -243,13 +243,13 @@ def serving(data: Path, **environ: str) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def sending(api: Api) -> Iterator[list[int]]:
-    """Send events during the block. The list has the numbers of the accepted ones so far."""
+    """Send events during the block. Yield a list, which contains the numbers of the events accepted so far."""
     accepted: list[int] = []
     enough = threading.Event()
 
     def send() -> None:
         number = 0
-        # The number of events is limited: at full speed, the backlog would delay commands and the next server.
+        # Limit the rate: at full speed, the backlog would delay commands and the start of the next server.
         while not enough.wait(0.005):
             if api.send(number).status == 202:
                 accepted.append(number)

@@ -222,7 +222,7 @@ def send_batch(server: Server, account: str, numbers: range) -> None:
 
 
 def numbers(receiver: Receiver, *, redelivered: bool = False) -> list[int]:
-    """Return the numbers of received events in order: the forwarded duplicates, or the others."""
+    """Return the numbers of the received events in order: only forwarded duplicates, or only the other events."""
     return [
         request.json["data"]["number"]
         for request in receiver.on(PATH)

@@ -1,4 +1,4 @@
-"""A receiver that requires a client certificate, in a process of its own."""
+"""A receiver that requires a client certificate, in a separate process."""
 
 import contextlib
 import json
@@ -29,7 +29,7 @@ class MtlsReceiver:
         self.url = f"https://localhost:{int(self.process.stdout.readline())}/hook"
 
     def auth(self, name: str, authority: trustme.CA | None = None, **options: Any) -> dict[str, str]:
-        """Return the authentication of an endpoint with a new certificate."""
+        """Return an endpoint's authentication settings with a new certificate."""
         issued = (authority or self.clients).issue_cert(common_name=name, **options)
         chain = "".join(each.bytes().decode() for each in issued.cert_chain_pems)
         return {"type": "mtls", "certificate": chain, "private_key": issued.private_key_pem.bytes().decode()}
@@ -70,13 +70,13 @@ class _Server(ThreadingHTTPServer):
     context: ssl.SSLContext
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """Do the handshake in the thread of the connection."""
+        """Perform the handshake in the thread of the connection."""
         with contextlib.suppress(OSError):
             encrypted = self.context.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
             try:
                 encrypted.do_handshake()
             except ssl.SSLError:
-                # A close with an unread request would send RST, which may overtake the alert.
+                # Read the request first. Closing with unread data would send RST, which may overtake the TLS alert.
                 while request.recv(65536) if request.fileno() >= 0 else b"":
                     pass
                 raise

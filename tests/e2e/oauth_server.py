@@ -1,4 +1,4 @@
-"""An OAuth 2.0 server and a receiver that requires its tokens, with Authlib, in a process of its own."""
+"""An OAuth 2.0 server that uses Authlib, and a receiver that requires its tokens, in a separate process."""
 
 import contextlib
 import os
@@ -18,14 +18,14 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 
 class OAuthServer:
-    """The process as a test uses it."""
+    """Controls the process from a test."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         assert process.stdout is not None
         self.url = f"http://127.0.0.1:{int(process.stdout.readline())}"
 
     def auth(self, **changes: str) -> dict[str, str]:
-        """Return the authentication of an endpoint."""
+        """Return an endpoint's authentication settings."""
         return {
             "type": "oauth2_client_credentials",
             "token_url": f"{self.url}/token",
@@ -36,11 +36,11 @@ class OAuthServer:
         }
 
     def set(self, **state: Any) -> None:
-        """Change the behavior."""
+        """Change the behavior of the server."""
         urllib3.request("POST", f"{self.url}/state", json=state)
 
     def seen(self) -> Any:
-        """Return the issued tokens, and the requests of the receiver."""
+        """Return the tokens that the server issued, and the requests that the receiver got."""
         return urllib3.request("GET", f"{self.url}/seen").json()
 
 

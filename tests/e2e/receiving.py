@@ -43,7 +43,7 @@ class Received:
 
 
 class Connection:
-    """The connection, as a response action uses it. `left` has the numbers of bytes that were sent."""
+    """A connection from the server, for use in a response action."""
 
     def __init__(self, sock: socket.socket, closing: threading.Event) -> None:
         self.sock = sock
@@ -54,7 +54,7 @@ class Connection:
         self.sock.sendall(data)
 
     def wait_until_closed(self, within: float) -> bool:
-        """Wait for a limited time until the client closes the connection."""
+        """Wait until the client closes the connection, at most `within` seconds."""
         deadline = time.monotonic() + within
         self.sock.settimeout(0.1)
         while time.monotonic() < deadline and not self.closing.is_set():

@@ -1,4 +1,4 @@
-"""Data directories that run out of space and get it back. The machine determines the available kinds."""
+"""Data directories that run out of space, which a test can then make available again."""
 
 import contextlib
 import os
@@ -83,4 +83,4 @@ def _can_mount() -> bool:
 
 
 STORAGE_KINDS = ["file limit", "no write at all", *(["small disk"] if _can_mount() else [])]
-"""Mounting requires privileges. The file limits do not."""
+"""The kind `small disk` is available only with the privilege to mount file systems."""

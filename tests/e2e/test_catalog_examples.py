@@ -20,7 +20,7 @@ def test_every_example_of_the_catalog_is_accepted(server: Server) -> None:
         name = re.findall(r"^## `([a-z._]+)`$", text[: example.start()], re.MULTILINE)[-1]
         event = {"type": name, "data": json.loads(example[1])}
         if name in OPERATIONAL_TYPES:
-            # Only the server sends these.
+            # Only the server sends events of these types.
             rejected = operator("POST", "/v1/events", event)
             assert [each["code"] for each in rejected.json["errors"]] == ["event_type_reserved"]
         else:

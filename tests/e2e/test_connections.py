@@ -17,7 +17,7 @@ async def _respond(_scope: Any, _receive: Any, _send: Any) -> None:
 
 
 def test_a_busy_server_accepts_several_connections_per_loop_turn() -> None:
-    """With one connection per turn of 20 ms, a client would wait 20 ms for each earlier connection."""
+    """If each turn of 20 ms accepted one connection, a client would wait 20 ms for each earlier connection."""
     turns = uvloop.run(_turns_until_accepted())
     assert turns <= CONNECTIONS // ACCEPTS_PER_TURN + 10
 

@@ -68,7 +68,7 @@ def test_demo_prints_lines_and_a_summary_and_ignores_the_environment(tmp_path: P
 
 
 def test_printed_links_open_the_dashboard(tmp_path: Path) -> None:
-    """A link works again and again. It leads to a page with a confirmation button, which sets the cookie."""
+    """A link works any number of times. It leads to a page with a confirmation button, which sets the cookie."""
     process = subprocess.Popen(
         [PROGRAM, "demo", "--port", "0"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -17,7 +17,7 @@ class ConnectProxy:
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str, str]] = []
-        """Peer, target and credentials."""
+        """The peer, target and credentials of each request."""
         self.reject_with: bytes | None = None
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -97,7 +97,7 @@ def test_deliveries_use_the_proxy_and_its_failures_do_not_count(
         assert "could not open an outbound connection" in attempts[0]["hint"]
         assert api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]["failing_since"] is None
         proxy.reject_with = None
-        # Without this, the next attempt would follow after a minute, because the failed one did not count.
+        # Without a resend, the next attempt would start only after a minute, because the failed attempt is not counted.
         api.ok("POST", f"/v1/deliveries/{delivery}/resend")
         assert settled(api, delivery)["status"] == "delivered"
         assert all("p@ss" not in line and "p%40ss" not in line for line in server.log)
@@ -135,7 +135,7 @@ def test_an_unavailable_proxy_affects_neither_attempts_nor_health(
             assert attempt["outcome"] == "connect_error"
             assert attempt["error"].startswith("the egress proxy failed: could not connect to")
             assert "could not open an outbound connection" in attempt["hint"]
-            # The scheduled attempts would have ended by now. The next attempt follows in a minute.
+            # By now, all scheduled attempts would have ended. The server makes the next attempt after a minute.
             found = api.ok("GET", f"/v1/deliveries/{delivery}")
             assert (found["status"], found["attempts_made"]) == ("pending", 1)
         health = api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]

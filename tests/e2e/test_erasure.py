@@ -23,7 +23,7 @@ SETTINGS = {
     "UPLIFT_RETRY_SCHEDULE": ",".join(["300ms"] * 30),
     "UPLIFT_BREAKER_FAILURES": "0",
     "UPLIFT_MAIL_FROM": "Uplift Webhooks <webhooks@uplift.example>",
-    # No server listens there, so that emails stay in the outbox.
+    # No server listens on this port, so emails stay in the outbox.
     "UPLIFT_SMTP_URL": "smtp://127.0.0.1:9",
 }
 
@@ -34,7 +34,7 @@ def about(object_id: str, name: str, **fields: Any) -> dict[str, Any]:
 
 
 def to_the_person(action: Action, status: int = 204) -> Action:
-    """Respond like this to events about the person. The response to other events has this status and no content."""
+    """Perform `action` for events about the person. Respond with `status` to other events."""
     other = respond(status, b"")
     return lambda connection, received: (action if OBJECT_ID.encode() in received.body else other)(connection, received)
 

@@ -43,6 +43,6 @@ def test_an_endpoint_receives_only_the_events_that_its_filter_matches(tmp_path: 
         replay = api.ok("POST", "/v1/replays", wanted)["id"]
         done = wait_for(lambda: completed(api, replay), "the replay is completed")
         assert (done["delivered"], done["skipped"]) == (1, 10)
-        # The test event ignores the filter, and its example has no number.
+        # The filter does not apply to the test event, which has no number.
         requests = receiver.wait("/even", 14)
         assert Counter(each.json["data"].get("number") for each in requests) == Counter([None, 7, *range(0, 23, 2)])

@@ -12,7 +12,7 @@ from .receiving import Receiver
 pytestmark = pytest.mark.sqlite(reason="PostgreSQL stores its data on another machine")
 
 TRY_LATER = 75
-# When a file appears, commits of the driver never return.
+# While the file `hang` exists, commits of the driver do not return.
 HANGING = """
 import sqlite3, sys, time
 from pathlib import Path

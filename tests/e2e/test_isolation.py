@@ -14,7 +14,7 @@ EVENTS = 200
 
 
 def test_a_hanging_endpoint_does_not_delay_another(tmp_path: Path, receiver: Receiver) -> None:
-    # There is little capacity: the hanging endpoint has ten times more waiting deliveries than there are slots.
+    # The capacity is low: the hanging endpoint has ten times as many waiting deliveries as there are slots.
     settings = {"UPLIFT_MAX_IN_FLIGHT": "20", "UPLIFT_MAX_IN_FLIGHT_PER_ENDPOINT": "16"}
     with serving(tmp_path / "data", **settings) as server:
         _, healthy = server.account()
@@ -119,7 +119,7 @@ def test_a_deleted_endpoint_receives_nothing_more(server: Server, receiver: Rece
     receiver.wait("/stays", 2)
     delivery = next(d for d in deliveries_of(api, waiting) if d["endpoint"] == deleted)
     assert settled(api, delivery["id"])["status"] in {"cancelled", "failed"}
-    # The schedule of this server would have sent the next retry within this time.
+    # According to the retry schedule of this server, the next retry would start within this time.
     time.sleep(max(0.0, deleted_at + 0.5 - time.time()))
     assert [request for request in receiver.on("/gone") if request.at > deleted_at + 0.05] == []
     assert set(receiver.numbers("/gone")) == {1}

@@ -1,6 +1,6 @@
 """`kill -9` at any time: accepted events arrive unchanged, and only deliveries in flight are repeated.
 
-UPLIFT_TEST_KILLS sets the number of kills (default 5), UPLIFT_TEST_SEED their times.
+UPLIFT_TEST_KILLS sets the number of kills (default 5), and UPLIFT_TEST_SEED sets their times.
 """
 
 import itertools
@@ -23,7 +23,7 @@ BATCH = 20
 
 
 class Load:
-    """Callers that send numbered events, and repeat requests without a response with the same key."""
+    """Callers that send numbered events. If a request gets no response, they repeat it with the same key."""
 
     def __init__(self, server: Server, account: str) -> None:
         self._numbers = itertools.count()

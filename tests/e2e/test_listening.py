@@ -31,7 +31,7 @@ class Event:
 
 
 class Listener:
-    """Client of a listen stream: read events, and respond to them."""
+    """Client of a listen stream: reads events, and responds to them."""
 
     def __init__(self, server: Server, key: str, session: str, after: str | None = None) -> None:
         url = f"ws://127.0.0.1:{server.port}/v1/listen-sessions/{session}/stream"

@@ -85,7 +85,7 @@ def test_the_saved_file_replaces_the_lost_file(tmp_path: Path) -> None:
         assert len(server.api(account=account).list_all("/v1/events")) == 1
 
 
-# Saving takes longer than any other stop.
+# Saving the data takes longer than the server waits in any other stop.
 LARGE = """
 import time
 from uplift_server.store.sqlite import copying

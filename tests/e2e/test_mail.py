@@ -76,8 +76,8 @@ def arrivals(mail_server: SmtpStub) -> list[str]:
 def messages(mail_server: SmtpStub) -> list[str]:
     """Return the recipients of each message.
 
-    A message is repeated after a kill if the mail server accepted it before the sender knew (RFC 1047). The copies are
-    identical, and mail programs show one.
+    If the server is killed after the mail server accepted a message, it may send the message again (RFC 1047). The
+    copies are identical, and mail programs show only one.
     """
     by_id: dict[tuple[str, str], set[bytes]] = {}
     for each in mail_server.received:
@@ -173,7 +173,7 @@ def state_of(api: Api, endpoint: str) -> str:
 def test_warning_and_disable_emails_survive_kills(
     server_with_email: Server, mail_server: SmtpStub, receiver: Receiver
 ) -> None:
-    """Run the lifecycle in seconds instead of days."""
+    """The server warns and disables after seconds instead of days."""
     server_with_email.environ |= {
         "UPLIFT_WARN_AFTER": "4s",
         "UPLIFT_DISABLE_AFTER": "10s",

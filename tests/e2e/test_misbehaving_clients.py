@@ -44,7 +44,7 @@ def _check_other_clients(api: Api) -> None:
 
 
 def _response_to(server: Server, *parts: bytes) -> bytes:
-    """Return the response to these bytes. Empty if the connection ends."""
+    """Return the response to these bytes, or nothing if the connection ends without a response."""
     with clients(server, 1) as [client]:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             for part in parts:
@@ -163,7 +163,7 @@ def test_garbage_after_a_complete_request_does_not_prevent_its_response(server: 
         for _ in range(10):
             with clients(server, 1, whole + garbage) as [client]:
                 assert _read_all(client).startswith(b"HTTP/1.1 202")
-    for _ in range(20):  # and closed before the response
+    for _ in range(20):  # these clients close the connection before the response
         with clients(server, 1, whole + b"\x00"):
             pass
     _check_other_clients(api)

@@ -1,4 +1,4 @@
-"""A process without PostgreSQL for longer than its leases stops sending in time. Its late outcomes are rejected."""
+"""A process that loses PostgreSQL stops sending before its leases end. Its late outcomes are rejected."""
 
 import socket
 import threading
@@ -60,7 +60,7 @@ def test_late_outcomes_of_an_evicted_worker_are_rejected(
     paths = [f"/h{number}" for number in range(6)]
     for path in paths:
         api.endpoint(receiver.url(path, act), max_in_flight=1)
-    # When the worker is back, these deliveries are in flight in another process, and have no outcome yet.
+    # When the worker reconnects, these deliveries are in flight in another process, and have no outcome yet.
     api.endpoint(receiver.url("/late", act_late))
     wait_for_propagation()
     events = [api.send(number).json["id"] for number in range(6)]
@@ -113,7 +113,7 @@ def test_late_outcomes_of_an_evicted_worker_are_rejected(
     def both_ready() -> bool:
         return all(each.api()("GET", "/readyz").status == 200 for each in (far, api_server))
 
-    # Failed reads no longer count after the database responds again.
+    # When the database responds again, the earlier failed reads do not affect readiness.
     wait_for(both_ready, f"both workers are ready: {far.log}", 30, every=0.5)
 
 

@@ -17,7 +17,7 @@ BATCHES = 200
 POSTS = 300
 ATHLETES = 20
 KILLED_AFTER = {70: 0, 150: -60_000, 290: -30_000, 420: 0}
-"""Requests after which the server is killed, and the difference of its clock after the restart in ms."""
+"""The number of requests before each kill of the server, and the error of its clock after the restart, in ms."""
 
 
 class Newest:

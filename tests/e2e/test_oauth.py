@@ -25,7 +25,7 @@ def send(api: Api, number: int) -> Any:
 
 
 def attempts_of(api: Api, delivery: Any) -> Any:
-    """Return the attempts of a delivery, first one first."""
+    """Return the attempts of a delivery, oldest first."""
     return api.ok("GET", f"/v1/deliveries/{delivery['id']}/attempts?order=asc")["data"]
 
 

@@ -1,4 +1,4 @@
-"""Too few file descriptors: the server logs it, the API stays reachable, and no delivery loses an attempt."""
+"""Too few file descriptors: the server logs the problem, the API stays reachable, and no delivery loses an attempt."""
 
 import json
 import resource

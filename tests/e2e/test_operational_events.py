@@ -1,6 +1,6 @@
 """Operational events of real servers: the documented bridge, the operations account, and `kill -9`.
 
-UPLIFT_TEST_KILLS sets the number of kills (default 3), UPLIFT_TEST_SEED their times.
+UPLIFT_TEST_KILLS sets the number of kills (default 3), and UPLIFT_TEST_SEED sets their times.
 """
 
 import itertools
@@ -33,7 +33,7 @@ TRANSITIONS = ["endpoint.warned", "endpoint.disabled"]
 
 
 def received(receiver: Receiver, path: str = "/monitor") -> list[dict[str, Any]]:
-    """Return the operational events that a path received, each once."""
+    """Return the operational events that a path received, without duplicates."""
     events = {each.headers["webhook-id"]: each.json for each in receiver.on(path)}
     return [each for each in events.values() if each["type"].startswith(("endpoint.", "delivery."))]
 

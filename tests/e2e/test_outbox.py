@@ -1,6 +1,6 @@
 """The outbox command through crashes: every row becomes one event, in the order of the commits of its key.
 
-UPLIFT_TEST_KILLS sets the number of kills (default 5), UPLIFT_TEST_SEED their times.
+UPLIFT_TEST_KILLS sets the number of kills (default 5), and UPLIFT_TEST_SEED sets their times.
 """
 
 import asyncio
@@ -86,7 +86,7 @@ class Emitters:
         self.committed = dict[str, tuple[str | None, int]]()
         """Key and number of each committed row, by ID."""
         self.unsure = set[str]()
-        """Rows whose commit has no result."""
+        """Rows whose commit may or may not have succeeded."""
         self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(3)]
         for thread in self._threads:
             thread.start()

@@ -158,7 +158,7 @@ def test_commands_report_the_differences_on_postgresql(
     assert unset.returncode != 0
     assert "UPLIFT_SECRET_KEY is not set" in unset.stderr
     assert "head -c 32 /dev/urandom" in unset.stderr
-    # Before the first start, commands without anything to do change nothing.
+    # Before the first start, commands have no data to work on. They fail and change nothing.
     (tmp_path / "new.key").write_text(base64.b64encode(b"n" * 32).decode())
     for command in (("accounts",), ("secret-key", "rotate", "--new-key-file", "new.key")):
         nothing = run(server, *command)

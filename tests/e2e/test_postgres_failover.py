@@ -42,7 +42,7 @@ def port_of(server: PostgresServer) -> str:
 
 def survives(folder: Path, url: str, receiver: Receiver, break_it: Callable[[], None]) -> None:
     """Check that a failure under load loses no accepted event, and that events are accepted again in time."""
-    # A delivery whose commit had no response is sent when its lease ends.
+    # If the response to a commit is lost, the server sends the delivery when its lease ends.
     with Fleet(folder, url, UPLIFT_LEASE="20s", UPLIFT_ATTEMPT_TIMEOUT="5s") as fleet:
         fleet.add("api")
         fleet.add("worker")
@@ -74,7 +74,7 @@ def test_a_promoted_standby_takes_over_without_loss(
         standby.promote()
 
     survives(tmp_path, f"postgresql://postgres@{hosts}{name}", receiver, take_over)
-    # So that the end of the test can stop it again.
+    # Start the primary again, so that its fixture can stop it.
     primary.start()
 
 

@@ -227,7 +227,7 @@ def test_a_stream_gets_changes_of_other_processes_within_a_second(fleet: Fleet) 
 
 
 def test_a_service_key_works_in_all_processes_until_its_expiry(fleet: Fleet) -> None:
-    """Its events, its expiry and its revocation take effect through every process."""
+    """Every process accepts its events, and applies its expiry and its revocation."""
     account, (api, _) = account_of(fleet)
     administrators = [server.api() for server in fleet.apis]
     made = administrators[0].ok("POST", "/v1/keys", {"name": "capture", "scopes": ["events:write", "events:read"]})
@@ -359,7 +359,7 @@ def test_a_link_points_to_an_api_server(tmp_path: Path, postgres_url: str) -> No
         assert "set UPLIFT_HOST and UPLIFT_PORT" in result.stderr
         api = fleet.add("api")
         account, _ = api.account()
-        # The command would use its own key, which the server that opens the link does not have.
+        # Without the setting, the command would use its own key, which the server that opens the link does not have.
         result = link(api, UPLIFT_OPERATOR_KEY="")
         assert result.returncode == 3, result
         assert "set UPLIFT_OPERATOR_KEY" in result.stderr
@@ -396,7 +396,7 @@ def test_operators_see_the_running_processes(tmp_path: Path, postgres_url: str) 
 
 
 def test_a_process_with_another_key_is_rejected_before_it_encrypts(tmp_path: Path, postgres_url: str) -> None:
-    """With two keys, no key could decrypt all values later."""
+    """Otherwise, values would be encrypted with two keys, and no process could decrypt all of them."""
     with Fleet(tmp_path, postgres_url) as fleet:
         first = fleet.add("api")
         other = {**first.environ, "UPLIFT_SECRET_KEY": base64.b64encode(b"o" * 32).decode()}

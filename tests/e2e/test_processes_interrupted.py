@@ -72,7 +72,7 @@ def test_a_rolling_restart_loses_and_repeats_nothing(own_fleet: Fleet, receiver:
 def test_late_outcomes_of_a_suspended_worker_are_rejected(
     tmp_path: Path, postgres_url: str, receiver: Receiver
 ) -> None:
-    """Another process repeated the attempt in the meantime. Its outcome counts."""
+    """Another process has repeated the attempt in the meantime. Only the outcome of this attempt is stored."""
     with Fleet(tmp_path, postgres_url) as fleet:
         fleet.add("api")
         suspended = fleet.add("worker")
@@ -118,7 +118,7 @@ def test_a_worker_suspended_during_an_incompatible_upgrade_stops(
         wait_for_propagation()
         event = api.send(1).json["id"]
         receiver.wait("/hook", 1)
-        # The state after an upgrade that evicted the process.
+        # Create the state after an upgrade that evicted the process.
         worker.place.run(lambda c: require_release(c, "999.0.0"))
         worker.place.run(lambda c: c.execute(sa.delete(processes).where(processes.c.role == "worker")))
         assert worker.process.wait(25) == 1

@@ -139,7 +139,7 @@ def test_a_damaged_index_is_reported(tmp_path: Path, receiver: Receiver) -> None
         check_trouble(server, "damaged")
         lines = [line for line in server.log if "database read failed" in line]
         assert len(lines) >= 1
-        # There is one line for each kind of read, however often it fails.
+        # The server logs one line for each kind of read, even if the read fails many times.
         time.sleep(2)
         assert len([line for line in server.log if "database read failed" in line]) < 6
 

@@ -21,7 +21,7 @@ from .harness import TYPE, Api, Server, wait_for
 
 PROGRAMS = Path(__file__).parent.parent / "receiver"
 CHOSEN = {"secret": "a-token-of-my-own-choice"}
-# Texts that JSON, UTF-8 and parsers can handle wrongly.
+# Texts that JSON and UTF-8 parsers may handle incorrectly.
 DATA: list[dict[str, Any]] = [
     {},
     {"name": 'Zoë "Zuzu" Ångström \u2028 😀', "escaped": "\\u0000\n\t"},
@@ -86,7 +86,10 @@ def test_generated_and_custom_secrets_verify_with_the_npm_packages(server: Serve
 
 
 def _verify_all(api: Api, endpoints: dict[str, Any]) -> None:
-    """Send difficult texts. Each receiver, by its URL, must verify each of them once."""
+    """Send texts that are difficult to parse. Each receiver must verify each of them once.
+
+    `endpoints` contains the endpoint for the URL of each receiver.
+    """
     for url, endpoint in endpoints.items():
         api.ok("PATCH", f"/v1/endpoints/{endpoint['id']}", {"url": url + "/webhook/submit"})
     sent = [

@@ -26,7 +26,7 @@ SMALL_QUEUE = (
 
 
 class Stalled(Server):
-    """A server whose log is a full pipe. With `output_too`, also its standard output."""
+    """A server whose log is a full pipe. With `output_too`, standard output is the same pipe."""
 
     def __init__(self, data: Path, *, output_too: bool, program: str | None = None) -> None:
         super().__init__(data, UPLIFT_LOG_FORMAT="json")

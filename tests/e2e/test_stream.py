@@ -128,7 +128,7 @@ def test_events_are_accepted_without_the_database_and_stored_in_order(
         postgres_server.start()
     assert {each.status for each in responses} == {202}
     assert batch.status == 202
-    # Ready, because the server accepts events. The response names the database.
+    # The server is ready, because it accepts events. The response names the database.
     assert ready.status == 200
     assert "uplift_stream_up 1" in metrics
     assert late.status == 202
@@ -187,7 +187,7 @@ def test_a_repeat_has_the_id_of_the_first_request(fleet: Fleet, postgres_server:
     assert [{**each, "duplicate": True} for each in first] == again
     postgres_server.stop("immediate")
     try:
-        # In the stream, without the database.
+        # The stream recognizes repeated events even if the database is down.
         new = api.send(3, idempotency_key="k3")
         repeats = [api.send(3, idempotency_key="k3") for _ in range(3)]
     finally:
@@ -221,7 +221,7 @@ def test_a_conflict_is_accepted_and_rejected_later(fleet: Fleet, nats_server: Na
     assert (" k1 " in detail, " k1 " in rejected["problem"]["detail"]) == (True, False)
     assert message["problem"] == {**rejected["problem"], "detail": detail}
     assert "uplift_rejected_events_total 1" in fleet.servers[0].api()("GET", "/metrics").body.decode()
-    # NATS still knows the message, but neither the stream nor the database has the event.
+    # NATS still recognizes the message, but neither the stream nor the database contains the event.
     assert api.send(2, idempotency_key="k1").status == 202
     assert numbers(stored(api)) == [1]
 

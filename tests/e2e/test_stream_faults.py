@@ -21,7 +21,7 @@ from .storage import STORAGE_KINDS, small_storage
 STREAM = "UPLIFT_EVENTS"
 IN_FLIGHT = 3
 KILLS = 8
-# An election of NATS takes up to 9 s.
+# A leader election in NATS takes up to 9 s.
 ARRIVE_WITHIN_S = 60
 
 pytestmark = pytest.mark.timeout(300)

@@ -29,7 +29,7 @@ HEADERS = [
     b"NATS/1.0\r\n\xff: \xfe\r\nno colon\r\n\r\n",
     b"NATS/1.0\r\nNats-Rollup: all\r\n\r\n",
 ]
-"""The server keeps all of them, except the last: the stream does not allow it."""
+"""The server stores the events of all messages except the last one, which the stream rejects."""
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def fleet(tmp_path: Path, nats_server: NatsCluster) -> Iterator[Fleet]:
 
 
 def publish_raw(cluster: NatsCluster, *operations: bytes) -> None:
-    """Send operations of the NATS protocol, which a library could reject. NATS stores messages that it criticizes."""
+    """Send operations of the NATS protocol without a library, which could reject them."""
     host, _, port = cluster.url.removeprefix("nats://").partition(":")
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(b'CONNECT {"verbose":false,"headers":true}\r\n' + b"".join(operations) + b"PING\r\n")
@@ -80,7 +80,7 @@ def test_hostile_messages_do_not_stop_the_others(fleet: Fleet, nats_server: Nats
         b'{"expires_at": "9999-99", "data": 1e999}',
     ):
         publish(nats_server, f"uplift.events.{account}", data)
-    # With the problem, some of these would be a little larger than the maximum.
+    # With the problem that the server adds, some of these messages would be larger than the maximum.
     for size in range(MESSAGE_BYTES_MAX - 600, MESSAGE_BYTES_MAX, 40):
         publish_raw(nats_server, b"PUB uplift.events.%b %d\r\n%b\r\n" % (subject, size, b"x" * size))
     publish(nats_server, f"uplift.events.{account}", body(200))
@@ -127,7 +127,7 @@ def test_an_accepted_event_reaches_only_the_endpoints_of_its_account(
     api.endpoint(receiver.url("/own"))
     _, other = server.account("Club 2")
     other.endpoint(receiver.url("/other"))
-    # The numbers of a database that has been replaced by its backup since.
+    # Sequence numbers from a database that has since been replaced by its backup.
     message = {
         "id": str(uuid.uuid4()),
         "type": TYPE,
