@@ -101,8 +101,8 @@ METRICS: Final[tuple[Metric, ...]] = (
            "Duration of attempts in seconds, from the DNS lookup to the end of the response",
            lambda s: s.engine.attempt_durations),
     Metric("uplift_first_attempt_delay_seconds", "histogram",
-           "Seconds from the acceptance of an event to the start of the first attempt, including the time while"
-           " the endpoint was paused or disabled", lambda s: s.engine.first_attempt_delays),
+           "Seconds from the acceptance of an event to the start of the first attempt, including any time during"
+           " which the endpoint was paused or disabled", lambda s: s.engine.first_attempt_delays),
     Metric("uplift_delivery_delay_seconds", "histogram",
            "Seconds from the acceptance of an event to a successful attempt of the retry schedule",
            lambda s: s.engine.delivery_delays),
