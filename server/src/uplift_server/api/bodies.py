@@ -44,7 +44,7 @@ STATUS_CODE = r"^[1-5](\d\d|xx)$"
 _ROLES = roles_text()
 _KEY_EXPIRY = "When the key expires. Null: never."
 ALL_TYPES = (
-    f"Event types and `group.*` patterns, at most {SUBSCRIPTION_PATTERNS_MAX}. Default, and for an empty list: all"
+    f"Event types and `group.*` patterns, at most {SUBSCRIPTION_PATTERNS_MAX}. The default and an empty list match all"
     " event types"
 )
 _FILTER = (
@@ -303,7 +303,7 @@ class ErasureNew(Body):
 
 
 class BulkResendNew(Body):
-    """A bulk resend: filters of the deliveries to resend, and their rate."""
+    """A bulk resend: filters that select the deliveries to resend, and their rate."""
 
     status: list[str] = Field(
         default=[],
@@ -328,9 +328,15 @@ class BulkResendNew(Body):
         description="Only deliveries whose last attempt got one of these status codes, such as `404`, or a class of"
         " codes, such as `5xx`.",
     )
-    object_id: ObjectId = None
-    created_after: Timestamp | None = Field(default=None, description="Only events accepted after this time.")
-    created_before: Timestamp | None = Field(default=None, description="Only events accepted before this time.")
+    object_id: ObjectId = Field(
+        default=None, description="Only deliveries of events with this string or integer at `data.object.id`."
+    )
+    created_after: Timestamp | None = Field(
+        default=None, description="Only deliveries of events accepted after this time."
+    )
+    created_before: Timestamp | None = Field(
+        default=None, description="Only deliveries of events accepted before this time."
+    )
     rate_per_second: int | None = Field(
         default=None,
         ge=1,

@@ -74,7 +74,7 @@ _INCLUDE: Final = {
     "name": "include",
     "in": "query",
     "required": False,
-    "description": "`endpoints`: list the endpoints that each event matched. This needs an additional database read.",
+    "description": "`endpoints`: list the endpoints that receive each event. This needs an additional database read.",
     "schema": {"type": "string", "enum": ["endpoints"]},
 }
 _IF_MATCH: Final = {
@@ -118,7 +118,7 @@ _ACCEPTED: Final = {
         "endpoints": {
             "type": ["array", "null"],
             "items": {"type": "string"},
-            "description": "IDs of the endpoints that the event matched. Only with `include=endpoints`. Null if the"
+            "description": "IDs of the endpoints that receive the event. Only with `include=endpoints`. Null if the"
             " database did not respond in time.",
         },
     },

@@ -20,7 +20,7 @@ PROBLEM: Final = {
         "code": {"type": "string", "enum": list(STATUS), "description": "Stable error code."},
         "errors": {
             "type": "array",
-            "description": "All problems of the request.",
+            "description": "The problems with the request, at most 100.",
             "items": {
                 "type": "object",
                 "required": ["field", "code", "message"],
@@ -60,7 +60,7 @@ RESPONSE_HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
         "schema": {"type": "string"},
     },
     "WWW-Authenticate": {
-        "description": "The accepted kind of authentication.",
+        "description": "Authentication scheme that the server accepts.",
         "required": True,
         "schema": {"type": "string"},
     },

@@ -24,7 +24,10 @@ WEBHOOK_PARAMETERS: Final = {
 """The request headers of every attempt."""
 _RESPONSES: Final = {
     "2XX": {"description": "The event is delivered."},
-    "410": {"description": "The server disables the endpoint and sends no more events to it."},
+    "410": {
+        "description": "The attempt failed. With `UPLIFT_GONE_DISABLES_ENDPOINT`, the server disables the endpoint."
+        " Otherwise, the server retries the delivery."
+    },
     "default": {"description": "The attempt failed. The server retries the delivery."},
 }
 

@@ -98,9 +98,15 @@ class DeliveryFilters(Body):
     status_code: list[Annotated[str, Field(pattern=STATUS_CODE)]] = _values(
         "Only deliveries whose last attempt got this status code, such as `404`, or a class of codes, such as `5xx`."
     )
-    object_id: ObjectId = None
-    created_after: Timestamp | None = Field(default=None, description="Only events accepted after this time.")
-    created_before: Timestamp | None = Field(default=None, description="Only events accepted before this time.")
+    object_id: ObjectId = Field(
+        default=None, description="Only deliveries of events with this string or integer at `data.object.id`."
+    )
+    created_after: Timestamp | None = Field(
+        default=None, description="Only deliveries of events accepted after this time."
+    )
+    created_before: Timestamp | None = Field(
+        default=None, description="Only deliveries of events accepted before this time."
+    )
     test: bool | None = Field(default=None, description="`true`: only test deliveries. `false`: no test deliveries.")
 
     def delivery_query(self, endpoints: Sequence[str] = ()) -> DeliveryQuery:
@@ -139,9 +145,15 @@ class AttemptsQuery(Paging):
     status_code: list[Annotated[str, Field(pattern=STATUS_CODE)]] = _values(
         "Only attempts that got this status code, such as `404`, or a class of codes, such as `5xx`."
     )
-    object_id: ObjectId = None
-    created_after: Timestamp | None = Field(default=None, description="Only events accepted after this time.")
-    created_before: Timestamp | None = Field(default=None, description="Only events accepted before this time.")
+    object_id: ObjectId = Field(
+        default=None, description="Only attempts for events with this string or integer at `data.object.id`."
+    )
+    created_after: Timestamp | None = Field(
+        default=None, description="Only attempts for events accepted after this time."
+    )
+    created_before: Timestamp | None = Field(
+        default=None, description="Only attempts for events accepted before this time."
+    )
 
     def delivery_query(self) -> DeliveryQuery:
         """Convert the filters to a DeliveryQuery, which services accept."""

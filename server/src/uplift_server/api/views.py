@@ -116,7 +116,7 @@ class EndpointView(BaseModel):
     headers: dict[str, str] = Field(
         description="Custom request headers. Values are masked, except for some standard headers."
     )
-    auth: AuthView | None = Field(description="How the server authenticates to the endpoint, without secrets.")
+    auth: AuthView | None = Field(description="How the server authenticates to the endpoint. Secrets are not included.")
     metadata: dict[str, str] = Field(description="Your own metadata, as strings.")
     filter: dict[str, Any] | None = Field(
         description="Pattern that the `data` of an event must match. Null: no filter."
@@ -283,7 +283,7 @@ class AttemptView(BaseModel):
     started_at: Timestamp = Field(description="When the attempt started.")
     duration_ms: float = Field(description="Duration of the attempt in milliseconds.")
     timings: TimingsView
-    status_code: int | None = Field(description="Status code of the response. Null without a response.")
+    status_code: int | None = Field(description="Status code of the response. Null if there was no response.")
     outcome: str = Field(description="Result of the attempt. See [Outcomes of attempts](/docs/outcomes).")
     error: str | None = Field(description="Technical error message.")
     hint: str | None = Field(description="Cause of the failure and how to fix it.")

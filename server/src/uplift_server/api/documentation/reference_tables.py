@@ -63,7 +63,7 @@ _OF_ROLES: Final[Mapping[Scope | AccountsScope | Right, str]] = {
     Right.MEMBERS_MANAGE: "List, invite, change and remove members, except owners",
     Right.ACCOUNT_MANAGE: "Update the contacts of the account",
     Right.AUDIT_READ: "Read the audit log",
-    Right.DATA_ERASE: "Erase events, and read the receipts",
+    Right.DATA_ERASE: "Erase events and read erasure receipts",
 }
 _IDS: Final = (
     ("Account", prefixes.ACCOUNT),

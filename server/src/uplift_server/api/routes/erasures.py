@@ -59,5 +59,5 @@ async def list_erasures(
 
 @router.get("/v1/accounts/{account}/erasures/{erasure}", summary="Get an erasure")
 async def get_erasure(services: ServicesOf, caller: CallerOf, account: str, erasure: str) -> ErasureView:
-    """Requires an operator key. A completed erasure is the receipt. The server keeps it while the account exists."""
+    """Requires an operator key. A completed erasure is a receipt, which the server keeps while the account exists."""
     return erasure_view(await services.erasures.get(caller, account, erasure))

@@ -71,7 +71,7 @@ async def change_key(
     key: str,
     sent: Annotated[Sent, Depends(BodyReader(KeyChange))],
 ) -> KeyView:
-    """Requires an operator key. Updates the name or the expiry of the key. Omitted fields stay unchanged."""
+    """Requires an operator key. Updates the name or expiration time of the key. Omitted fields stay unchanged."""
     changed = await services.keys.update(caller, account, key, KeyDraft(**sent.given), problems=sent.problems)
     return key_view(changed, account_id(services, caller, account))
 
@@ -112,7 +112,7 @@ async def list_service_keys(
 async def change_service_key(
     services: ServicesOf, caller: CallerOf, key: str, sent: Annotated[Sent, Depends(BodyReader(KeyChange))]
 ) -> ServiceKeyView:
-    """Requires an operator key. Updates the name or the expiry of the key. Omitted fields stay unchanged."""
+    """Requires an operator key. Updates the name or expiration time of the key. Omitted fields stay unchanged."""
     changed = await services.service_keys.update(caller, key, KeyDraft(**sent.given), problems=sent.problems)
     return service_key_view(changed)
 

@@ -83,8 +83,8 @@ async def create_sign_in_link(
 ) -> LinkView:
     """Requires an operator key. The link works once, within 5 minutes, and signs an operator in.
 
-    With `read_only`, the operator cannot change anything. If you revoke the key that created the link, the link and its
-    session end.
+    With `read_only`, the operator cannot change anything. If you revoke the key that created the link, the link
+    stops working, and the session that began with it ends.
     """
     link = await services.portal_links.create_for_operator(
         caller,
