@@ -234,7 +234,7 @@ class DeliveryView(BaseModel):
     )
     last_outcome: str | None = Field(description="Outcome of the last attempt.")
     created_at: CreatedAt
-    completed_at: Timestamp | None = Field(description="When the delivery was delivered, failed or cancelled.")
+    completed_at: Timestamp | None = Field(description="When the delivery succeeded, failed or was cancelled.")
     failed_reason: str | None = Field(description="Why the delivery failed: `exhausted` or `expired`.")
 
 
