@@ -117,8 +117,15 @@ class Users(Owners):
 
     async def repeat(self) -> None:
         """Repeat an accepted event with its idempotency key, or use the key for another event."""
-        # The server forgets the key of an erased event.
-        keyed = [event for event in self.events[-40:] if event.key is not None and not event.is_erased]
+        # The server forgets the key of an erased event, and deletes it with the event after the retention.
+        retention_ms = self.deployment.settings.retention_ms
+        keyed = [
+            event
+            for event in self.events[-40:]
+            if event.key is not None
+            and not event.is_erased
+            and (not retention_ms or event.sent_at > self._now - retention_ms + DAY)
+        ]
         if not keyed:
             return
         event = self.random.choice(keyed)
