@@ -6,8 +6,10 @@ default is SQLite.
 
 import base64
 import sqlite3
+import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
@@ -72,6 +74,15 @@ def _new_database(base: type, faults: tuple[type, ...], argument: object) -> Any
     return (type(base.__name__, (*faults, base), {}) if faults else base)(argument)
 
 
+@cache
+def _new_file() -> bytes:
+    """Return the content of a file with empty tables. Creating the tables for each test would take longer."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "uplift.db"
+        schema_version.upgrade(path, now_ms=0)
+        return path.read_bytes()
+
+
 class SqlitePlace:
     """A SQLite file."""
 
@@ -82,7 +93,10 @@ class SqlitePlace:
 
     def prepare(self, *, now_ms: int = 0) -> None:
         """See Place."""
-        schema_version.upgrade(self.file, now_ms=now_ms)
+        if self.file.exists():
+            schema_version.upgrade(self.file, now_ms=now_ms)
+        else:
+            self.file.write_bytes(_new_file())
 
     def database(self, *faults: type) -> Database:
         """See Place. No other process can open the file afterwards, as with a server."""

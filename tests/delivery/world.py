@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
+from tests import virtual_waits
 from tests.engines import Place
 
 from uplift_server.app.engine_parts import EngineParts, LocalFoundation, build_engine
@@ -93,15 +94,11 @@ class VirtualClock:
         return timer
 
     async def wait(self, event: asyncio.Event, timeout_ms: float) -> None:
-        wait = asyncio.ensure_future(event.wait())
-        timer = self.call_at(self.now + timeout_ms, wait.cancel)
         self.waiting += 1
         try:
-            await asyncio.wait((wait,))
+            await virtual_waits.wait(event, lambda wake: self.call_at(self.now + timeout_ms, wake))
         finally:
             self.waiting -= 1
-            timer.cancel()
-            wait.cancel()
 
     def next_at(self) -> float | None:
         while self._timers and self._timers[0].cancelled:

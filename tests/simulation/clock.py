@@ -10,6 +10,8 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tests import virtual_waits
+
 SECOND = 1000
 MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
@@ -134,21 +136,9 @@ class ProcessClock:
         return timer
 
     async def wait(self, event: asyncio.Event, timeout_ms: float) -> None:
-        if event.is_set():
-            return
-        woken = asyncio.get_running_loop().create_future()
-
-        def wake() -> None:
-            if not woken.done():
-                woken.set_result(None)
-
-        timer = self._timer(self._time.now + timeout_ms, wake, polls=is_poll(timeout_ms))
-        # `asyncio.Event.set` resolves these futures. A task for `event.wait` would take five times as long.
-        event._waiters.append(woken)
+        at, polls = self._time.now + timeout_ms, is_poll(timeout_ms)
         self.waiting += 1
         try:
-            await woken
+            await virtual_waits.wait(event, lambda wake: self._timer(at, wake, polls=polls))
         finally:
             self.waiting -= 1
-            timer.cancel()
-            event._waiters.remove(woken)
