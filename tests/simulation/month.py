@@ -105,7 +105,7 @@ class Profile:
             faults_max=rng.choice((1, 3, 12)),
             pace=pace,
         )
-        if pace is Pace.CALM:
+        if pace is Pace.CALM and not is_mass:
             profile.actions_per_day = 1
         return profile
 
