@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import urllib3
-from tests import engines
+from tests import engines, programs
 from tests.engines import PostgresPlace
 from tests.ports import free_port
+from tests.programs import Program
 
 T = TypeVar("T")
 
@@ -120,7 +121,7 @@ class Server:
         self._command = [*command, "serve", "--json", *arguments]
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[str] | None = None
+        self.process: subprocess.Popen[str] | Program | None = None
         self.log: list[str] = []
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("UPLIFT_")}
         self.environ = {
@@ -144,14 +145,17 @@ class Server:
 
     def launch(self) -> None:
         """Start the process, and do not wait until it is ready."""
-        self.process = subprocess.Popen(
-            self._command,
-            cwd=self.data,
-            env=self.environ,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        if self._command[0] == PROGRAM and programs.can_start(self.environ):
+            self.process = programs.start(self._command, directory=self.data, environ=self.environ)
+        else:
+            self.process = subprocess.Popen(
+                self._command,
+                cwd=self.data,
+                env=self.environ,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
         reader = threading.Thread(target=self._drain, args=(self.process,), daemon=True)
         reader.start()
         self._readers.append(reader)
@@ -224,7 +228,7 @@ class Server:
         except urllib3.exceptions.HTTPError:
             return False
 
-    def _drain(self, process: "subprocess.Popen[str]") -> None:
+    def _drain(self, process: "subprocess.Popen[str] | Program") -> None:
         assert process.stdout is not None
         with process.stdout as lines:
             self.log.extend(lines)

@@ -1,0 +1,86 @@
+"""A process that has imported `uplift-server`, and forks a child for each start. `tests.programs` runs it.
+
+Its first argument is the file descriptor of a socket on which it gets requests. When the socket closes, it exits.
+"""
+
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+from typing import Any
+
+MODULES = ("uplift_server.cli.main", "uplift_server.app", "uplift_server.app.process")
+REQUEST_BYTES_MAX = 1024 * 1024
+
+
+def next_start(requests: socket.socket) -> dict[str, Any]:
+    """Fork a child for each request. Return the request in the child. Report the ends of the children."""
+    wakeup, wakeup_writer = socket.socketpair()
+    wakeup_writer.setblocking(False)
+    signal.set_wakeup_fd(wakeup_writer.fileno(), warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    reports: dict[int, socket.socket] = {}
+    while True:
+        ready, _, _ = select.select([requests, wakeup], [], [])
+        if wakeup in ready:
+            wakeup.recv(4096)
+            report_ended(reports)
+        if requests not in ready:
+            continue
+        message, descriptors, _, _ = socket.recv_fds(requests, REQUEST_BYTES_MAX, 2)
+        if not message:
+            os._exit(0)
+        output, report = descriptors[0], socket.socket(fileno=descriptors[1])
+        if pid := os.fork():
+            os.close(output)
+            reports[pid] = report
+            report.send(b"%d" % pid)
+            continue
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        # Objects of this function would close descriptors again that the program opens.
+        for each in (requests, wakeup, wakeup_writer, report, *reports.values()):
+            each.close()
+        os.close(output)
+        start: dict[str, Any] = json.loads(message)
+        return start
+
+
+def report_ended(reports: dict[int, socket.socket]) -> None:
+    """Send the exit codes of the children that have ended. A negative code is the number of a signal."""
+    while reports:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        with reports.pop(pid) as report:
+            report.send(b"%d" % os.waitstatus_to_exitcode(status))
+
+
+def main() -> None:
+    """Import the program, and then run it in each child."""
+    for name in MODULES:
+        importlib.import_module(name)
+    # The children share these objects, and their garbage collections ignore them.
+    gc.collect()
+    gc.freeze()
+    assert threading.active_count() == 1, "a fork copies only one thread"
+    start = next_start(socket.socket(fileno=int(sys.argv[1])))
+    os.chdir(start["directory"])
+    os.environ.clear()
+    os.environ.update(start["environ"])
+    sys.argv[:] = start["command"]
+
+    from uplift_server.cli.main import run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()
