@@ -31,7 +31,10 @@ _BYTES_PER_VALUE: Final = 16
 
 
 def earlier_forms(body: bytes) -> Iterator[EarlierForm]:
-    """Yield possible earlier forms of a body: a description of the change, its cause code and the bytes."""
+    """Yield the bytes that a body may have had before it was changed in transit.
+
+    Each item contains a description of the change, its cause code and the original bytes.
+    """
     for ending in (b"\n", b"\r\n", b" "):
         if body.endswith(ending):
             yield "a line break or space was added to the body", "body_recoded", body[: -len(ending)]

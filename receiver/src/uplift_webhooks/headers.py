@@ -27,7 +27,7 @@ WANTED: Final = (ID, TIMESTAMP, SIGNATURE, UPLIFT_SIGNATURE)
 
 
 def spellings(names: Iterable[str]) -> dict[str | bytes, str]:
-    """Map each lowercase form of a header name (string, bytes, WSGI) to the name.
+    """Map the lowercase name of each header to the name: as a string, as bytes, and as a WSGI variable.
 
     Source: PEP 3333, "environ Variables".
     """

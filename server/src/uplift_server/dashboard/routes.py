@@ -1,4 +1,4 @@
-"""Routes of pages: their methods, their paths, and the visitors who can access them."""
+"""Routes for pages: their methods, their paths, and the visitors who can access them."""
 
 import re
 from collections.abc import Awaitable, Callable

@@ -62,7 +62,7 @@ class EngineSettings:
 
 
 class Sender(RequestSender, Protocol):
-    """The port to the HTTP client, which the engine starts and closes."""
+    """The interface to the HTTP client. The engine starts and closes the client."""
 
     async def start(self) -> None:
         """Prepare to send requests."""
@@ -80,7 +80,7 @@ class Loop(NamedTuple):
 
 
 class Cluster(Protocol):
-    """The port through which this process joins and leaves the cluster."""
+    """The interface through which this process joins and leaves the cluster."""
 
     @property
     def delivers(self) -> bool:

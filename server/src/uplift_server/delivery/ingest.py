@@ -112,7 +112,7 @@ class _Group(msgspec.Struct, frozen=True):
 
 
 class StoredEvents(Protocol):
-    """The port that forwards stored events to listen streams."""
+    """The interface that forwards stored events to listen streams."""
 
     def note_stored(self, account_seq: int) -> None:
         """Wake the listen streams of an account, because new events were stored."""

@@ -50,7 +50,7 @@ class Handle(Protocol):
 
 
 class Shards(Protocol):
-    """The port that reports which endpoints this process owns, and notifies the owners of other endpoints."""
+    """The interface that reports which endpoints this process owns, and notifies the owners of other endpoints."""
 
     @property
     def process_id(self) -> int:
@@ -99,7 +99,7 @@ class SingletonJobs(Protocol):
 
 
 class Peers(Protocol):
-    """The port that lists the other processes that use the database."""
+    """The interface to the other processes that use the database."""
 
     def living(self) -> Sequence[Process] | None:
         """Return all processes that were alive at the last heartbeat, including this process.

@@ -41,7 +41,7 @@ class Clock(Protocol):
 
 
 class SingletonJobs(Protocol):
-    """The port that reports which singleton jobs this process holds."""
+    """The interface that reports which singleton jobs this process holds."""
 
     def holds(self, job: SingletonJob) -> bool:
         """Return whether this process holds a singleton job now."""

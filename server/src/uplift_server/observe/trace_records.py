@@ -35,7 +35,7 @@ class EndedAttempt(NamedTuple):
 
 
 class Tracer(Protocol):
-    """The port that creates and exports spans."""
+    """The interface that creates and exports spans."""
 
     def record(self, events: Sequence[AcceptedEvent], attempts: Sequence[EndedAttempt]) -> None:
         """Create spans and queue them.

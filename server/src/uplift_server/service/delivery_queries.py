@@ -1,4 +1,4 @@
-"""Filters of lists of deliveries, shared by lists and bulk resends."""
+"""Filters for delivery lists, shared by lists and bulk resends."""
 
 import re
 from collections.abc import Sequence

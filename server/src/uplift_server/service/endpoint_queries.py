@@ -1,4 +1,4 @@
-"""Filters of lists of endpoints."""
+"""Filters for endpoint lists."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -128,7 +128,7 @@ class IdentityProvider:
                 raise failed
             keys = id_tokens.usable_keys(self._keys, header)
         if not keys:
-            raise ProviderFailed("ID token: no key of the provider matches the header (kid, alg)")
+            raise ProviderFailed("ID token: none of the provider's keys matches the header (kid, alg)")
         from uplift_server.service.token_signatures import verified_claims  # noqa: PLC0415 - see there
 
         claims = next(filter(None, (verified_claims(token, key) for key in keys)), None)

@@ -251,10 +251,10 @@ class Replays:
         return endpoint, ReplaySelection(endpoint.seq, statuses, type_seqs, after, before, now, missing=missing)
 
     def _missing(self, endpoint: LiveEndpoint, type_seqs: Sequence[int]) -> MissingEvents:
-        """Return the missing events: events of the types to which the endpoint now subscribes, including deleted types.
+        """Return the selection of events that the endpoint may have missed.
 
-        Exclude operational event types and `webhook.created`, because the server does not send these events to every
-        subscribed endpoint.
+        It contains the types to which the endpoint now subscribes, including deleted types. It excludes operational
+        event types and `webhook.created`, because the server does not send these events to every subscribed endpoint.
         """
         subscription, excluded = endpoint.subscription, OPERATIONAL_TYPES | {WEBHOOK_CREATED}
         matching = (

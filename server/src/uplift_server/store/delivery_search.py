@@ -54,7 +54,7 @@ def window_of(
     request: PageRequest,
     bounds: tuple[int, int],
 ) -> Window:
-    """Return the rows that one page scans. They are in the range `bounds` of event numbers.
+    """Return the rows that the query of a page scans: the rows whose event number is within `bounds`.
 
     The key of the page must begin with the event number and the endpoint number.
     """

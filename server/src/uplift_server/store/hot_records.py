@@ -69,9 +69,9 @@ class Appended(NamedTuple):
 def with_blocked(
     results: "Sequence[list[Appended] | IdempotencyConflict]", blocked: Mapping[int, Sequence[int]]
 ) -> "list[list[Appended] | IdempotencyConflict]":
-    """Return the results of groups, with `blocked` added to each new event.
+    """Return the results, and set `blocked` of each new event.
 
-    The keys of `blocked` are event numbers. The values are the endpoints whose delivery was stored as blocked.
+    The argument `blocked` contains, by event number, the endpoints whose delivery was stored as blocked.
     """
     return [
         [each if each.duplicate else each._replace(blocked=blocked.get(each.seq, ())) for each in result]

@@ -57,7 +57,9 @@ def take(connection: Connection, name: str) -> None:
 
 
 def order_slots(endpoint_seqs: Iterable[int]) -> list[int]:
-    """Return the second numbers of the locks for the delivery order of endpoints. Take the locks in this order."""
+    """Return the second key of each lock that protects the delivery order of these endpoints.
+
+    Take the locks in the order of the result."""
     return sorted({endpoint_seq % ORDER_SLOTS for endpoint_seq in endpoint_seqs})
 
 

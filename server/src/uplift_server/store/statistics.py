@@ -133,7 +133,7 @@ def by_bucket(
 def sums(connection: Connection, scopes: Collection[Scope], *, since: int, until: int) -> dict[Scope, Statistics]:
     """Return the total counts of each scope, from `since` (inclusive) to `until` (exclusive), in Unix ms.
 
-    The counts do not include outcomes or durations. Scopes without statistics are omitted.
+    The result has no outcomes and no durations. Scopes without statistics are omitted.
     """
     values = {"scopes": json.dumps(list(scopes)), "since": since, "until": until}
     return {

@@ -51,9 +51,8 @@ class Tally:
 
     @property
     def adds(self) -> bool:
-        """Whether the tally may create a row.
-
-        If it contains only moves and has no row, retention has deleted the row.
+        """Whether the tally may create a row. A tally that contains only moves must not: if its row is missing,
+        retention has deleted the row.
         """
         return any(self.counts)
 

@@ -1,4 +1,4 @@
-"""Routes of accounts: list, show, create, update and delete."""
+"""Routes for accounts: list, show, create, update and delete."""
 
 from typing import Annotated
 

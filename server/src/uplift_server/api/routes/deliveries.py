@@ -1,4 +1,4 @@
-"""Routes of deliveries: list, show, attempts, resend and cancel."""
+"""Routes for deliveries: list, show, attempts, resend and cancel."""
 
 from typing import Annotated
 

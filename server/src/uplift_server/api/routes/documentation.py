@@ -1,4 +1,4 @@
-"""Routes of the documentation pages and the OpenAPI document."""
+"""Routes for the documentation pages and the OpenAPI document."""
 
 import asyncio
 import json

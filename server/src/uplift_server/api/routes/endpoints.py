@@ -1,4 +1,4 @@
-"""Routes of endpoints: list, show, create, update and delete."""
+"""Routes for endpoints: list, show, create, update and delete."""
 
 from typing import Annotated
 

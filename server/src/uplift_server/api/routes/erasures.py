@@ -1,4 +1,4 @@
-"""Routes of erasures, which remove personal data."""
+"""Routes for erasures, which remove personal data."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Routes of the event catalog."""
+"""Routes for the event catalog."""
 
 from typing import Annotated
 

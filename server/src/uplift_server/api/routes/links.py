@@ -1,4 +1,4 @@
-"""Routes of one-time links to the dashboard."""
+"""Routes for one-time links to the dashboard."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Routes of listen sessions, and the websocket that streams their events."""
+"""Routes for listen sessions, and the websocket that streams their events."""
 
 import asyncio
 from contextlib import suppress

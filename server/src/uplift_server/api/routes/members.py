@@ -1,4 +1,4 @@
-"""Routes of members and invitations of accounts."""
+"""Routes for the members and invitations of accounts."""
 
 from typing import Annotated
 

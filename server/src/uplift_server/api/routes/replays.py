@@ -1,4 +1,4 @@
-"""Routes of replays, which resend many deliveries of an endpoint."""
+"""Routes for replays, which resend many deliveries of an endpoint."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Routes of the server itself: health checks, egress IPs and retention."""
+"""Routes for the server itself: health checks, egress IPs and retention."""
 
 from typing import Annotated
 

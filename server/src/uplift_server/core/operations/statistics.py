@@ -174,10 +174,10 @@ COUNT_FIELDS: Final = (
 
 
 def percentile_ms(durations: Mapping[int, int], share: float) -> float | None:
-    """Return the duration in ms that a share (0 to 1) of the attempts does not exceed, to three significant digits.
+    """Return a percentile of the attempt durations in ms, to three significant digits.
 
-    The function interpolates within a class. The result never exceeds the last bound, and is None if there are no
-    attempts.
+    `share` (0 to 1) is the part of the attempts that do not take longer. The function interpolates between the bounds
+    of a bucket. The result never exceeds the last bound, and is None if there are no attempts.
     """
     rank = share * sum(durations.values())
     passed = 0

@@ -117,7 +117,7 @@ class Lanes(Generic[T]):
         return [] if lane is None else self.take_waiting(lane)
 
     def take_waiting(self, lane: Lane[T], kinds: Sequence[AttemptKind] = tuple(AttemptKind)) -> list[T]:
-        """Remove and return the waiting deliveries of a lane whose attempts are of the given `kinds`."""
+        """Remove and return the lane's waiting deliveries with an attempt of one of these `kinds`."""
         taken = [item for kind in kinds for item in lane.waiting[kind]]
         for kind in kinds:
             lane.waiting[kind].clear()

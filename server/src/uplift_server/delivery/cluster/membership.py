@@ -42,7 +42,7 @@ _log = structlog.get_logger()
 
 
 class HeartbeatListener(Protocol):
-    """The port that receives the results of heartbeats."""
+    """The interface that receives the results of heartbeats."""
 
     def heartbeat(self, living: Sequence[Process]) -> None:
         """Handle a heartbeat of this process. `living` contains the live processes, including this process."""

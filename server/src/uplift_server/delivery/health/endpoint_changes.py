@@ -14,7 +14,7 @@ from uplift_server.delivery.sending.settler import Settler
 
 
 class EndpointChanges(Protocol):
-    """The port that applies a change of an endpoint to its deliveries.
+    """The interface that applies a change of an endpoint to its deliveries.
 
     Callers first apply the change to the store and the cache.
     """

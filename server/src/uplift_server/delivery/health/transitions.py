@@ -57,7 +57,7 @@ class _Subject(NamedTuple):
 
 
 class Disabling(Protocol):
-    """The port that holds the deliveries of disabled endpoints."""
+    """The interface that holds the deliveries of disabled endpoints."""
 
     def disabled(self, endpoint_seq: int) -> None:
         """Hold the pending deliveries of an endpoint that is disabled in the store and the cache."""

@@ -50,7 +50,7 @@ class Audience:
 
 
 class Announcer(Protocol):
-    """The port that announces listen streams and stored events to other processes."""
+    """The interface that announces listen streams and stored events to other processes."""
 
     def streams_changed(self) -> None:
         """Announce that an account's first stream in this process started, or that its last stream ended."""

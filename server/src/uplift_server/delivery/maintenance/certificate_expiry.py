@@ -16,7 +16,7 @@ SLICE_ENDPOINTS: Final = 1_000
 
 
 class CertificateWarnings(Protocol):
-    """The port that sends warnings about client certificates."""
+    """The interface that sends warnings about client certificates."""
 
     async def warn_about_certificate(self, endpoint: LiveEndpoint) -> None:
         """Warn about the certificate of an endpoint if a warning is due and no process has sent it.

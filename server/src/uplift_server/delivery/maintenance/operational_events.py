@@ -1,4 +1,4 @@
-"""Operational events: creates events for the subscribed accounts from the rows that transactions have added.
+"""Creates operational events for the subscribed accounts from the rows that transactions have added.
 
 Ingest stores each event under an idempotency key. The key prevents a second event if the server restarts after it has
 stored an event, but before it has deleted the row.
@@ -33,7 +33,7 @@ _log = structlog.get_logger()
 
 
 class Ingest(Protocol):
-    """The port that stores events with their deliveries."""
+    """The interface that stores events with their deliveries."""
 
     def recipients(self, account_seq: int, event_type: str, data: bytes) -> Sequence[LiveEndpoint]:
         """Return the endpoints that are subscribed to the event type and whose filter matches the data (JSON)."""

@@ -58,7 +58,7 @@ class Load(NamedTuple):
 
 
 class Starter(Protocol):
-    """The port that starts attempts."""
+    """The interface that starts attempts."""
 
     def start(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery, /) -> None:
         """Start an attempt for which a slot was taken."""

@@ -65,21 +65,21 @@ _SUCCESS = {Outcome.DELIVERED: True, Outcome.TIMEOUT: False}
 
 
 class LeaseReleases(Protocol):
-    """The port that releases the leases of deliveries that were not attempted."""
+    """The interface that releases the leases of deliveries that were not attempted."""
 
     def release_lease(self, delivery: LeasedDelivery) -> None:
         """Release the lease of a delivery that was not attempted."""
 
 
 class RunningReplays(Protocol):
-    """The port that reports whether replays are running."""
+    """The interface that reports whether replays are running."""
 
     def runs(self, replay_seq: int) -> bool:
         """Return whether the server may send deliveries of a replay."""
 
 
 class HealthListener(Protocol):
-    """The port that informs the health monitor about the results of attempts."""
+    """The interface that informs the health monitor about the results of attempts."""
 
     def note(self, endpoint: LiveEndpoint) -> None:
         """Handle an endpoint after a failed attempt, or after the first success that follows a failure."""

@@ -39,7 +39,7 @@ class TestRejected(Exception):
 
 
 class Commands(Protocol):
-    """The port that executes commands, in this process or another process."""
+    """The interface that executes commands, in this process or another process."""
 
     async def execute(self, command: Command) -> Result:
         """Execute a command, or store it for the process that owns the endpoint.

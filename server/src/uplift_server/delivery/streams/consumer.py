@@ -53,7 +53,7 @@ _log = structlog.get_logger()
 
 
 class Ingest(Protocol):
-    """The port that stores events with their deliveries."""
+    """The interface that stores events with their deliveries."""
 
     def accept_for(
         self, drafts: Sequence[tuple[int, Draft]], *, is_request: bool

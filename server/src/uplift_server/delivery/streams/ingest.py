@@ -59,7 +59,7 @@ class EventStreamUnavailable(Unavailable):
 
 
 class Recipients(Protocol):
-    """The port that finds the recipients of an event."""
+    """The interface that finds the recipients of an event."""
 
     def recipients(self, account_seq: int, event_type: str, data: bytes) -> Sequence[LiveEndpoint]:
         """Return the endpoints that are subscribed to the event type and whose filter matches the data (JSON)."""

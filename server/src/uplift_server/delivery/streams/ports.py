@@ -21,7 +21,7 @@ class Rejection:
 
 
 class PublishedEvents(Protocol):
-    """The port that checks events from emitters in the same way as the API checks requests."""
+    """The interface that checks events from emitters in the same way as the API checks requests."""
 
     def check(self, account_seq: int, body: bytes, *, sent_at: int) -> Draft | Rejection:
         """Check an event for an account. Return its draft, or a rejection if the event is not valid.
@@ -39,21 +39,21 @@ class PublishedEvents(Protocol):
 
 
 class TraceSink(Protocol):
-    """The port that keeps the spans of emitters. These spans are the parents of the events' spans."""
+    """The interface that keeps the spans of emitters. These spans are the parents of the events' spans."""
 
     def note_sender(self, seq: int, event_id: bytes, traceparent: str) -> None:
         """Keep the emitter's span for an event that another process has accepted."""
 
 
 class StreamJobs(SingletonJobs, Protocol):
-    """The port that controls which singleton jobs this process may hold."""
+    """The interface that controls which singleton jobs this process may hold."""
 
     def set_possible(self, job: SingletonJob, *, is_possible: bool) -> None:
         """Set whether this process is able to run a singleton job. If it is not, another process takes the job."""
 
 
 class CacheFreshness(Protocol):
-    """The port that reports whether the cache of this process is up to date."""
+    """The interface that reports whether the cache of this process is up to date."""
 
     @property
     def synced_at(self) -> int:

@@ -116,7 +116,7 @@ class StreamSettings:
 
 
 class LinkListener(Protocol):
-    """The port that receives each new connection to NATS."""
+    """The interface that receives each new connection to NATS."""
 
     async def connected(self, link: Link) -> None:
         """Use a new connection to NATS for all further messages. Raises StreamUnavailable."""

@@ -60,10 +60,10 @@ class Hosts:
     async def connect(
         self, open_connection: Callable[[HostOptions], Awaitable[asyncpg.Connection]]
     ) -> asyncpg.Connection:
-        """Return the first connection that succeeds. Raises an error of the driver.
+        """Return the first connection that succeeds.
 
-        Only some errors justify an attempt with the next host. If all hosts fail, an error that shows a wrong
-        configuration takes precedence over other errors.
+        Raises the driver's error if all hosts fail, or at once if no other host can help. If several hosts fail, an
+        error that indicates a wrong configuration takes precedence.
         """
         failures: list[BaseException] = []
         won: asyncpg.Connection | None = None

@@ -38,7 +38,7 @@ _HEAD_TOO_LONG = f"its headers are longer than {RESPONSE_HEADERS_BYTES_MAX} byte
 
 
 class ConnectionOwner(Protocol):
-    """The port through which a connection reports to its client."""
+    """The interface through which a connection reports to its client."""
 
     def opened(self, connection: "Connection") -> None:
         """Track an open connection."""

@@ -33,7 +33,7 @@ The sender calls it exactly once, on the event loop, after `send` has returned.
 
 
 class RequestSender(Protocol):
-    """The port that sends requests."""
+    """The interface that sends requests."""
 
     def send(self, request: Request, done: Done) -> None:
         """Send a request. `done` is called exactly once with the exchange."""
