@@ -83,7 +83,7 @@ def listen(
         bool,
         typer.Option(
             "--show-secret",
-            help="Also show the secret in pipes, in CI and with --json. Default: show it only on a terminal.",
+            help="Show the secret even in a pipe, in CI or with --json. Default: show it only on a terminal.",
         ),
     ] = False,
     exit_on_disconnect: Annotated[

@@ -35,7 +35,7 @@ REQUEST_ENTRIES_MAX = 1_000
 FILTER_VALUES_MAX = 100
 # The lists and objects in one request. Each of them adds garbage collection time.
 REQUEST_CONTAINERS_MAX = 20_000
-# The problems of one request that a response lists.
+# The problems that the response to one request lists.
 PROBLEMS_LISTED_MAX = 100
 
 # The limits on one request from the reader of the emitter outbox. The reader sends a larger row in a separate request.

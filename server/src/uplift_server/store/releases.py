@@ -66,7 +66,7 @@ def _count_with_missing(
         events.c.type_seq.in_(missing.type_seqs),
         sa.not_(_any(deliveries, *own)),
         sa.not_(_any(deliveries, deliveries.c.event_seq == events.c.seq, deliveries.c.trigger == int(Trigger.TEST))),
-        # If there is an attempt, retention has deleted the delivery, because it deletes deliveries before attempts.
+        # An event with an attempt is not missing: retention deletes a delivery before its attempts.
         sa.not_(_any(attempts, attempts.c.event_seq == events.c.seq, attempts.c.endpoint_seq == choice.endpoint_seq)),
     )
     is_unattempted = sa.and_(deliveries.c.status == int(Status.FAILED), deliveries.c.attempts_made == 0)

@@ -69,9 +69,10 @@ delivery_changes = sa.Table(
     comment="changes of status that are not counted yet",
 )
 
-# A successful attempt is recorded as if the delivery were still pending, because the attempt itself is counted. It
-# increases `attempts_made` and sets `last_outcome` to delivered (0). If a delivery returns to `delivered` without a
-# successful attempt, at most one of these is true. Test deliveries are never counted.
+# Delivered deliveries are counted by their successful attempts. To count such a delivery only once, its new status is
+# recorded as pending. A successful attempt increases `attempts_made` and sets `last_outcome` to delivered (0). If a
+# delivery returns to `delivered` without a successful attempt, at most one of these two conditions is true. Test
+# deliveries are never counted.
 _NEW_STATUS: Final = (
     f"CASE WHEN NEW.status = {status_sql.DELIVERED} AND NEW.last_outcome = {int(Outcome.DELIVERED)}"
     f" AND NEW.attempts_made > OLD.attempts_made THEN {status_sql.PENDING}"

@@ -142,7 +142,7 @@ class Calls:
     ) -> tuple[list[dict[str, Any]], str | None]:
         """Return the events of the account after `cursor`, oldest first, and the new cursor.
 
-        Stops at the end of the page that contains event number `at_least`, or at the newest event.
+        Stops at the end of a page when `at_least` events have been read, or at the newest event.
         """
         with self._reported():
             run = self._client.reconcile(cursor, types, created_after=created_after)

@@ -35,7 +35,7 @@ def parse_colors(text: str) -> dict[str, str]:
     for each in text.split():
         name, _, color = each.partition("=")
         if name not in GROUNDS or name in found or not _COLOR.fullmatch(color):
-            raise ValueError(f"contains {each!r}")
+            raise ValueError(f"contains an unknown, repeated or malformed entry: {each!r}")
         measured = contrast(color, GROUNDS[name])
         if measured < CONTRAST_MIN:
             lightness = "darker" if name == "accent" else "lighter"
