@@ -24,6 +24,8 @@ class Faults:
         self._ends: list[Action] = []
         self._is_ending = False
         self.emails_fail = False
+        self._network_up_at = 0
+        """When the last outage of our network ended, or 0 before the first one."""
 
     async def end_all(self) -> None:
         """End all faults, and begin no others."""
@@ -183,7 +185,8 @@ class Faults:
 
     async def network_outage(self) -> None:
         """Let our own network fail for hours or days: no receiver is reachable."""
-        if self._month.network.is_down:
+        # Endpoints that have not recovered since the last outage do not begin to fail together with the others.
+        if self._month.network.is_down or not self._have_all_recovered():
             return
         self._month.network.is_down = True
         lasts = self._month.random.choice((2 * HOUR, 4 * DAY, 7 * DAY))
@@ -192,10 +195,19 @@ class Faults:
 
         def end() -> None:
             self._month.network.is_down = False
+            self._network_up_at = self._month.time.now
 
         self._month.model.storms.append((self._month.time.now, self._month.time.now + lasts))
         self._during(lasts, end, is_fault=False)
         await self._month.users.accept_for_each()
+
+    def _have_all_recovered(self) -> bool:
+        """Return whether each endpoint has had a success since the last outage of our network."""
+        return all(
+            any(at >= self._network_up_at for at in endpoint.successes)
+            for endpoint in self._month.model.endpoints.values()
+            if self._network_up_at and endpoint.deleted_at is None
+        )
 
     async def _egress_outage(self) -> None:
         self._month.network.is_egress_down = True
