@@ -69,6 +69,15 @@ class ListenResponse:
     seq: int = 0
 
 
+_SELECT: Final = sa.select(listen_sessions, accounts_table.c.id.label("account_id")).join(
+    accounts_table, accounts_table.c.seq == listen_sessions.c.account_seq
+)
+_IS_UNUSED: Final = sa.or_(
+    listen_sessions.c.last_seen_at < sa.bindparam("before"), accounts_table.c.deleted_at.is_not(None)
+)
+_LIST_UNUSED: Final = _SELECT.where(_IS_UNUSED).limit(sa.bindparam("limit"))
+
+
 def create(
     connection: Connection,
     *,
@@ -150,7 +159,7 @@ def _start_position(
 
 def get(connection: Connection, account_seq: int | None, session_id: bytes) -> ListenSession | None:
     """Return the session with this ID in an account, or in any account if `account_seq` is None."""
-    query = _select().where(listen_sessions.c.id == session_id)
+    query = _SELECT.where(listen_sessions.c.id == session_id)
     if account_seq is not None:
         query = query.where(listen_sessions.c.account_seq == account_seq)
     row = connection.execute(query).first()
@@ -165,7 +174,7 @@ def exists(connection: Connection, session: ListenSession) -> bool:
 
 def page(connection: Connection, account_seq: int | None, request: PageRequest) -> Page[ListenSession]:
     """List a page of the sessions of an account, or of all accounts."""
-    query = request.of(_select(), listen_sessions.c.seq)
+    query = request.of(_SELECT, listen_sessions.c.seq)
     if account_seq is not None:
         query = query.where(listen_sessions.c.account_seq == account_seq)
     return request.page([_session(row) for row in connection.execute(query)], lambda session: (session.seq,))
@@ -187,8 +196,8 @@ def delete(connection: Connection, session: ListenSession) -> bool:
 
 def list_unused(connection: Connection, *, before: int, limit: int) -> list[ListenSession]:
     """List the sessions that no client has used since `before` (Unix ms), and the sessions of deleted accounts."""
-    query = _select().where(_is_unused(before)).limit(limit)
-    return [_session(row) for row in connection.execute(query)]
+    rows = connection.execute(_LIST_UNUSED, {"before": before, "limit": limit})
+    return [_session(row) for row in rows]
 
 
 def delete_unused(connection: Connection, session: ListenSession, *, before: int) -> bool:
@@ -196,10 +205,8 @@ def delete_unused(connection: Connection, session: ListenSession, *, before: int
 
     Return whether the session was deleted.
     """
-    still = _select().where(listen_sessions.c.seq == session.seq, _is_unused(before))
-    return connection.execute(still.with_for_update(of=listen_sessions)).first() is not None and delete(
-        connection, session
-    )
+    still = _SELECT.where(listen_sessions.c.seq == session.seq, _IS_UNUSED).with_for_update(of=listen_sessions)
+    return connection.execute(still, {"before": before}).first() is not None and delete(connection, session)
 
 
 def record_connection(connection: Connection, session: ListenSession, *, now: int) -> int | None:
@@ -362,16 +369,6 @@ def page_of_responses(connection: Connection, session_seq: int, request: PageReq
         for row in connection.execute(query)
     ]
     return request.page(found, lambda response: (response.seq,))
-
-
-def _select() -> sa.Select[Any]:
-    return sa.select(listen_sessions, accounts_table.c.id.label("account_id")).join(
-        accounts_table, accounts_table.c.seq == listen_sessions.c.account_seq
-    )
-
-
-def _is_unused(before: int) -> sa.ColumnElement[bool]:
-    return sa.or_(listen_sessions.c.last_seen_at < before, accounts_table.c.deleted_at.is_not(None))
 
 
 def _session(row: sa.Row[Any]) -> ListenSession:
