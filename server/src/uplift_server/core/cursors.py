@@ -1,8 +1,8 @@
 """Cursors: opaque, encrypted positions in lists.
 
 A cursor contains the sort key of the last row on a page. The sort key can contain sequence numbers, which would reveal
-the number of events of all accounts. Therefore, the server encrypts cursors. The server rejects a modified cursor. The
-same position always results in the same cursor.
+the total number of events across all accounts. Therefore, the server encrypts cursors. The server rejects a modified
+cursor. The same position always results in the same cursor.
 """
 
 import re
@@ -63,7 +63,8 @@ class Cursors:
             int.from_bytes(content[start : start + _NUMBER_BYTES], "big", signed=True)
             for start in range(0, len(content), _NUMBER_BYTES)
         )
-        # The last base64 character may have unused bits, so several texts have the same bytes. Accept only one of them.
+        # The last base64 character may have unused bits, so several strings decode to the same bytes. Accept only one
+        # of them.
         return numbers if self.encode(numbers) == text else None
 
     def _tag(self, content: bytes) -> bytes:

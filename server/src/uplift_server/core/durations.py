@@ -1,4 +1,4 @@
-"""Durations in the notation of settings and options: `250ms`, `15s`, `5m`, `1h30m`, `3d`."""
+"""Durations in the notation that settings and options use: `250ms`, `15s`, `5m`, `1h30m`, `3d`."""
 
 import re
 from itertools import pairwise

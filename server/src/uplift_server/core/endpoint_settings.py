@@ -126,18 +126,18 @@ class EndpointSettings:
     )
 
     def columns(self) -> dict[str, Any]:
-        """Return the content of each database column. The keys are the names of the columns."""
+        """Return the value of each database column. The keys are column names."""
         return {each.attribute: each.stored(getattr(self, each.attribute)) for each in ENDPOINT_SETTINGS}
 
     def as_json(self) -> dict[str, Any]:
-        """Return the JSON value of each setting, in the order of the definitions.
+        """Return the JSON value of each setting, in definition order.
 
-        The keys are the names of the settings.
+        The keys are setting names.
         """
         return {each.name: each.json(getattr(self, each.attribute)) for each in ENDPOINT_SETTINGS}
 
     def updated(self, sent: Mapping[str, Any]) -> "EndpointSettings":
-        """Return the settings after an update. `sent` maps names of settings to valid JSON values."""
+        """Return the settings after an update. `sent` maps setting names to valid JSON values."""
         named = ((each, sent[each.name]) for each in ENDPOINT_SETTINGS if each.name in sent)
         return replace(self, **{each.attribute: each.read(value) for each, value in named})
 
@@ -167,14 +167,14 @@ class AttemptTimeouts:
 
 
 def from_columns(contents: Iterable[Any]) -> EndpointSettings:
-    """Create the settings from the contents of the database columns, in the order of the definitions."""
+    """Create the settings from the values of the database columns, in definition order."""
     return EndpointSettings(*(each.loaded(content) for each, content in zip(ENDPOINT_SETTINGS, contents, strict=True)))
 
 
 def setting_problems(sent: Mapping[str, Any], timeouts: AttemptTimeouts) -> list[Problem]:
-    """Return the problems with JSON values. `sent` maps the names of settings to their JSON values.
+    """Return the problems with JSON values. `sent` maps setting names to JSON values.
 
-    The upper bound of timeouts is the operator's maximum, not the upper bound in the definition of the setting.
+    The upper bound for timeouts is the operator's maximum, not the upper bound in the setting's definition.
     """
     found = []
     for each in ENDPOINT_SETTINGS:

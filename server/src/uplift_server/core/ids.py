@@ -142,7 +142,7 @@ def _parsed(prefix: str, text: str) -> bytes | None:
 
 
 def delivery_id(event_id: bytes, endpoint_id: bytes) -> str:
-    """Return the ID of the delivery of an event to an endpoint.
+    """Return the delivery ID for an event and an endpoint.
 
     The delivery ID consists of the 16 bytes of the event ID, which sort by time, and the last 6 (random) bytes of the
     endpoint's ID. The database therefore needs no column and no index for delivery IDs.

@@ -6,7 +6,7 @@ EVENT_DATA_BYTES_MAX = 256 * 1024
 EVENT_INTEGER_DIGITS_MAX = 640
 BATCH_EVENTS_MAX = 1000
 BATCH_BODY_BYTES_MAX = 8 * 1024 * 1024
-# The checks of a batch pause after this time, so that other requests continue.
+# The server pauses its checks of a batch after this time, so that other requests can continue.
 BATCH_CHECK_SECONDS_MAX = 0.01
 EVENT_TYPE_NAME_CHARACTERS_MAX = 128
 IDEMPOTENCY_KEY_CHARACTERS_MAX = 255
@@ -186,7 +186,7 @@ COMMIT_ROWS_MAX = 1000
 ROW_BODY_BYTES = 4096
 # The rows of a small job. After a commit with a larger job, small jobs get a separate commit.
 SMALL_JOB_ROWS_MAX = 500
-# The changes by API requests in one commit. Each change takes about as long as 100 rows.
+# The changes from API requests in one commit. Each change takes about as long as 100 rows.
 COMMIT_WRITES_MAX = 8
 # The deliveries that wait in memory for a healthy endpoint. For other endpoints, the limit is their concurrency limit.
 LANE_WAITING_MAX = 1024
@@ -206,13 +206,13 @@ ACCEPTS_BODY_BYTES_MAX = 64 * 1024 * 1024
 ACCEPTS_WAITING_MAX = 20_000
 ACCOUNT_ACCEPTS_BODY_BYTES_MAX = 48 * 1024 * 1024
 ACCOUNT_ACCEPTS_WAITING_MAX = 15_000
-# The events and deliveries of one request, and of all waiting requests. Storing 10,000 rows takes about 200 ms.
+# The events and deliveries in one request, and in all waiting requests. Storing 10,000 rows takes about 200 ms.
 GROUP_ROWS_MAX = 50_000
 ACCEPTS_WAITING_ROWS_MAX = 100_000
 ACCOUNT_ACCEPTS_WAITING_ROWS_MAX = 75_000
-# The rows of one account that the server stores at a time. The last request of these rows may exceed the limit.
+# The rows that the server stores at a time for one account. The last request with such rows may exceed the limit.
 ACCEPTS_TURN_ROWS_MAX = 500
-# The same limit for batches with events of several accounts, which require an operator key or a service key.
+# The same limit for batches with events for several accounts, which require an operator key or a service key.
 BATCHES_TURN_ROWS_MAX = 2 * COMMIT_ROWS_MAX
 # The size of the NATS stream, and how long the stream recognizes repeated messages.
 STREAM_BYTES_MAX = 8 * 1024**3
@@ -220,7 +220,7 @@ STREAM_DUPLICATES_SECONDS = 120
 # The size of the NATS stream of rejected events, and how long the stream keeps a message.
 REJECTED_STREAM_BYTES_MAX = 1024**3
 REJECTED_STREAM_SECONDS = 7 * 86_400
-# The messages of one batch from the NATS stream. A process requests the next batch while it stores one.
+# The messages in one batch from the NATS stream. A process requests the next batch while it stores one.
 STREAM_BATCH_MESSAGES_MAX = 500
 STREAM_BATCH_BYTES_MAX = 8 * 1024 * 1024
 # The message size that every NATS server must allow: one event and the sequence numbers of 1,000 endpoints.

@@ -113,7 +113,7 @@ _OTHER_SERVER_ERROR: Final = (
     "Find the error in your server's log, fix it, and resend the failed deliveries.",
 )
 BY_REASON: Final = {code: Explanation(code, *reason) for code, reason in REASONS.items()}
-"""The explanation for each reason that a response can name. The keys are the codes of the reasons."""
+"""The explanation for each reason that a response can name. The keys are reason codes."""
 _CONNECTION_CUT: Final = Explanation(
     "connection_closed",
     "Connection closed early",
@@ -133,9 +133,9 @@ def _explained(causes: tuple[Cause, ...]) -> tuple[tuple[str, Explanation], ...]
     return tuple((pattern, Explanation(*texts)) for pattern, *texts in causes)
 
 
-# If an outcome has several texts, the first pattern that matches the attempt's error selects the text.
-# Each pattern has at least two words, so that no host name in an error can match.
-# Release 0.1 stored "egress address" instead of "egress IP", and "speak TLS" instead of "support TLS".
+# If an outcome has several explanations, the first pattern that matches the attempt's error selects one. Each pattern
+# has at least two words, so that no host name in an error can match. Release 0.1 stored "egress address" instead of
+# "egress IP", and "speak TLS" instead of "support TLS".
 _OWN_FAULTS: Final = (
     "egress (?:ip|address) |the egress proxy (?!could not reach)|the sender was closed|internal error: "
     "|too many open files|no buffer space|cannot allocate memory|cannot assign requested|address already in use"

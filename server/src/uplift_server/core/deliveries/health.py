@@ -46,7 +46,7 @@ class Health(NamedTuple):
     """The time of the last warning. None if the server has not warned the account since the last recovery email."""
     last_status_code: int | None = None
     last_error: str | None = None
-    """The first line of the response to the last attempt, or its error if there was no response.
+    """The first line of the response to the last attempt, or the attempt's error if there was no response.
 
     None after a success.
     """
@@ -117,7 +117,7 @@ class Health(NamedTuple):
         return self._replace(excused_ms=max(self.excused_ms, stored.excused_ms))
 
     def with_success_of(self, stored: "Health") -> "Health":
-        """Return the health after the last success in `stored`, if it is later than the last failure of this health.
+        """Return the health after the last success in `stored`, if it is later than the last failure in this health.
 
         Otherwise, return this health unchanged.
         """

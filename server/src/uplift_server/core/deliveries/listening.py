@@ -1,4 +1,4 @@
-"""Listen sessions: streams of an account's events to developers' machines, without a public URL.
+"""Listen sessions: streams of an account's events to developers' machines, which need no public URL.
 
 Instead of deliveries, a session has a position in the account's events. After an interruption, the stream continues
 from this position.
@@ -16,7 +16,7 @@ from uplift_server.core.security.signing import PREFIX
 
 SESSIONS_PER_ACCOUNT_MAX: Final = 50
 UNUSED_EXPIRES_AFTER_MS: Final = 24 * 3_600_000
-"""Time in ms after which the server deletes a session without a client."""
+"""Time in ms after which the server deletes a session that has no client."""
 UNACKNOWLEDGED_EVENTS_MAX: Final = 64
 """Maximum number of events that wait for a response from a developer's machine."""
 UNACKNOWLEDGED_BYTES_MAX: Final = 1024 * 1024

@@ -1,4 +1,4 @@
-"""The data of operational events. The data contains neither the data of other events nor the text of responses."""
+"""The data of operational events. It contains no data from other events and no text from responses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Ordered delivery: the server sends the deliveries of an order group one at a time, in the order of their events."""
+"""Ordered delivery: the server sends the deliveries in an order group one at a time, in event order."""
 
 import hashlib
 from typing import Final
@@ -8,12 +8,12 @@ from uplift_server.core.named_codes import NamedCode
 from uplift_server.core.problems import Problem
 
 WHOLE_ENDPOINT: Final = 0
-"""The order group of every delivery of an endpoint with `Ordering.ENDPOINT`."""
+"""The order group for every delivery to an endpoint with `Ordering.ENDPOINT`."""
 _HASH_BITS: Final = 63
 
 
 class Ordering(NamedCode):
-    """An endpoint's choice of the deliveries that it receives in the order of their events.
+    """An endpoint's choice of which deliveries it receives in event order.
 
     The database stores the choice as a number.
     """
@@ -22,7 +22,7 @@ class Ordering(NamedCode):
     KEY = 1
     """Deliveries whose events share an ordering key."""
     ENDPOINT = 2
-    """All deliveries of the endpoint."""
+    """All deliveries to the endpoint."""
 
 
 _NONE: Final = Ordering.NONE

@@ -22,7 +22,7 @@ class ReplayState(NamedCode):
 Wait = Literal["counting", "endpoint_paused", "endpoint_disabled", "endpoint_failing"]
 """Why a running replay is not sending deliveries."""
 SkipReason = Literal["replay_unfinished", "endpoint_deleted"]
-"""Why a bulk resend skips the deliveries of an endpoint."""
+"""Why a bulk resend skips an endpoint's deliveries."""
 STATUSES_DEFAULT: Final = (Status.FAILED,)
 BURST_MS: Final = 100
 """The maximum idle time, in ms, that a burst can make up for."""
@@ -45,7 +45,7 @@ def can_change_to(state: ReplayState, target: ReplayState) -> bool:
 
 
 def parse_statuses(names: Sequence[str], *, may_be_empty: bool = False) -> tuple[tuple[Status, ...], list[Problem]]:
-    """Convert the names of delivery statuses to statuses without duplicates.
+    """Convert delivery status names to statuses without duplicates.
 
     Return the statuses, and the problems with the names.
     """
@@ -65,7 +65,7 @@ def parse_statuses(names: Sequence[str], *, may_be_empty: bool = False) -> tuple
 
 @dataclass(frozen=True, slots=True)
 class ReplayRate:
-    """Rate limiter of a replay.
+    """Rate limiter for a replay.
 
     After an idle period, the limiter allows a burst that makes up for at most BURST_MS.
     """
@@ -89,10 +89,10 @@ class ReplayRate:
 
 
 def replay_capacity(lane: Lane[Any], now_ms: int) -> int:
-    """Return how many more deliveries of a replay a lane can hold.
+    """Return the number of additional replay deliveries that a lane can hold.
 
     The number is at least 1 even if new events fill the lane, so that they cannot block the replay. However, the number
-    can be 0 if the endpoint is failing, if its lane is stalled, or if a delivery of a replay is already waiting.
+    can be 0 if the endpoint is failing, if its lane is stalled, or if a replay delivery is already waiting.
     """
     capacity = lane.free_capacity(now_ms)
     if capacity > 0 or lane.waiting[AttemptKind.REPLAY] or lane.breaker.failures or lane.is_stalled(now_ms):

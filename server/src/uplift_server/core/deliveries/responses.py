@@ -9,7 +9,7 @@ from uplift_server.core.http.response_headers import mask_urls
 from uplift_server.core.texts import printable
 
 LINE_CHARACTERS_MAX: Final = 200
-"""Maximum length of a first line, in characters, excluding the appended code of a reason."""
+"""Maximum length of a first line, in characters, excluding the appended reason code."""
 _BODY_BYTES_READ_MAX: Final = 1024
 
 
@@ -76,11 +76,11 @@ REASONS: Final = {
         "Copy this endpoint's secret again, without spaces and line breaks.",
     ),
 }
-"""The reasons that a response can name. The keys are the codes of the reasons.
+"""The reasons that a response can name. The keys are reason codes.
 
 The responses of the receiver library end with one of these codes in brackets.
 """
-# The messages of other Standard Webhooks libraries for some of these reasons.
+# The messages that other Standard Webhooks libraries send for some of these reasons.
 _IN_WORDS: Final = {
     "timestamp_too_old": "timestamp too old",
     "timestamp_too_new": "timestamp too new",
@@ -108,7 +108,7 @@ _MAY_BE_SECRET: Final = (*_SECRET_WORDS, "basic", "bearer", "whsec_", "sk_", "op
 
 
 def reason_in(line: str | None) -> str | None:
-    """Return the code of the reason that a line of a response names, or None if it names no known reason."""
+    """Return the code of the reason that a response line names, or None if the line names no known reason."""
     if line is None:
         return None
     lower = line.lower()
@@ -119,7 +119,7 @@ def first_line(body: bytes) -> str | None:
     """Return the first line of a response as readable text, or None if the response has no text.
 
     A JSON or HTML document counts as one line. If the response names a known reason after the first line, the function
-    appends the code of the reason as `[code]`.
+    appends the reason's code as `[code]`.
     """
     # Do not cache the result: a cache would keep the text of erased responses in memory.
     text = body[:_BODY_BYTES_READ_MAX].decode("utf-8", "replace").strip()

@@ -11,12 +11,12 @@ VerdictCode = Literal["verified", "accepts_wrong", "rejects_valid", "error", "sl
 _NOT_REJECTIONS: Final = frozenset({408, 429})
 """The status codes of client errors that do not depend on the signature."""
 _NO_ROUTE: Final = frozenset({404, 405, 410})
-"""Status codes with which a receiver rejects the path of a request instead of its signature."""
+"""Status codes that mean that a receiver rejects a request's path, not its signature."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The result of one attempt of a signature check."""
+    """The result of one attempt in a signature check."""
 
     outcome: Outcome
     status_code: int | None
@@ -57,9 +57,9 @@ _SIGNED_CORRECTLY: Final = Verdict(
 
 
 def verdict(wrong: Result | None, valid: Result | None) -> Verdict:
-    """Return the verdict of a check, from an attempt with a wrong signature and an attempt with a valid signature.
+    """Return the verdict of a check from the results of two attempts: one with a wrong signature, one with a valid one.
 
-    An attempt without a result is None.
+    Pass None for an attempt without a result.
     """
     if wrong is not None and not _rejected(wrong):
         return _ACCEPTS_WRONG if _accepted(wrong) and wrong.error == SIGNED_WRONGLY else _error(wrong)

@@ -31,7 +31,10 @@ class OutboxRow(NamedTuple):
     is_locked: bool = True
     """Whether this reader has locked the row. Otherwise, another transaction has locked it."""
     waits_for: str | None = None
-    """The ID of a rejected row with the same ordering key. This row must wait for the rejected row."""
+    """The ID of a rejected row with the same ordering key, or None.
+
+    The rejected row blocks this row until the rejected row is corrected, is deleted or expires.
+    """
 
 
 class BatchRejection(NamedTuple):
@@ -57,7 +60,7 @@ def in_order(rows: Sequence[OutboxRow]) -> list[OutboxRow]:
 
 
 def blocked(rows: Sequence[OutboxRow]) -> list[OutboxRow]:
-    """Return the locked rows that must wait for a rejected row."""
+    """Return the locked rows that a rejected row blocks."""
     return [row for row in rows if row.is_locked and row.waits_for is not None]
 
 

@@ -35,7 +35,7 @@ _BOUNDS_MAX: Final = 2
 _MISSING: Final = object()
 """A placeholder for the value of a field that the data does not have."""
 _CHARACTERS_PER_STEP: Final = 512
-"""Number of characters of a prefix or suffix that Python can compare in the time of one step.
+"""Number of characters of a prefix or suffix that Python can compare in the time that one step takes.
 
 The number applies to the worst case, in which Python stores the value with more bytes per character than the prefix or
 suffix.
@@ -49,7 +49,7 @@ class BudgetExceeded(Exception):
 
 
 class Budget:
-    """The number of steps that the evaluation of filters may still take."""
+    """The number of steps that filter evaluation may still take."""
 
     __slots__ = ("steps",)
 
@@ -210,11 +210,11 @@ def _is_numeric(value: object) -> bool:
 
 _TRUE: Final = object()
 _FALSE: Final = object()
-"""The keys of true and false. `_key` needs these keys because, in Python, `True == 1` and `False == 0`."""
+"""The keys for true and false. `_key` needs these keys because, in Python, `True == 1` and `False == 0`."""
 
 
 def _key(value: object) -> object:
-    """Return the key of a string, number, boolean or null. Equal values have equal keys."""
+    """Return the key for a string, number, boolean or null. Equal values have equal keys."""
     if isinstance(value, bool):
         return _TRUE if value else _FALSE
     return value

@@ -1,6 +1,6 @@
 """Rejected events: the texts that the server stores about messages that are not valid events.
 
-The texts contain no values from the data of events. Otherwise, an erasure would have to search the texts.
+The texts contain no values from event data. Otherwise, an erasure would have to search the texts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ def stored_text(text: str, *, characters_max: int = REJECTED_EVENT_TEXT_CHARACTE
 def stored_problem(problem: Mapping[str, Any], idempotency_key: str | None) -> dict[str, Any]:
     """Return problem details (RFC 9457) with strings of limited length.
 
-    Omit the idempotency key and the values from the data of the event. The server stores the key separately, so that an
+    Omit the idempotency key and the values from the event's data. The server stores the key separately, so that an
     erasure can delete the key.
     """
     known = problem

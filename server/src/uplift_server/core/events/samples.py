@@ -126,7 +126,7 @@ def _link(draws: _Random, now_ms: int) -> dict[str, object]:
 
 
 def _session(draws: _Random) -> str:
-    """Return the ID of a capture: the session's ID, and the number of the repetition."""
+    """Return the ID of a capture: the session ID, and the repetition number."""
     return f"{draws.uuid()}_{draws.number(1, 6)}"
 
 

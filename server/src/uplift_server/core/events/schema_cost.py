@@ -76,7 +76,7 @@ class _Place(Costs):
     properties: dict[str, "_Place"]
 
     def properties_of(self, objects: list[dict[str, Any]]) -> "dict[_Place, list[Any]]":
-        """Return the values of all properties of the objects, grouped by their place."""
+        """Return all property values of the objects, grouped by place."""
         properties, others = self.properties, self.others
         found: dict[_Place, list[Any]] = {}
         for each in objects:

@@ -25,13 +25,13 @@ The validator compares exactly if a number has a fraction.
 EXTREME_NS: Final = 25_000
 """Cost of an exact comparison with a number that has many digits, such as 1e-300, in ns."""
 DIGITS_NS: Final = 0.2
-"""Cost of comparing an integer of more than 64 bits, in ns: this factor times the square of its number of digits."""
+"""Cost of comparing an integer of more than 64 bits, in ns, divided by the square of its number of digits."""
 LARGE_NS: Final = 2_000
 _PATTERN_NS: Final = 40
 _BACKTRACKING_NS: Final = 2_000
 """Cost of a pattern that may backtrack up to PATTERN_BACKTRACKS_MAX times, in ns per character."""
 _POSITION_NS: Final = 8
-"""Cost of each position of a pattern that can be active, in ns per character."""
+"""Cost of each pattern position that can be active, in ns per character."""
 _UNIQUE_NS: Final = 100
 _REFERENCE_NS: Final = {"$ref": 30, "$dynamicRef": 100, "$recursiveRef": 100}
 _LIMITS: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")

@@ -11,7 +11,7 @@ _TOKEN: Final = re.compile(
 )
 _QUANTIFIER: Final = re.compile(r"(?:[*+?]|\{(?P<least>\d{1,9})(?P<comma>,(?P<most>\d{1,9})?)?\})[?+]?")
 _WIDE_POSITIONS: Final = 3
-"""Number of positions of an atom that can match multibyte characters."""
+"""Number of positions to count for an atom that can match multibyte characters."""
 
 
 def active_positions(pattern: str) -> int:

@@ -8,9 +8,9 @@ all processes.
 from typing import Final
 
 NEARLY_FULL: Final = 0.75
-"""The fraction of the stream in use above which the server limits the share of each account."""
+"""If at least this fraction of the stream is in use, the server limits each account's share."""
 NEARLY_EMPTY: Final = 0.01
-"""The fraction of the stream in use below which the server resets its counts of events."""
+"""If less than this fraction of the stream is in use, the server resets its event counts."""
 SHARE_MAX: Final = 0.5
 """The largest fraction of the counted bytes that an account may publish while the stream is nearly full."""
 COUNTED_MIN: Final = 0.01

@@ -1,8 +1,8 @@
 """Subjects of the event stream in NATS.
 
-The subject of an emitter's message is `uplift.events.` and the ID or uid of the account. The subject of an event that
-the server has accepted is `uplift.events.$accepted.` and the account's ID. No ID or uid contains a `$`, so NATS
-permissions can prevent emitters from publishing to the server's subjects.
+The subject of an emitter's message is `uplift.events.` followed by the account's ID or uid. The subject of an event
+that the server has accepted is `uplift.events.$accepted.` followed by the account's ID. No ID or uid contains a `$`, so
+NATS permissions can prevent emitters from publishing to the server's subjects.
 """
 
 from typing import Final, NamedTuple
@@ -26,7 +26,7 @@ class EventSubject(NamedTuple):
 
 
 def accepted_subject(account: str) -> str:
-    """Return the subject of events that the server has accepted. `account` is the account's ID."""
+    """Return the subject for events that the server has accepted. `account` is the account's ID."""
     return _ACCEPTED + account
 
 

@@ -78,7 +78,7 @@ def unknown_patterns(patterns: Iterable[str], known_names: Collection[str]) -> l
 
 
 def _groups(names: Iterable[str]) -> Iterator[str]:
-    """Yield the `group.*` pattern of each group in the names, without duplicates."""
+    """Yield the `group.*` pattern for each group in the names, without duplicates."""
     seen = set()
     for name in names:
         parts = name.split(".")

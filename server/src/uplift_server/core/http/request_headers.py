@@ -22,7 +22,7 @@ _HEAD: Final = (
 
 
 TEST: Final = b"x-uplift-test: true\r\n"
-"""The header line that only requests of test deliveries contain."""
+"""The header line that only requests for test deliveries contain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class RequestHeadersTemplate:
     custom_masked: bytes
     """The custom headers with masked values, for storage."""
     delivery_tail: bytes
-    """The characters at the end of every delivery ID of this endpoint."""
+    """The characters at the end of every delivery ID for this endpoint."""
 
     def render(
         self,

@@ -26,7 +26,7 @@ from uplift_server.core.problems import Problem
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _DEVELOPMENT: Final = "To receive events on your computer, run `uplift listen`."
 LOOPBACK_ADDRESSES: Final = ("127.0.0.1", "::1")
-"""The addresses of `localhost` and of names that end in `.localhost`. They do not need DNS (RFC 6761, section 6.3)."""
+"""The addresses of `localhost` and of names in `.localhost`. These names do not need DNS (RFC 6761, section 6.3)."""
 
 _HOST_CHARACTERS_MAX: Final = 253
 # Not allowed in URLs: control characters, all Unicode white space, backslashes, and lone surrogates.

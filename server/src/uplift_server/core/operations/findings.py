@@ -1,4 +1,4 @@
-"""Findings of the command `doctor`."""
+"""Findings of the `doctor` command."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check of `doctor`. `remedy` is empty if the check passed."""
+    """The result of one `doctor` check. `remedy` is empty if the check passed."""
 
     check: str
     result: Literal["ok", "warn", "fail"]

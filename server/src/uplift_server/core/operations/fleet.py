@@ -1,4 +1,4 @@
-"""The problems of the fleet (the server and all endpoints), each with its extent and the next step to fix it."""
+"""The problems in the fleet (the server and all endpoints), each with its extent and the next step to fix it."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -118,13 +118,12 @@ class FleetState:
     stream_oldest_at: int | None = None
     """When the server accepted the oldest event that is not in the database yet."""
     commits: int = 0
-    """Number of commits of this process in the last 1 to 2 minutes."""
+    """Number of commits by this process in the last 1 to 2 minutes."""
     commit_p99_ms: float = 0
     attempts: int = 0
     """Number of attempts that this process has made since the first failure that `own_failures` counts."""
     own_failures: int = 0
-    """Number of attempts of this process that failed because of this server, in a recent period of at most 4
-    minutes."""
+    """Number of this process's attempts that failed because of this server, in a recent period of at most 4 minutes."""
     mass_failure: bool = False
     onset: Onset | None = None
 
@@ -140,7 +139,7 @@ class FleetState:
 
 
 class FleetProblem(NamedTuple):
-    """A problem of the fleet. The code of a problem never changes."""
+    """A fleet problem. A problem's code never changes."""
 
     code: str
     severity: Severity
@@ -291,7 +290,7 @@ _MASS_FAILURE_STEPS: Final = (
     (("tls_",), "Check the clock and the trusted certificates of this host."),
     (("connect", "no_route", "response_timeout", "egress_failed", "no_address_family", "proxy_rule"), _NETWORK),
 )
-"""The next step in a mass failure, by the prefixes of the leading cause's code."""
+"""The next step in a mass failure, by prefixes of the leading cause's code."""
 
 
 def _mass_failure_step(state: FleetState) -> str:
@@ -355,7 +354,7 @@ def _verb(count: int) -> str:
 
 
 def named_causes(endpoints: Mapping[str, int]) -> str:
-    """Return the most frequent causes with their counts, as text. `endpoints` maps the titles of causes to counts."""
+    """Return the most frequent causes with their counts, as text. `endpoints` maps cause titles to counts."""
     ordered = sorted(endpoints.items(), key=lambda each: (-each[1], each[0]))
     named = [f"{number(count)} \N{MULTIPLICATION SIGN} {title}" for title, count in ordered[:CAUSES_NAMED_MAX]]
     rest = len(ordered) - len(named)

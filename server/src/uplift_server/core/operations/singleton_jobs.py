@@ -30,7 +30,7 @@ class SingletonJob(StrEnum):
     OPERATIONAL_EVENTS = "operational_events"
     """Sends operational events."""
     EVENT_STREAM = "event_stream"
-    """Stores the events of the NATS stream. Only processes that use the stream run this job."""
+    """Stores the events from the NATS stream. Only processes that use the stream run this job."""
 
 
 def can_take_lease(held_by: int, until: int, *, by: int, now_ms: int) -> bool:

@@ -88,7 +88,7 @@ class Statistics:
     outcomes: Mapping[Outcome, int] = field(default_factory=dict)
     """The number of attempts for each outcome. Outcomes without attempts are omitted."""
     durations: Mapping[int, int] = field(default_factory=dict)
-    """The number of attempts for each class of DURATION_BOUNDS_US. Classes without attempts are omitted."""
+    """The number of attempts for each duration class (DURATION_BOUNDS_US). Classes without attempts are omitted."""
 
     @property
     def pending(self) -> int:
@@ -170,14 +170,14 @@ def total(several: Iterable[Statistics]) -> Statistics:
 COUNT_FIELDS: Final = (
     "deliveries", "delivered", "failed", "held", "cancelled", "attempts", "first_attempts", "first_delivered",
 )  # fmt: skip
-"""The names of the fields of Statistics that are plain numbers."""
+"""The names of the Statistics fields that are plain numbers."""
 
 
 def percentile_ms(durations: Mapping[int, int], share: float) -> float | None:
     """Return a percentile of the attempt durations in ms, to three significant digits.
 
-    `share` (0 to 1) is the part of the attempts that do not take longer. The function interpolates between the bounds
-    of a bucket. The result never exceeds the last bound, and is None if there are no attempts.
+    `share` (0 to 1) is the fraction of attempts that take no longer than the result. The function interpolates between
+    the bounds of a duration class. The result never exceeds the last bound, and is None if there are no attempts.
     """
     rank = share * sum(durations.values())
     passed = 0

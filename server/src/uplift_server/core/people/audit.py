@@ -61,7 +61,7 @@ ACTIONS: Final = {
     "mass_failure.began": "A mass failure of endpoints began. Warnings and disabling are suspended.",
     "mass_failure.ended": "A mass failure of endpoints ended. Warnings and disabling resume.",
 }
-"""The description of each action. The part of an action before the period is the type of its subject."""
+"""The description of each action. In an action's name, the part before the period is the subject's type."""
 
 
 class ActorKind(NamedCode):

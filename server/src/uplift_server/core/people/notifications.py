@@ -24,7 +24,7 @@ class NotificationKind(NamedCode):
 
 
 class SecondFactorChange(StrEnum):
-    """The change of a second factor that an email reports."""
+    """The change to a second factor that an email reports."""
 
     TURNED_ON = "turned_on"
     TURNED_OFF = "turned_off"
@@ -62,9 +62,9 @@ FACTS: Final = {
 """The names of the values of each kind of notification. Times are Unix ms, or null if unknown.
 
 * `endpoint` is the public ID, and `account` is the name of the account.
-* `cause` and `remedy` are the sentences of `Explanation` for the last failed attempt, or empty strings.
+* `cause` and `remedy` are the sentences from `Explanation` for the last failed attempt, or empty strings.
 * `response` is the first line of the response to that attempt.
-* `reason` is the code of the reason why the endpoint is disabled.
+* `reason` is the code that states why the endpoint is disabled.
 * `endpoints`, `attempted` and `still_failing` are counts.
 * `causes` maps titles of causes to numbers of endpoints.
 * `invitation` and `person` are IDs in hexadecimal.
@@ -80,7 +80,7 @@ OTHERS_MAX: Final = 200
 
 
 def with_endpoint(facts: Mapping[str, object], endpoint: Mapping[str, object]) -> dict[str, object]:
-    """Add another endpoint's values to the values of an email. Return the result."""
+    """Return the values of an email after adding another endpoint's values."""
     others, more = facts.get("others"), facts.get("more")
     listed = list(others) if isinstance(others, list) else []
     if len(listed) < OTHERS_MAX:

@@ -29,7 +29,7 @@ If the identity provider removes a person, the person loses access to the dashbo
 SESSION_SEEN_EVERY_MS: Final = _HOUR_MS
 """Minimum interval between two updates of a session's last use, in ms."""
 SESSIONS_PER_PERSON_MAX: Final = 1_000
-"""Maximum number of sessions of one person.
+"""Maximum number of sessions per person.
 
 A new session beyond this limit ends the oldest one. All portal guests share one limit.
 """

@@ -1,4 +1,4 @@
-"""Circuit breaker of an endpoint.
+"""Circuit breaker for an endpoint.
 
 The breaker opens after many failures in a row. While it is open, the endpoint gets one probe at a time, with growing
 waits between probes. Other due deliveries wait without using up attempts. The first success closes the breaker. A

@@ -13,7 +13,7 @@ from uplift_server.core.scheduling.circuit_breaker import CLOSED, Breaker
 T = TypeVar("T")
 
 WINDOW_START: Final = 4
-"""Initial limit of a lane's attempts in flight. Each success raises the limit by one."""
+"""Initial limit on a lane's attempts in flight. Each success raises the limit by one."""
 STALLED_MS_MIN: Final = 100
 STALLED_MEANS: Final = 8
 """A lane is stalled if no attempt has ended for STALLED_MEANS times the mean duration of an attempt.
@@ -53,7 +53,7 @@ class AccountShare(Generic[T]):
 
 
 class HostShare(Generic[T]):
-    """The attempts in flight of one account to one host, and the lanes that wait for a slot."""
+    """One account's attempts in flight to one host, and the lanes that wait for a slot."""
 
     __slots__ = ("__weakref__", "in_flight", "in_flight_max", "parked")
 
@@ -61,7 +61,7 @@ class HostShare(Generic[T]):
         self.in_flight = 0
         self.in_flight_max = in_flight_max
         self.parked: deque[Lane[T]] = deque()
-        """The lanes that wait for a slot of the host. An entry is void if its lane is no longer `parked`."""
+        """The lanes that wait for a slot for the host. An entry is void if its lane is no longer `parked`."""
 
 
 class Lane(Generic[T]):
@@ -106,7 +106,7 @@ class Lane(Generic[T]):
         self.host_share: HostShare[T] = host_share or HostShare()
         self.in_flight_max = 1
         self.start_interval_ms = 0.0
-        """The minimum time, in ms, between the starts of two attempts, or 0 without a rate limit."""
+        """The minimum time, in ms, between the starts of two attempts, or 0 if there is no rate limit."""
         self.breaker: Breaker = CLOSED
         self.waiting: tuple[deque[T], deque[T], deque[T]] = (deque(), deque(), deque())
         self.waiting_count = 0
@@ -116,8 +116,7 @@ class Lane(Generic[T]):
         """The number of deliveries that will enter the lane after the commit that stores them with a lease."""
         self.in_flight = 0
         self.window = WINDOW_START
-        """Limit of attempts in flight, up to `in_flight_max`. Each success raises the limit, and a timeout resets the
-        limit to 1."""
+        """Limit on attempts in flight, up to `in_flight_max`. A success raises it, and a timeout resets it to 1."""
         self.proven = False
         """Whether the last successful attempt was quick and no attempt in flight is overdue."""
         self.last_end_ms = 0

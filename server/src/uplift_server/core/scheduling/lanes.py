@@ -58,7 +58,7 @@ class Lanes(Generic[T]):
         self._accounts: dict[int, AccountShare[T]] = {}
         self._account_max = in_flight_max
         self._hosts: WeakValueDictionary[tuple[int, str], HostShare[T]] = WeakValueDictionary()
-        """The HostShare of each account and host. A HostShare is removed when no lane refers to it."""
+        """The HostShare for each account and host. A HostShare is removed when no lane refers to it."""
         self._account_queue: deque[AccountShare[T]] = deque()
         self._timers: list[tuple[float, int, Lane[T]]] = []
         """Lanes with work that cannot start yet: start time, timer ID and lane.
@@ -117,7 +117,7 @@ class Lanes(Generic[T]):
         return [] if lane is None else self.take_waiting(lane)
 
     def take_waiting(self, lane: Lane[T], kinds: Sequence[AttemptKind] = tuple(AttemptKind)) -> list[T]:
-        """Remove and return the lane's waiting deliveries with an attempt of one of these `kinds`."""
+        """Remove and return the lane's waiting deliveries whose attempts are of the given `kinds`."""
         taken = [item for kind in kinds for item in lane.waiting[kind]]
         for kind in kinds:
             lane.waiting[kind].clear()

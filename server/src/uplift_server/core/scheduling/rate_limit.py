@@ -1,4 +1,4 @@
-"""The interval between attempts of a rate-limited endpoint."""
+"""The interval between attempts to a rate-limited endpoint."""
 
 from typing import Final
 

@@ -21,7 +21,7 @@ class Failures:
         self._within_ms = within_ms
         self._keys_max = keys_max
         self._times: dict[str, list[int]] = {}
-        """The times of the failures of each key. The key with the latest failure comes last."""
+        """The failure times for each key. The key with the latest failure comes last."""
 
     def wait_ms(self, key: str, now_ms: int) -> int:
         """Return the time, in ms, until another attempt with the key is allowed. 0 means no wait."""

@@ -88,7 +88,7 @@ def usable_keys(key_set: Mapping[str, Any], header: TokenHeader) -> list[dict[st
 
 
 def count_usable_keys(key_set: Mapping[str, Any]) -> int:
-    """Return the number of the provider's keys (JWK) that can verify a token with one of the ALGORITHMS."""
+    """Count the provider's keys (JWK) that can verify a token with one of the ALGORITHMS."""
     keys = key_set.get("keys")
     headers = [TokenHeader(algorithm, None) for algorithm in ALGORITHMS]
     found = keys[:_KEYS_READ_MAX] if isinstance(keys, list) else []

@@ -93,7 +93,7 @@ class ProviderMetadata:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The tokens in a response of the token endpoint."""
+    """The tokens in a response from the token endpoint."""
 
     id_token: str = field(repr=False)
     access_token: str | None = field(repr=False)
@@ -175,7 +175,7 @@ def random_text(random: bytes) -> str:
 def authorization_url(
     metadata: ProviderMetadata, client: OidcClient, *, state: str, nonce: str, verifier: str, again: bool
 ) -> str:
-    """Return the URL of the provider's sign-in page. With `again`, the provider asks for the credentials again."""
+    """Return the URL of the provider's sign-in page. With `again` set, the provider asks for credentials again."""
     challenge = random_text(hashlib.sha256(verifier.encode()).digest())
     query = {
         "response_type": "code",
@@ -245,7 +245,7 @@ def code_request(
 
 
 def read_tokens(values: dict[str, Any]) -> Tokens | str:
-    """Return the tokens in a response of the token endpoint, or the reason why the response contains no tokens."""
+    """Return the tokens in a response from the token endpoint, or the reason why the response contains no tokens."""
     id_token, access_token = values.get("id_token"), values.get("access_token")
     if not isinstance(id_token, str):
         return "token response: no id_token"

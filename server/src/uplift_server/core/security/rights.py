@@ -1,4 +1,4 @@
-"""Roles of members: the scopes and rights of each role.
+"""Member roles, and the scopes and rights of each role.
 
 A right is a permission that is not a scope. An API key has a right only if one of the key's scopes includes the right.
 """

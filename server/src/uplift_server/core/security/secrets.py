@@ -57,7 +57,7 @@ class SecretPair(Generic[T]):
 
     @property
     def live(self) -> tuple[T, ...]:
-        """The secrets that sign `webhook-signature`, in the order of their signatures.
+        """The secrets that sign `webhook-signature`, in signature order.
 
         The first secret also signs `x-uplift-signature-256`. Therefore, both headers change to the new secret at the
         same time for a receiver that incorrectly checks only the first signature.

@@ -87,5 +87,6 @@ def _bytes(text: str, length: int) -> bytes | None:
         value = urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except ValueError:
         return None
-    # The last base64 character may have unused bits, so several texts have the same bytes. Accept only one of them.
+    # The last base64 character may have unused bits, so several strings decode to the same bytes. Accept only one of
+    # them.
     return value if len(value) == length and _text(value) == text else None
