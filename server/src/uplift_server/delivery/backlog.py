@@ -1,4 +1,4 @@
-"""Backlogs of received events that are not stored yet, and the limits of the backlogs."""
+"""Backlogs of received events that are not stored yet, and the limits on these backlogs."""
 
 from uplift_server.core.limits import (
     ACCEPTS_BODY_BYTES_MAX,
@@ -28,7 +28,7 @@ class Backlog:
 def full_queue(total: Backlog, account: Backlog, events: int, rows: int) -> str | None:
     """Return the reason why the backlog has no room for a request, or None if it has room.
 
-    Both the backlog of all accounts and the backlog of the request's account have limits.
+    Both the total backlog and the backlog of the request's account have limits.
     """
     if (
         total.events + events > ACCEPTS_WAITING_MAX

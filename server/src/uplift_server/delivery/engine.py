@@ -27,7 +27,7 @@ from uplift_server.store.schema_version import UnknownSchema
 
 RECLAIM_BATCH: Final = 1000
 STORE_WITHIN_S: Final = 2.5
-"""The time limit, in seconds, for each response of the database during shutdown.
+"""The time limit, in seconds, for each database response during shutdown.
 
 This limit is longer than the longest wait for another program's lock.
 """

@@ -1,4 +1,4 @@
-"""Evaluates the filters of endpoints against the data of an event."""
+"""Evaluates endpoint filters against an event's data."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -14,7 +14,7 @@ _NOT_READABLE: Final = object()
 
 
 class FilterEvaluation:
-    """Evaluates filters against the data of one event, within a limited number of steps.
+    """Evaluates filters against one event's data, within a limited number of steps.
 
     The evaluation blocks the event loop, so it must be short. If the evaluation of a filter exceeds the limit, or if
     the data is not valid JSON, the endpoint receives the event.
@@ -25,7 +25,7 @@ class FilterEvaluation:
     def __init__(self, data: bytes) -> None:
         """`data` is the event's data as JSON."""
         self.exceeded = 0
-        """The number of filters without a result: the evaluation exceeded the limit, or the data was unreadable."""
+        """The number of filters without a result, because the steps ran out or the data was unreadable."""
         self._steps = FILTERS_STEPS_MAX
         self._mismatches: dict[Filter, str | None] = {}
         try:
@@ -35,7 +35,7 @@ class FilterEvaluation:
 
     @property
     def steps_taken(self) -> int:
-        """The number of steps of all evaluations so far."""
+        """The number of steps that all evaluations have taken so far."""
         return FILTERS_STEPS_MAX - self._steps
 
     def mismatch(self, pattern: Filter) -> str | None:

@@ -81,7 +81,7 @@ class _Account(Backlog):
         self.seq = seq
         self.turn_rows = ACCEPTS_TURN_ROWS_MAX if seq else BATCHES_TURN_ROWS_MAX
         self.storing_rows = 0
-        """The number of rows of the account in the store's queue."""
+        """The number of the account's rows in the store's queue."""
         self.queue: deque[_Group] = deque()
         """The requests that wait for room in the store's queue."""
 
@@ -238,7 +238,7 @@ class EventIngest:
         return await self._database.read(lambda c: deliveries.endpoint_ids_of_events(c, event_seqs))
 
     def _check_room(self, account: _Account, events: int, rows: int, rejectable: int) -> None:
-        """Raise Unavailable if the backlog of the account or of all accounts is too large."""
+        """Raise Unavailable if the account's backlog or the total backlog is too large."""
         text = full_queue(self._backlog, account, events, rows)
         if text is not None:
             raise self._rejected(rejectable, Rejection.FULL, text)
@@ -399,7 +399,7 @@ class EventIngest:
             self._due.wake()
 
     def _finish_group(self, group: _Group) -> None:
-        """Subtract a stored or rejected request from the backlog, and gather waiting requests of the account."""
+        """Subtract a stored or rejected request from the backlog, and gather the account's waiting requests."""
         account = group.account
         for backlog in (self._backlog, account):
             backlog.add(-len(group.drafts), -group.body_bytes, -group.rows)

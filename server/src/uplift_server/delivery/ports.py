@@ -54,7 +54,7 @@ class Shards(Protocol):
 
     @property
     def process_id(self) -> int:
-        """The process ID in the leases of this process. It changes when the process rejoins."""
+        """The process ID in this process's leases. The ID changes when the process rejoins."""
 
     @property
     def membership_id(self) -> int:
@@ -87,7 +87,7 @@ class Shards(Protocol):
     def announce_erased(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:
         """Notify the other processes of erased events.
 
-        The other processes drop the leased deliveries of the events, and clear the last errors of the endpoints.
+        The other processes then drop the events' leased deliveries, and clear the endpoints' last errors.
         """
 
 

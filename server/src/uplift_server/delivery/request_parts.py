@@ -50,7 +50,7 @@ class RequestParts:
         self.head = head
         self.signer = Signer(secrets.live, secrets.uplift)
         self.signer_until = NEVER if secrets.previous_expires_at is None else secrets.previous_expires_at
-        """The end of the overlap of two secrets (Unix ms), or NEVER.
+        """When the overlap of two secrets ends (Unix ms), or NEVER.
 
         From then on, callers must call `end_overlap` before they sign.
         """

@@ -45,7 +45,7 @@ class Traces:
         self._late: list[tuple[int, AttemptLine]] = []
         """The attempts whose parent span is not in memory, each with the time when it was queued (Unix ms)."""
         self._to_store: dict[int, str] = {}
-        """The `traceparent` headers to store, by sequence number of the event."""
+        """The `traceparent` headers to store, by the event's sequence number."""
         self._known: dict[bytes, TraceContext | None] = {}
         """The parent spans of recent events, by event ID. None for an event without a parent span."""
         self._full: dict[str, bool] = {}

@@ -1,4 +1,4 @@
-"""Applies the changes of other processes to the cache and to the deliveries of this process.
+"""Applies changes from other processes to this process's cache and deliveries.
 
 Cache sync reads every changed row again after REREAD_AFTER_MS, because an older change by this process can overwrite
 the newer row in the cache. If this process changes a row during a read, the read can return an outdated row. In this
@@ -46,7 +46,7 @@ Subject = tuple[str, int]
 
 
 class _Read(NamedTuple):
-    """The current content of changed rows. Deleted rows are missing, except the rows of event types."""
+    """The current content of changed rows. Deleted rows are missing, except event type rows."""
 
     accounts: list[Account]
     keys: list[ApiKey]

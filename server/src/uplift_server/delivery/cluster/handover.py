@@ -24,7 +24,7 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.processes import Process
 
 FOREIGN_LEASES_EVERY_MS: Final = 100
-"""The interval, in ms, between reads of the leases that other processes still hold on endpoints of this process."""
+"""The interval, in ms, between reads of the leases that other processes still hold on this process's endpoints."""
 UNAVAILABLE_WAIT_MS: Final = 500
 HEALTH_READ_MAX: Final = 1_000
 _log = structlog.get_logger()

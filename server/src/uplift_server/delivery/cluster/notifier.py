@@ -39,7 +39,7 @@ class NotificationKind(StrEnum):
     COMMANDS = "commands"
     """A process stored a command or a result for another process."""
     LISTENED = "listened"
-    """A process announces the accounts that have listen streams in it. Fields: sender, accounts."""
+    """A process announces the accounts whose listen streams it serves. Fields: sender, accounts."""
     STORED = "stored"
     """A process stored events for accounts with listen streams. Fields: sender, accounts."""
     SESSION_ENDED = "ended"
@@ -94,7 +94,7 @@ class Notifier:
     def notify_erased(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:
         """Notify the other processes of erased events.
 
-        The other processes then drop the leased deliveries of the events, and the last errors of the endpoints.
+        The other processes then drop the events' leased deliveries, and clear the endpoints' last errors.
         """
         half = NUMBERS_MAX // 2
         for at in range(0, max(len(event_seqs), len(endpoint_seqs)), half):

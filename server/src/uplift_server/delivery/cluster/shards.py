@@ -38,7 +38,7 @@ class ClusteredShards:
 
     @property
     def process_id(self) -> int:
-        """The process ID in the leases of this process. The ID changes when the process rejoins."""
+        """The process ID in this process's leases. The ID changes when the process rejoins."""
         return self._state.process_id
 
     @property
@@ -81,7 +81,7 @@ class ClusteredShards:
     def announce_erased(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:
         """Notify the other processes of erased events.
 
-        The other processes then drop the leased deliveries of the events, and the last errors of the endpoints.
+        The other processes then drop the events' leased deliveries, and clear the endpoints' last errors.
         """
         self._notifier.notify_erased(event_seqs, endpoint_seqs)
 

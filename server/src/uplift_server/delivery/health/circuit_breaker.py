@@ -13,8 +13,8 @@ def update_breaker(
 ) -> None:
     """Update the circuit breaker of an endpoint's lane after an attempt.
 
-    `counts` is whether the attempt counts toward the endpoint's health. If it is false, a failure changes the breaker
-    only if the response requests a pause (`Retry-After`).
+    `counts` states whether the attempt counts toward the endpoint's health. If `counts` is false, a failure changes the
+    breaker only if the response requests a pause (`Retry-After`).
     """
     if outcome is Outcome.DELIVERED:
         lane.breaker = lane.breaker.after_success(now_ms - exchange.duration_us // 1000)

@@ -1,4 +1,4 @@
-"""Applies state changes of endpoints (enabled, paused, disabled, deleted) to their deliveries."""
+"""Applies endpoint state changes (enabled, paused, disabled, deleted) to the endpoints' deliveries."""
 
 import asyncio
 from typing import Protocol
@@ -14,7 +14,7 @@ from uplift_server.delivery.sending.settler import Settler
 
 
 class EndpointChanges(Protocol):
-    """The interface that applies a change of an endpoint to its deliveries.
+    """The interface that applies an endpoint's changes to its deliveries.
 
     Callers first apply the change to the store and the cache.
     """
@@ -42,7 +42,7 @@ class EndpointChanges(Protocol):
 
 
 class LiveEndpointChanges:
-    """Applies a change of an endpoint to its deliveries in memory and in the database."""
+    """Applies an endpoint's changes to its deliveries in memory and in the database."""
 
     def __init__(
         self,

@@ -192,7 +192,7 @@ class Transitions:
             self._log(endpoint, "endpoint recovered", details)
 
     async def warn_about_certificate(self, endpoint: LiveEndpoint) -> None:
-        """Warn the contacts of an account if a client certificate of the endpoint expires soon.
+        """Warn the account's contacts if the endpoint's client certificate expires soon.
 
         Do nothing if no warning is due.
         """

@@ -37,7 +37,7 @@ class Audience:
         return True
 
     def listens_elsewhere(self, account_seq: int) -> bool:
-        """Return whether another process has a stream of an account."""
+        """Return whether another process has a stream for an account."""
         return account_seq in self._elsewhere
 
     def set_elsewhere(self, account_seqs: frozenset[int]) -> None:

@@ -37,7 +37,7 @@ CLEANUP_BATCH: Final = 100
 class SessionGone(Exception):
     """The listen session ended before the stream began.
 
-    Either the session or its account was deleted, or the key of the session was revoked.
+    Either the session or its account was deleted, or the session's key was revoked.
     """
 
 
@@ -70,7 +70,7 @@ class Relay:
         self._stopping = False
 
     def note_stored(self, account_seq: int) -> None:
-        """Wake the streams of an account in all processes, because new events of the account were stored."""
+        """Wake the streams of an account in all processes, because new events for the account were stored."""
         self.wake(account_seq)
         self._announcer.events_stored(account_seq)
 

@@ -243,7 +243,7 @@ class Stream:
 
 
 class Streaming(Protocol):
-    """The interface through which streams use the relay: its database, cache and clock, and the saving of progress."""
+    """The interface through which streams use the relay's database, cache and clock, and save their progress."""
 
     database: Database
     cache: EndpointCache

@@ -1,4 +1,4 @@
-"""Certificate expiry: warns the contacts of an account before a client certificate of an endpoint expires."""
+"""Certificate expiry: warns an account's contacts before an endpoint's client certificate expires."""
 
 import asyncio
 from contextlib import suppress

@@ -1,6 +1,6 @@
-"""Replay jobs: release the deliveries of replays in batches into the lanes, at the rate of each replay.
+"""Replay jobs: release replay deliveries into the lanes in batches, at each replay's rate.
 
-A job spreads the deliveries of a batch evenly until the next batch. The database counts the released deliveries that
+A job spreads the deliveries in a batch evenly until the next batch. The database counts the released deliveries that
 have no outcome yet.
 """
 
@@ -56,7 +56,7 @@ Filter steps block the event loop. The last evaluation can exceed the maximum.
 """
 COUNT_PAUSE_MS: Final = 5
 RELEASE_EVERY_MS: Final = BURST_MS
-"""The interval between two releases of a job, in ms. Each commit of a release delays new events."""
+"""The interval between two releases by a job, in ms. Each release requires a commit, which delays new events."""
 FULL_WAIT_MS: Final = 50
 CHECK_MS: Final = 250
 """The interval between two checks of a job that waits for its endpoint or for its last outcomes, in ms."""

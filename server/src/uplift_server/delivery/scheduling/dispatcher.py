@@ -179,7 +179,7 @@ class Dispatcher:
             lane = self._lanes.of(endpoint)
             if delivery.trigger is not Trigger.RESEND or not self._lanes.start_now(lane, delivery):
                 self._lanes.push(lane, delivery, self._kind(delivery))
-        # The store stops at the limit of body bytes, even if more deliveries are due.
+        # The store stops at the limit on body bytes, even if more deliveries are due.
         is_cut = sum(len(delivery.body) for delivery in leased) >= body_bytes_max
         backlog = self._due.backlog
         drained: list[int] = []

@@ -52,7 +52,7 @@ class Load(NamedTuple):
     waiting: int
     """The number of leased deliveries whose attempts have not started."""
     probes: Mapping[int, int]
-    """The time of the next probe (Unix ms) of each endpoint whose circuit breaker is open."""
+    """The next probe time (Unix ms) for each endpoint whose circuit breaker is open."""
     stopped: bool
     """Whether the process cannot start attempts at present."""
 
@@ -88,7 +88,7 @@ class DeliveryLanes:
         breaker: BreakerRule,
     ) -> None:
         self.bytes_held = 0
-        """The total size of the bodies of all waiting and reserved deliveries, in bytes."""
+        """The total body size of all waiting and reserved deliveries, in bytes."""
         self._due = due
         self._shards = shards
         self.in_order: set[int] = set()

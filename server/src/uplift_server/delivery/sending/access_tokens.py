@@ -22,7 +22,7 @@ AUTHORIZATION_MASKED: Final = b"authorization: ********\r\n"
 Waiter = Callable[[Exchange | None], None]
 """The callback of an attempt that waits for a token.
 
-The argument is None if the token is available. Otherwise, it is the exchange with which the attempt failed.
+The argument is None if the token is available. Otherwise, it is the attempt's failed exchange.
 """
 
 

@@ -29,7 +29,7 @@ RETRY_MS: Final = 250
 BATCH_WAIT_MS: Final = 20
 """The maximum time that the outcome of a replay waits for other outcomes, in ms."""
 HEALTH_SAVED_EVERY_MS: Final = 2000
-"""The maximum age of the stored `last_success_at` of a healthy endpoint, in ms."""
+"""The maximum age of a healthy endpoint's stored `last_success_at`, in ms."""
 
 
 class Settler:
@@ -159,7 +159,7 @@ class Settler:
             if self._flush_timer is not None:
                 self._flush_timer.cancel()
                 self._flush_timer = None
-        # Each outcome has at most one log line, and the lines are in the order of the outcomes.
+        # Each outcome has at most one log line, and the lines are in outcome order.
         lines_max = len(batch) if self._gathered else len(self._lines)
         lines, self._lines = self._lines[:lines_max], self._lines[lines_max:]
         self._is_writing = True

@@ -19,7 +19,7 @@ from uplift_server.delivery.sending.settler import Settler
 from uplift_server.store.hot_records import LeasedDelivery
 
 POLL_MS: Final = 100
-"""The interval between reads of the outcome of a test that another process runs, in ms."""
+"""The interval between reads of a test's outcome while another process runs the test, in ms."""
 
 STORED_MAX: Final = 1_000
 """The maximum number of endpoints whose latest test outcome is known to be stored.
@@ -36,9 +36,9 @@ class Busy(Enum):
     IN_FLIGHT = "in_flight"
     """Another test of the endpoint is in flight."""
     FULL = "full"
-    """The process has reached its limit of attempts in flight."""
+    """The process has reached its limit on attempts in flight."""
     SHARE = "share"
-    """The account has reached its limit of attempts in flight, in total or to the endpoint's host."""
+    """The account has reached its limit on attempts in flight, in total or to the endpoint's host."""
     RATE_LIMITED = "paced"
     """The endpoint's rate limit does not allow another attempt now."""
     DELETED = "deleted"

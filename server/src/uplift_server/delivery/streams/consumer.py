@@ -1,4 +1,4 @@
-"""The consumer of the event stream: stores valid events in the order of the stream, and rejects invalid events.
+"""The consumer of the event stream: stores valid events in stream order, and rejects invalid events.
 
 The consumer removes a message from the stream after it has committed the event or the rejection. If NATS delivers a
 message again, its event has the same ID, so the database recognizes the repeat.
@@ -45,7 +45,7 @@ RETRY_MS_MAX: Final = 2_000
 DEFECT_WAIT_MS: Final = 5_000
 LOG_EVERY_MS: Final = 10_000
 LATE_MS: Final = DISORDER_MS // 2
-"""The time between acceptance and storage above which an event is late, in ms.
+"""An event is late if more than this time, in ms, passes between its acceptance and its storage.
 
 The limit is lower than DISORDER_MS, because the commit also takes time.
 """
@@ -172,7 +172,7 @@ class StreamConsumer:
         return self._jobs.holds(SingletonJob.EVENT_STREAM)
 
     async def _store(self, pull: Pull, messages: Sequence[StreamMessage], stopping: asyncio.Event) -> None:
-        """Store messages in the order of the stream.
+        """Store messages in stream order.
 
         If this process loses the job, NATS delivers the remaining messages again.
         """

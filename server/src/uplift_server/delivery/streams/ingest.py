@@ -1,8 +1,8 @@
 """Ingest through the event stream: an event is accepted when the replicated stream has stored its message.
 
-The publisher sends messages in the order of their acceptance, without waiting for the acknowledgments of earlier
-messages. It repeats an unacknowledged message with the same message ID until the request times out. NATS stores the
-message only once.
+The publisher sends messages in acceptance order, without waiting for the acknowledgments of earlier messages. It
+repeats an unacknowledged message with the same message ID until the request times out. NATS stores the message only
+once.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ The wait is longer than a slow fsync. It is short enough for several repeats whi
 ORIGINALS_AT_ONCE: Final = 20
 """The maximum number of earlier messages that a process reads at the same time."""
 _FULL: Final = "maximum"
-"""The text with which JetStream errors about a full stream begin, such as "maximum bytes exceeded"."""
+"""The beginning of JetStream's errors about a full stream, such as "maximum bytes exceeded"."""
 _log = structlog.get_logger()
 
 
@@ -66,7 +66,7 @@ class Recipients(Protocol):
 
 
 class _Ack(msgspec.Struct):
-    """The response of JetStream to a message."""
+    """JetStream's response to a message."""
 
     seq: int = 0
     duplicate: bool = False
@@ -77,7 +77,7 @@ _ack_decoder: Final = msgspec.json.Decoder(_Ack)
 
 
 class _Account(Backlog):
-    """The events of an account that the stream has not acknowledged yet."""
+    """An account's events that the stream has not acknowledged yet."""
 
     __slots__ = ("seq",)
 

@@ -67,8 +67,8 @@ class Sender(ConnectionOwner):
         self._sweep_seconds = max(_SWEEP_SECONDS_MIN, min(_SWEEP_SECONDS_MAX, shortest_ms / 1000 / 10))
         self._connector = Connector(settings, policy, resolver, self._create_connection, monotonic)
         self._pool = Pool(settings)
-        # The attempts in flight, grouped by timeout.
-        # Attempts with the same timeout are in the order of their start, so the first one times out first.
+        # The attempts in flight, grouped by timeout. Attempts with the same timeout are in start order, so the first
+        # one times out first.
         self._attempts: dict[int, dict[Attempt, None]] = {}
         self._connections: set[Connection] = set()
         self._connection_type: type[Connection] = Connection

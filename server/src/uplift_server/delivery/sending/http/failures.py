@@ -1,4 +1,4 @@
-"""Failures of attempts before the server has sent the request, and the error messages of these failures."""
+"""Attempt failures that occur before the server has sent the request, and their error messages."""
 
 import errno
 import os

@@ -5,7 +5,8 @@ from typing import Final
 
 from uplift_server.core.limits import RESPONSE_BODY_BYTES_READ_MAX
 
-# The size limit of a body as received, with chunk extensions and trailers. Other limits apply to the decoded body.
+# The size limit for a body as received, including chunk extensions and trailers. Other limits apply to the decoded
+# body.
 RESPONSE_WIRE_BYTES_MAX: Final = 8 * RESPONSE_BODY_BYTES_READ_MAX
 HEADER_VALUE_BYTES_MAX: Final = 2048
 

@@ -24,7 +24,7 @@ class SenderSettings:
     connections_max: int = 100_000
     """The maximum number of connections.
 
-    It must be at least the limit of attempts in flight. Above this number, the sender closes idle connections.
+    It must be at least the limit on attempts in flight. Above this number, the sender closes idle connections.
     """
 
     egress_addresses: tuple[str, ...] = ()

@@ -34,8 +34,8 @@ _TOO_OLD: Final = frozenset({"UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSI
 class TlsContext(ssl.SSLContext):
     """A client context for TLS 1.2 and later. It verifies certificates, and resumes the latest session with a host.
 
-    A resumed session skips the check of the certificate. Therefore, the context keeps only sessions from full
-    handshakes, for at most _SESSION_SECONDS_MAX.
+    A resumed session skips the certificate check. Therefore, the context keeps only sessions from full handshakes, for
+    at most _SESSION_SECONDS_MAX.
     """
 
     _sessions: dict[str, tuple[ssl.SSLSession, float]]
@@ -70,7 +70,7 @@ class TlsContext(ssl.SSLContext):
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:
-        """Start TLS on a connection, with the stored session of the host if there is one.
+        """Start TLS on a connection, with the host's stored session if there is one.
 
         The event loop calls this method.
         """
