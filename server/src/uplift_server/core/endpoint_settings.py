@@ -30,9 +30,9 @@ class EndpointSetting:
     """The definition of one endpoint setting."""
 
     attribute: str
-    """Name of the attribute of `EndpointSettings` and of the database column.
+    """Name of the `EndpointSettings` attribute and of the database column.
 
-    The name of a duration includes its unit.
+    The name of a duration setting includes the unit.
     """
     label: str
     help: str

@@ -124,7 +124,7 @@ def uuid_range(beginning: str) -> tuple[bytes, bytes] | None:
 def prefixed(prefix: str, value: bytes) -> str:
     """Return an ID: `prefix_`, then the bytes in hexadecimal.
 
-    IDs with the same prefix sort in the order of their bytes.
+    IDs with the same prefix sort in byte order.
     """
     return f"{prefix}_{value.hex()}"
 
@@ -162,7 +162,7 @@ def parse_delivery_id(text: str) -> tuple[bytes, bytes] | None:
 
 
 def attempt_id(event_id: bytes, endpoint_id: bytes, number: int) -> str:
-    """Return the ID of an attempt. The ID consists of the bytes of the delivery ID and the number of the attempt."""
+    """Return the ID of an attempt. The ID consists of the delivery ID's bytes and the attempt number."""
     return prefixed(ATTEMPT, event_id + endpoint_id[-_ENDPOINT_TAIL_BYTES:] + number.to_bytes(4, "big"))
 
 

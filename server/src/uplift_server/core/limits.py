@@ -210,7 +210,7 @@ ACCOUNT_ACCEPTS_WAITING_MAX = 15_000
 GROUP_ROWS_MAX = 50_000
 ACCEPTS_WAITING_ROWS_MAX = 100_000
 ACCOUNT_ACCEPTS_WAITING_ROWS_MAX = 75_000
-# The rows that the server stores at a time for one account. The last request with such rows may exceed the limit.
+# The rows from one account's requests that the server stores at a time. The last request may exceed the limit.
 ACCEPTS_TURN_ROWS_MAX = 500
 # The same limit for batches with events for several accounts, which require an operator key or a service key.
 BATCHES_TURN_ROWS_MAX = 2 * COMMIT_ROWS_MAX

@@ -19,7 +19,7 @@ NO_DELAYS: Final = "none"
 """The text for an empty list of durations. An empty string means the default."""
 _NUMBER_DIGITS_MAX: Final = 18
 _SHOWN_CHARACTERS_MAX: Final = 32
-"""Maximum number of characters of an invalid duration to quote in an error message."""
+"""Maximum number of characters to quote from an invalid duration in an error message."""
 
 
 class ValueType(ABC):

@@ -49,7 +49,7 @@ class ServerUnavailable(Exception):
 
 
 class _Turn(NamedTuple):
-    """The result of one turn of the reader."""
+    """The result of one reader turn."""
 
     sent: int = 0
     rejected: int = 0

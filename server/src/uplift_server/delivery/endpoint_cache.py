@@ -262,10 +262,10 @@ class Subscribers(NamedTuple):
 
 
 class EndpointLimits(Protocol):
-    """Applies the limits of endpoints to their lanes."""
+    """Applies endpoint limits to the endpoints' lanes."""
 
     def adjust(self, endpoint: LiveEndpoint) -> None:
-        """Apply the limits and the host of an endpoint after the endpoint was created or changed."""
+        """Apply an endpoint's limits and host after the endpoint was created or changed."""
 
 
 class EndpointCache(KeyCache):

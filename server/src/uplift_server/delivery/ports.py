@@ -58,7 +58,7 @@ class Shards(Protocol):
 
     @property
     def membership_id(self) -> int:
-        """The process ID as a member of a cluster. It is 0 outside a cluster."""
+        """This process's ID as a cluster member, or 0 outside a cluster."""
 
     def owns(self, endpoint_seq: int) -> bool:
         """Return whether this process delivers to an endpoint. The cache need not contain the endpoint."""
@@ -82,7 +82,7 @@ class Shards(Protocol):
         """Notify the owners of endpoints that deliveries are due."""
 
     def report_success(self, endpoint_seq: int, at: int) -> None:
-        """Report to the owner of a failing endpoint that an attempt of this process succeeded at `at` (Unix ms)."""
+        """Report to the owner of a failing endpoint that an attempt by this process succeeded at `at` (Unix ms)."""
 
     def announce_erased(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:
         """Notify the other processes of erased events.

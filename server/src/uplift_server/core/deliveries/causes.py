@@ -376,7 +376,7 @@ class FinishedAttempt(Protocol):
 
     @property
     def error(self) -> str | None:
-        """The error of the attempt, if any."""
+        """The attempt's error, if any."""
 
     @property
     def location(self) -> str | None:

@@ -82,10 +82,10 @@ class Health(NamedTuple):
         error: str | None = None,
         location: str | None = None,
     ) -> "Health":
-        """Return the health after an attempt. With `own_fault`, ignore a failure: the receiver did not cause it.
+        """Return the health after an attempt.
 
-        `error` is the first line of the response, or the error if there was no response. `location` is the redirect
-        target without secrets.
+        If `own_fault` is true, ignore a failure, because the receiver did not cause it. `error` is the first line of
+        the response, or the error if there was no response. `location` is the redirect target without secrets.
         """
         if outcome is _DELIVERED:
             return Health(0, None, now_ms, self.last_failure_at, outcome, 0, self.warned_at, status_code)

@@ -28,7 +28,7 @@ TESTS_REMEMBERED_MAX: Final = 64
 """Maximum number of test events for which a stream accepts a response, even if the caller no longer waits for it."""
 DESCRIPTION_CHARACTERS_MAX: Final = 200
 LOCAL_RESPONSE_BODY_BYTES_MAX: Final = 1024
-"""Maximum length of the stored part of a local server's response body, in bytes of UTF-8."""
+"""Maximum stored size of a local server's response body, in bytes of UTF-8."""
 LOCAL_RESPONSE_ERROR_CHARACTERS_MAX: Final = 300
 LOCAL_RESPONSES_KEPT_MAX: Final = 1000
 """Maximum number of stored responses per session. The server deletes the oldest response first."""

@@ -78,7 +78,7 @@ REASONS: Final = {
 }
 """The reasons that a response can name. The keys are reason codes.
 
-The responses of the receiver library end with one of these codes in brackets.
+The receiver library's responses end with one of these codes in brackets.
 """
 # The messages that other Standard Webhooks libraries send for some of these reasons.
 _IN_WORDS: Final = {

@@ -1,6 +1,6 @@
 """The emitter outbox: a table in an emitter's database whose rows become events.
 
-The emitter inserts a row in the same transaction as its own change. The event has the ID of the row, so that the server
+The emitter inserts a row in the same transaction as its own change. The event has the row's ID, so that the server
 accepts the event only once.
 """
 

@@ -86,7 +86,7 @@ def filter_text(pattern: object) -> str:
 
 
 def check_filter(pattern: object, field: str = "filter") -> list[Problem]:
-    """Return all problems with a filter. The field of each problem is the path of the problem in the filter."""
+    """Return all problems with a filter. Each problem's field is its path in the filter."""
     if not isinstance(pattern, dict):
         return [_problem(field, "The filter is not an object. Send a JSON object like the event's data.")]
     try:

@@ -45,7 +45,7 @@ class Exchange(NamedTuple):
     response_head: bytes = b""
     """The status line and headers as received, truncated to RESPONSE_HEADERS_BYTES_STORED_MAX."""
     response_body: bytes = b""
-    """The response body, truncated to the limit of the request, by default RESPONSE_BODY_BYTES_STORED_MAX."""
+    """The response body, truncated to the request's limit, by default RESPONSE_BODY_BYTES_STORED_MAX."""
     body_truncated: bool = False
     retry_after: str | None = None
     """Value of the Retry-After header, if any."""

@@ -86,9 +86,9 @@ class EndpointUrl:
 def parse_endpoint_url(
     text: str, policy: AddressPolicy | None, *, to_ascii: Callable[[str], str]
 ) -> EndpointUrl | Problem:
-    """Parse a URL and check it without DNS. Return the parsed URL, or the first problem, with the field `url`.
+    """Parse a URL and check it without DNS. Return the parsed URL, or the first problem, whose field is `url`.
 
-    `check_resolved` checks the result of DNS. Without a policy, the function only parses the URL. `to_ascii` returns
+    `check_resolved` checks the DNS result. If `policy` is None, the function only parses the URL. `to_ascii` returns
     the ASCII form of an international host name (UTS 46), or raises ValueError. The function calls `to_ascii` only for
     names that are not ASCII.
     """

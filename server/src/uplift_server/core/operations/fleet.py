@@ -90,7 +90,7 @@ class FleetState:
     pending: int | None = None
     """Number of pending deliveries. None until the server has counted them after an upgrade."""
     pending_failing: int = 0
-    """Number of pending deliveries of failing endpoints."""
+    """Number of pending deliveries to failing endpoints."""
     oldest_due_at: Mapping[HeldUpBy, int] = field(default_factory=dict)
     """For each cause of a delay: the due time of the oldest waiting delivery."""
     limited: Sequence[LimitedEndpoint] = ()
@@ -129,12 +129,12 @@ class FleetState:
 
     @property
     def broken(self) -> int:
-        """Total number of failing endpoints and of endpoints that the server disabled."""
+        """Number of endpoints that are failing or that the server disabled."""
         return self.failing + self.disabled
 
     @property
     def delivering(self) -> int:
-        """Total number of enabled endpoints and of endpoints that the server disabled."""
+        """Number of endpoints that are enabled or that the server disabled."""
         return self.enabled + self.disabled
 
 

@@ -28,8 +28,8 @@ def of_endpoints(broken: int, delivering: int) -> Severity:
     """Return the severity of broken endpoints.
 
     The severity is CRITICAL if at least half of the `delivering` endpoints are broken, or if at least ten endpoints and
-    10% of the `delivering` endpoints are broken. `broken` is the number of failing endpoints and of endpoints that the
-    server disabled. `delivering` is the number of enabled endpoints and of endpoints that the server disabled.
+    10% of the `delivering` endpoints are broken. `broken` is the number of endpoints that are failing or that the
+    server disabled. `delivering` is the number of endpoints that are enabled or that the server disabled.
     """
     if not broken:
         return Severity.OK

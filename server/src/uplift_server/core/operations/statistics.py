@@ -17,8 +17,8 @@ MINUTE_MS: Final = 60_000
 HOUR_MS: Final = 60 * MINUTE_MS
 DAY_MS: Final = 24 * HOUR_MS
 
-# The R10 series of preferred numbers, each about a quarter larger than the previous one.
-# These steps keep the error of interpolation low.
+# The R10 series of preferred numbers, each about a quarter larger than the previous one. These steps keep the
+# interpolation error low.
 _R10: Final = (1_000, 1_250, 1_600, 2_000, 2_500, 3_150, 4_000, 5_000, 6_300, 8_000)
 DURATION_BOUNDS_US: Final = (
     *(bound * decade for decade in (1, 10, 100, 1_000) for bound in _R10),
@@ -108,12 +108,12 @@ class Statistics:
 
     @property
     def p50_ms(self) -> float | None:
-        """Median duration of attempts, in ms. None if there are no attempts."""
+        """Median attempt duration, in ms. None if there are no attempts."""
         return percentile_ms(self.durations, 0.5)
 
     @property
     def p95_ms(self) -> float | None:
-        """95th percentile of the duration of attempts, in ms. None if there are no attempts."""
+        """95th percentile of the attempt durations, in ms. None if there are no attempts."""
         return percentile_ms(self.durations, 0.95)
 
 

@@ -59,7 +59,7 @@ FACTS: Final = {
     NotificationKind.CERTIFICATE_EXPIRING: ("endpoint", "url", "description", "account", "expires_at"),
     NotificationKind.SECOND_FACTOR_CHANGED: ("change", "at"),
 }  # fmt: skip
-"""The names of the values of each kind of notification. Times are Unix ms, or null if unknown.
+"""The names of the values in each kind of notification. Times are Unix ms, or null if unknown.
 
 * `endpoint` is the public ID, and `account` is the name of the account.
 * `cause` and `remedy` are the sentences from `Explanation` for the last failed attempt, or empty strings.

@@ -12,8 +12,10 @@ from uplift_server.core.limits import ERROR_CHARACTERS_MAX, TOKEN_RESPONSE_BYTES
 from uplift_server.core.security.endpoint_auth import OAuthClient
 
 FAILED: Final = "token request: "
-"""The prefix of the error if an attempt could not get an access token. The patterns that find the cause of an error
-contain this prefix."""
+"""The prefix of an attempt's error if the attempt could not get an access token.
+
+The patterns that find the cause of an error contain this prefix.
+"""
 LIFETIME_MS_DEFAULT: Final = 300_000
 """The lifetime of a token, in ms, if the response does not state a lifetime."""
 LIFETIME_MS_MIN: Final = 1_000
@@ -42,7 +44,7 @@ class AccessToken:
     header: bytes = field(repr=False)
     """The complete `authorization` header line, with its line break."""
     expires_at: int
-    """The time (Unix ms) from which the server requests a new token."""
+    """The time (Unix ms) after which the server requests a new token."""
 
 
 def token_request(client: OAuthClient, *, path: str, host_header: str, user_agent: str) -> tuple[bytes, bytes]:
@@ -82,7 +84,7 @@ def read_token(exchange: Exchange, now_ms: int) -> AccessToken | str:
 def failed_attempt(exchange: Exchange, reason: str, *, started_at: int, now_ms: int) -> Exchange:
     """Return the failed exchange of an attempt that has waited for a token since `started_at` and did not get one.
 
-    The exchange does not contain the response of the token URL, because the response can contain secrets.
+    The exchange does not contain the token URL's response, because the response can contain secrets.
     """
     return Exchange(
         started_at,

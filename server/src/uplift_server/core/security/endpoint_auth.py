@@ -89,7 +89,7 @@ def shown_auth(auth: EndpointAuth | None) -> dict[str, Any] | None:
 
 
 def audited_auth(auth: EndpointAuth | None) -> dict[str, Any] | None:
-    """Return an authentication for the audit log, without secrets and without the query of the URL."""
+    """Return an authentication for the audit log, without secrets and without the URL's query."""
     if auth is None:
         return None
     if isinstance(auth, OAuthClient):
@@ -139,7 +139,7 @@ def check_auth_with(auth: EndpointAuth | None, url: str, headers: Mapping[str, s
 
 
 def certificate_warning_at(expires_at: int, warned_at: int | None) -> int | None:
-    """Return the time of the next warning about the expiry of a client certificate (Unix ms).
+    """Return the time of the next warning about a client certificate's expiry (Unix ms).
 
     Return None if no warning is left. `warned_at` is the time of the last warning. A late warning replaces any earlier
     warnings that were not sent.

@@ -28,7 +28,7 @@ _CANDIDATES_MAX: Final = 5
 CLOCK_SKEW_MS: Final = 120_000
 """Maximum difference in ms between the clocks of the provider and this server."""
 _SUBJECT: Final = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,254}")
-"""A valid `sub` claim: ASCII, with the length limit of the standard."""
+"""A valid `sub` claim: ASCII, within the standard's length limit."""
 GROUPS_READ_MAX: Final = 10_000
 _SECONDS_MAX: Final = 2**40
 _VERIFIED: Final = ("email_verified", "xms_edov")

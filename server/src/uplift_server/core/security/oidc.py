@@ -26,7 +26,7 @@ RANDOM_BYTES: Final = 32
 """The number of random bytes in `state`, `nonce` and the PKCE code verifier."""
 CODE_CHARACTERS_MAX: Final = 4096
 SIGN_OUT_URL_CHARACTERS_MAX: Final = 8000
-"""Maximum number of characters of a sign-out URL. Common web servers reject longer URLs."""
+"""Maximum number of characters in a sign-out URL. Common web servers reject longer URLs."""
 # The error codes of OAuth 2.0 and OpenID Connect. Other values could contain any text.
 _ERROR_CODES: Final = frozenset(
     {
@@ -49,7 +49,7 @@ _ERROR_CODES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class OidcClient:
-    """The registration of this server as a client of the identity provider."""
+    """This server's registration as a client of the identity provider."""
 
     issuer: str
     """The issuer, exactly as the provider's tokens contain it."""

@@ -22,7 +22,7 @@ RECOVERY_CODES: Final = 10
 RECOVERY_BYTES: Final = 10
 """The number of random bytes in a recovery code. With 80 random bits, a fast hash is sufficient."""
 CODE_CHARACTERS_MAX: Final = 40
-"""Maximum number of characters of a code as entered, with spaces and hyphens."""
+"""Maximum number of characters in a code as entered, including spaces and hyphens."""
 
 _GROUP_CHARACTERS: Final = 4
 _SEPARATORS: Final = re.compile(r"[\s-]+")

@@ -239,7 +239,7 @@ class CacheSync:
         self._cache.drop_account(seq)
 
     def _drop_keys(self, seqs: Collection[int]) -> None:
-        # Keep the operator key from the settings, whose `seq` is 0.
+        # Keep the operator key from the settings. The key's `seq` is 0.
         for key in [key for key in self._cache.keys.values() if key.seq in seqs and key.seq]:
             self._cache.drop_key(key.digest)
             self._relay.end_streams_of_key(key.id)

@@ -43,7 +43,7 @@ class ClusteredShards:
 
     @property
     def membership_id(self) -> int:
-        """The process ID of this process as a member of a cluster, or 0 outside a cluster."""
+        """This process's ID as a cluster member, or 0 outside a cluster."""
         return self._state.process_id
 
     def owns(self, endpoint_seq: int) -> bool:

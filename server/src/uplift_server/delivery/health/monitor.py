@@ -33,7 +33,7 @@ CHECK_EVERY_MS_MAX: Final = 86_400_000
 CLUSTER_CHECK_EVERY_MS_MAX: Final = 3_000
 """The maximum time between checks in a cluster, in ms.
 
-Other processes change the health of their endpoints without waking the monitor of this process.
+Other processes change the health of their endpoints without waking this process's monitor.
 """
 EMAIL_WAIT_MS: Final = 60_000
 """The wait in ms before the monitor tries again to disable an endpoint whose warning email is still unsent."""

@@ -50,7 +50,7 @@ class TooManyStreams(Exception):
 
 
 _Progress = tuple[Stream, int | None, list[ListenResponse]]
-"""A stream, the position to save (if any), and its responses since the last save."""
+"""A stream, its position to save (if any), and its responses since the last save."""
 
 
 class Relay:
@@ -237,10 +237,11 @@ class Relay:
 
 
 def _split(batch: list[_Progress]) -> list[list[_Progress]]:
-    """Split a rejected batch into a batch for each stream, or for each response of its only stream.
+    """Split a rejected batch by stream, or by response if the batch has only one stream.
 
     If a single response was rejected, keep only the position. If a position without responses was rejected, return no
-    batch."""
+    batch.
+    """
     if len(batch) > 1:
         return [[each] for each in batch]
     [(stream, position, responses)] = batch

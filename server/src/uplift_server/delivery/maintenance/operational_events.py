@@ -25,7 +25,7 @@ from uplift_server.store.hot_records import Appended, IdempotencyConflict
 from uplift_server.store.operational_events import DueCount, OperationalEvent
 
 ROWS_PER_ROUND: Final = 200
-"""The maximum number of rows in one read of waiting operational events or of failure counts."""
+"""The maximum number of rows in one read of waiting operational events or failure counts."""
 ROUND_PAUSE_MS: Final = 20
 """The pause after a read that returned ROWS_PER_ROUND rows, in ms."""
 DEFECT_WAIT_MS: Final = 60_000
@@ -159,7 +159,7 @@ class OperationalEvents:
         """Return the given account and the operations account, if there is one."""
         yield account_seq
         if self._operations_account is not None:
-            # The operations account may have been deleted since the start of the server.
+            # The operations account may have been deleted since the server started.
             operations = self._cache.find_account(self._operations_account)
             if operations is not None and operations.seq != account_seq:
                 yield operations.seq

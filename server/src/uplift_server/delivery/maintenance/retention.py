@@ -76,7 +76,7 @@ class Retention:
             if not self._jobs.holds(SingletonJob.RETENTION):
                 continue
             if self._counters.retention_round_at is None:
-                # Before the first complete pass, the metric measures the time since the start.
+                # Until a pass is complete, the metric measures the time since the start of the first pass.
                 self._counters.retention_round_at = self._clock.now_ms()
             try:
                 if await self._clock_is_trusted():

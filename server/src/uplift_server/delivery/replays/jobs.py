@@ -349,7 +349,7 @@ class ReplayJobs:
         return ReplayBatch(found, batch.through)
 
     def _update(self, job: _Job, replay: Replay) -> None:
-        """Replace the replay of a job with the result of a write, unless the replay has since changed or stopped."""
+        """Replace a job's replay with the result of a write, unless the replay has since changed or stopped."""
         if replay.updated_at >= job.replay.updated_at and job.replay.state is ReplayState.RUNNING:
             job.replay = replay
 

@@ -37,7 +37,7 @@ STARTS_MAX: Final = 64
 A higher number would delay API requests, but would not speed up deliveries.
 """
 ACCOUNT_STARTS_MAX: Final = 16
-"""Maximum number of attempts of one account to start in one iteration of the event loop.
+"""Maximum number of attempts to start for one account in one iteration of the event loop.
 
 Several iterations are necessary to accept and send an event. Without this limit, an event with many endpoints would
 make these iterations long for all accounts.
@@ -123,7 +123,7 @@ class DeliveryLanes:
         self._foreign_leases: dict[int, _ForeignLeases] = {}
         """For each endpoint that was taken over: the leases that other processes still hold.
 
-        They count toward the concurrency limit of the endpoint.
+        They count toward the endpoint's concurrency limit.
         """
 
     def open(self, starter: Starter) -> None:
@@ -378,7 +378,7 @@ class DeliveryLanes:
     def take_slot(self, lane: Lane[LeasedDelivery]) -> NoSlot | None:
         """Take a slot for a test, or return the limit that prevents the test.
 
-        The concurrency limit of the endpoint does not apply.
+        The endpoint's concurrency limit does not apply.
         """
         return self._lanes.start_now(lane, self._clock.now_ms(), beyond_limit=True)
 
@@ -390,9 +390,9 @@ class DeliveryLanes:
         return waiting if spreader is None else waiting | spreader.event_seqs
 
     def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
-        """Return what delays the deliveries of an endpoint: the limits of the endpoint, or the server.
+        """Return what delays an endpoint's deliveries: the endpoint's limits, or the server.
 
-        The result is correct only if the circuit breaker of the endpoint is closed.
+        The result is correct only if the endpoint's circuit breaker is closed.
         """
         lane = self._lanes.find(endpoint_seq)
         if lane is None:
@@ -432,7 +432,7 @@ class DeliveryLanes:
         self._set_timer()
 
     def _on_next_turn(self) -> None:
-        """Start the attempts that exceeded the limits of the previous iteration of the event loop."""
+        """Start the attempts that exceeded the limits for the previous iteration of the event loop."""
         was_full, self._turn_full, self._starts = self._turn_full, False, 0
         self._account_starts.clear()
         if was_full:

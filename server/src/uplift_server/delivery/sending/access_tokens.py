@@ -32,7 +32,7 @@ class _Pending(NamedTuple):
     endpoint: LiveEndpoint
     auth: bytes | None
     waiters: list[tuple[int, Waiter]]
-    """The start of the wait (Unix ms) and the callback of each waiting attempt."""
+    """For each waiting attempt: the start of its wait (Unix ms), and its callback."""
 
 
 class AccessTokens:

@@ -413,7 +413,7 @@ def _is_off(endpoint: LiveEndpoint) -> bool:
 
 
 def _counts_for_health(endpoint: LiveEndpoint, exchange: Exchange, now: int) -> bool:
-    """Return whether an exchange counts toward the health of the endpoint.
+    """Return whether an exchange counts toward the endpoint's health.
 
     It counts only if the endpoint was enabled during the whole attempt.
     """

@@ -224,7 +224,7 @@ class LocalCommands:
         )
 
     def _attempt_now(self, delivery: LeasedDelivery | None) -> None:
-        """Start the attempt of a resend before the attempts of all waiting deliveries."""
+        """Start the attempt for a resend ahead of all waiting deliveries."""
         if delivery is None:
             return
         endpoint = self._cache.endpoints.get(delivery.endpoint_seq)

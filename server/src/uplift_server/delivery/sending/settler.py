@@ -1,9 +1,9 @@
 """Settler: writes the outcomes of attempts to the store in batches, one batch at a time.
 
 While one batch commits, the settler gathers the next batch, so batches grow with the load. The outcome of a replay
-waits up to BATCH_WAIT_MS for other outcomes, because extra commits delay new events. If the settler cannot write a
-batch, it blocks new attempts and retries the batch, because the server repeats all attempts whose outcomes are not
-stored.
+delivery waits up to BATCH_WAIT_MS for other outcomes, because extra commits delay new events. If the settler cannot
+write a batch, it blocks new attempts and retries the batch, because the server repeats all attempts whose outcomes are
+not stored.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _log = structlog.get_logger()
 
 RETRY_MS: Final = 250
 BATCH_WAIT_MS: Final = 20
-"""The maximum time that the outcome of a replay waits for other outcomes, in ms."""
+"""The maximum time that the outcome of a replay delivery waits for other outcomes, in ms."""
 HEALTH_SAVED_EVERY_MS: Final = 2000
 """The maximum age of a healthy endpoint's stored `last_success_at`, in ms."""
 
@@ -56,7 +56,7 @@ class Settler:
         self._is_urgent = False
         """Whether to write the gathered settlements without waiting for further outcomes."""
         self._flush_timer: Handle | None = None
-        """The timer after which the outcomes of replays are written if no other outcome arrives."""
+        """The timer after which the outcomes of replay deliveries are written if no other outcome arrives."""
         self._parts_left: list[tuple[list[Settlement], dict[int, LiveEndpoint]]] = []
         """The parts of a rejected batch that are still to be written."""
         self._lines: list[AttemptLine] = []

@@ -1,8 +1,8 @@
 """Test deliveries: at most one in flight per endpoint. The server starts a test immediately, or rejects it.
 
-A test takes a slot before it is stored, so a stored test never waits. The queue, the circuit breaker and the
-concurrency limit of the endpoint do not apply to tests. The rate limit of the endpoint and the limits of the process
-and the account do apply.
+A test takes a slot before it is stored, so a stored test never waits. The endpoint's queue, circuit breaker and
+concurrency limit do not apply to tests. The endpoint's rate limit, and the limits of the process and the account, do
+apply.
 """
 
 import asyncio

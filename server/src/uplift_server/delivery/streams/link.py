@@ -21,7 +21,7 @@ The client closes the connection after two pings without a response. Therefore, 
 3 s.
 """
 HEADER_BYTES_MAX: Final = 256
-"""The maximum size of the header with a message ID, in bytes.
+"""The maximum size of the header that contains the message ID, in bytes.
 
 NATS disconnects a client whose message and headers are too large.
 """
@@ -150,7 +150,7 @@ class Link:
 
     @property
     def cause(self) -> str:
-        """The latest error of the connection, which explains why the connection ended."""
+        """The connection's latest error, which explains why the connection ended."""
         return self._cause or "connection closed"
 
     @property
@@ -209,7 +209,7 @@ class Link:
 
 
 class _failures(contextlib.AbstractContextManager[None]):  # noqa: N801 - used like a function
-    """Convert the errors of the client to StreamUnavailable."""
+    """Convert the client's errors to StreamUnavailable."""
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, nats.errors.NoRespondersError):

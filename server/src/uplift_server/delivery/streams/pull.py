@@ -53,13 +53,13 @@ class StreamMessage(NamedTuple):
     seq: int
     """The sequence number of the message in the stream."""
     published_ns: int
-    """When the stream stored the message, according to the clock of the NATS server (Unix ns)."""
+    """When the stream stored the message, according to the NATS server's clock (Unix ns)."""
     received_at: int
     """When this process received the message (Unix ms)."""
 
     @property
     def published_at(self) -> int:
-        """When the stream stored the message, according to the clock of the NATS server (Unix ms)."""
+        """When the stream stored the message, according to the NATS server's clock (Unix ms)."""
         return self.published_ns // 1_000_000
 
 

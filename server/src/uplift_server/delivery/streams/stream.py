@@ -91,7 +91,7 @@ With other values, NATS would lose events, or keep messages that the server has 
 
 
 class StreamUnfit(Exception):
-    """The configuration of a stream or of the NATS server does not meet the requirements of this server."""
+    """The configuration of a stream or of the NATS server does not meet this server's requirements."""
 
     def __init__(self, cause: str, how_to_fix: str) -> None:
         super().__init__(f"{cause}; {how_to_fix}")

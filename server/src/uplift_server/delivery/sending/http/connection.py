@@ -231,7 +231,7 @@ class Connection(asyncio.Protocol):
         return cast("ssl.SSLObject | None", self._transport.get_extra_info("ssl_object"))
 
     def stage(self) -> str:
-        """Return the stage of the attempt in flight, as text for the error of the attempt."""
+        """Return the stage of the attempt in flight, as text for the attempt's error."""
         if self._status:
             return "receiving the response body"
         return "receiving the response headers" if self._raw else "waiting for the response"
