@@ -59,7 +59,7 @@ class EmailValues:
     def sentence(self, name: str) -> str:
         """Return the value `name`, which is a cause or a fix, as one line.
 
-        Secrets are removed from the URLs in the text, such as the targets of redirects.
+        Secrets are removed from the URLs in the text, such as redirect targets.
         """
         return _shown(_without_secrets(self._raw(name)), SENTENCE_CHARACTERS_SHOWN_MAX)
 
@@ -67,7 +67,7 @@ class EmailValues:
     def response(self) -> str:
         """The first line of the receiver's response, in quotes.
 
-        URLs are replaced by `[URL]`, because receivers must not add links to emails.
+        URLs are replaced by `[URL]`, so that receivers cannot add links to emails.
         """
         line = _URL.sub("[URL]", self._raw("response"))
         return f"“{_shown(line, TEXT_CHARACTERS_SHOWN_MAX)}”" if line else ""

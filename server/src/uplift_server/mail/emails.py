@@ -1,4 +1,4 @@
-"""The text of the email for each kind of notification.
+"""The email text for each kind of notification.
 
 The plain text and HTML versions of an email contain the same text. No email contains the body of a request or response.
 Only invitations and password resets contain links with tokens.

@@ -59,7 +59,7 @@ def unreachable(server: str, error: Exception) -> MailNotSent:
     if isinstance(cause, socket.gaierror):
         return MailNotSent(f"the host of {server} does not resolve", "correct UPLIFT_SMTP_URL or the DNS record")
     if isinstance(cause, OSError) and cause.errno:
-        # Show only the operating system's message, because event loops add addresses and lists of errors to it.
+        # Show only the operating system's message, because event loops add addresses and error lists to it.
         return MailNotSent(
             f"cannot connect to {server}: {os.strerror(cause.errno).lower()}",
             "start the mail server, or correct the host and port in UPLIFT_SMTP_URL",

@@ -31,7 +31,7 @@ _log = structlog.get_logger()
 
 
 class Clock(Protocol):
-    """A wall clock that can also wait for events."""
+    """A wall clock that can also wait for an `asyncio.Event`."""
 
     def now_ms(self) -> int:
         """Return the Unix time in ms."""

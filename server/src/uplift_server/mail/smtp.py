@@ -68,7 +68,7 @@ class SmtpServer:
     """The operator's mail server.
 
     If the URL contains a password or begins with `smtps`, the client encrypts the connection. It verifies the
-    certificate against the certificate authorities of the system and of `ca_file`. With any other URL, the client uses
+    certificate against the system's certificate authorities and those in `ca_file`. With any other URL, the client uses
     STARTTLS without verification if the server offers STARTTLS. Verification would add no protection, because an
     attacker could also suppress the offer.
     """
@@ -175,7 +175,7 @@ class SmtpServer:
             ) from error
 
     def shorten_timeout(self, seconds: float) -> None:
-        """Reduce the timeout of the current exchange and of all later exchanges to `seconds`."""
+        """Reduce the timeout to `seconds` for the current exchange and all later ones."""
         self._seconds = min(self._seconds, seconds)
         if self._timeout is not None and not self._timeout.expired():
             when = self._timeout.when()

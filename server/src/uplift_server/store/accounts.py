@@ -92,7 +92,7 @@ def lock(connection: Connection, seq: int) -> bool:
 
 
 def require(connection: Connection, seq: int) -> None:
-    """Lock an account before an object is added to it, so that counts of its objects stay valid.
+    """Lock an account before you add an object to it, so that object counts stay valid.
 
     Raises Conflict if the account was deleted.
     """

@@ -12,7 +12,7 @@ from uplift_server.store.schema_version import UnknownSchema, release_order
 SCHEMA_LOCK: Final = 0x75706C696673
 """The advisory lock that controls admission.
 
-A schema change or the beginning of a transfer takes it exclusively. Starting processes share it.
+A schema change, or a transfer when it begins, takes the lock exclusively. Processes share it while they start.
 """
 TRANSFER_TABLE: Final = "unfinished_move"
 """The name of a table that exists only during a transfer from a SQLite file (`store.transfer`)."""
@@ -23,7 +23,7 @@ TRANSFER_UNFINISHED: Final = (
 WAIT_MS_MAX: Final = 1_500
 """The maximum time that a starting process waits for the lock, in ms.
 
-It is shorter than the timeout of a database response.
+It is shorter than the timeout for a database response.
 """
 _NEEDED: Final = "schema.needs_release"
 _LOCK_NOT_AVAILABLE: Final = "55P03"

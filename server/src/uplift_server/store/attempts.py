@@ -30,7 +30,7 @@ class ListedAttempt(NamedTuple):
 def page(
     connection: Connection, account_seq: int | None, wanted: DeliveryFilter, request: PageRequest
 ) -> Page[ListedAttempt]:
-    """Return a page of the attempts of an account, or of all accounts, in the order of events.
+    """Return a page of attempts for an account, or for all accounts, in event order.
 
     The outcomes and status codes of the filter apply to each attempt, not only to the last attempt.
     """
@@ -48,7 +48,7 @@ def page(
     order = (window.event_seq, deliveries_table.c.endpoint_seq, own.c.number)
     keys = request.of(sa.select(*(column.label(name) for column, name in zip(order, _NAMES, strict=True))), *order)
     key = keys.select_from(window.tables.join(own, is_own)).where(*window.conditions).subquery("page")
-    # Select the keys of the page first, so that only shown rows are read completely.
+    # Select the page's keys first, so that only shown rows are read completely.
     shown, is_shown = _looked_up(connection, [column == key.c[column.name] for column in _KEY], "shown")
     query = sa.select(shown).select_from(key.join(shown, is_shown))
     query = query.order_by(*(request.ordered(key.c[name]) for name in _NAMES))
@@ -67,7 +67,7 @@ _NAMES: Final = [column.name for column in _KEY]
 def _looked_up(
     connection: Connection, conditions: Sequence[sa.ColumnElement[bool]], name: str
 ) -> tuple[sa.FromClause, sa.ColumnElement[bool]]:
-    """Return the attempts that meet conditions on another table, as a table to join, and the join condition."""
+    """Return a table of the attempts that meet conditions on another table, and the condition for joining it."""
     if connection.dialect.name != "postgresql":
         return attempts, sa.and_(*conditions)
     # OFFSET makes PostgreSQL search an index for each row instead of reading the whole table.
@@ -75,7 +75,7 @@ def _looked_up(
 
 
 def page_of_delivery(connection: Connection, event_seq: int, endpoint_seq: int, request: PageRequest) -> Page[Attempt]:
-    """Return a page of the attempts of a delivery."""
+    """Return a page of a delivery's attempts."""
     query = sa.select(attempts).where(attempts.c.event_seq == event_seq, attempts.c.endpoint_seq == endpoint_seq)
     rows = connection.execute(request.of(query, attempts.c.number))
     return request.page([_attempt(row) for row in rows], lambda attempt: (attempt.number,))

@@ -50,7 +50,7 @@ def add(connection: Connection, entry: AuditEntry) -> None:
 def page(
     connection: Connection, account_seq: int | None, wanted: AuditFilter, request: PageRequest
 ) -> Page[AuditEntry]:
-    """Return a page of the entries of an account, or of all accounts."""
+    """Return a page of entries for an account, or for all accounts."""
     bounds = numbers_between(connection, audit_log.c.at, after=wanted.created_after, before=wanted.created_before)
     low, high = request.narrowed(*bounds)
     own = [] if account_seq is None else [audit_log.c.account_seq == account_seq]
@@ -80,7 +80,7 @@ def page(
 
 
 def _row_conditions(wanted: AuditFilter) -> list[sa.ColumnElement[bool]]:
-    """Return the conditions of the filter that no index supports."""
+    """Return the filter conditions that no index supports."""
     conditions = []
     if wanted.actor in _KINDS:
         conditions.append(audit_log.c.actor_kind == int(_KINDS[wanted.actor]))

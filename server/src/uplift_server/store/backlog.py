@@ -1,4 +1,4 @@
-"""The numbers of due, scheduled, held and blocked deliveries of all accounts, each counted up to a limit."""
+"""Counts of due, scheduled, held and blocked deliveries across all accounts, each up to a limit."""
 
 from typing import Final, NamedTuple
 
@@ -37,7 +37,7 @@ class Backlog(NamedTuple):
     """The number of deliveries that are scheduled for later."""
     held: int
     blocked: int
-    """The number of deliveries that wait for another delivery of their order group."""
+    """The number of deliveries that wait for another delivery in their order group."""
 
 
 def leased(connection: Connection, *, limit: int) -> dict[int, int]:

@@ -1,6 +1,6 @@
 """The change log: changes to the objects that every process caches.
 
-Triggers record each change with the ID of its transaction. Transactions do not commit in the order of their IDs, so a
+Triggers record each change with the ID of its transaction. Transactions do not commit in ID order, so a
 reader continues at the oldest transaction that was active when it last read. The reader sees some changes twice but
 does not miss any. Old changes are pruned. A reader that missed pruned changes must read all objects again.
 """
@@ -23,9 +23,9 @@ _FOREIGN: Final[Mapping[str, sa.ColumnElement[bool]]] = {
     "sqlite": sa.false(),
     "postgresql": directory_changes.c.xid >= sa.text("pg_snapshot_xmax(pg_current_snapshot())::text::bigint"),
 }
-"""By dialect, the condition that selects changes from a dump of another database server.
+"""The condition, by dialect, that selects changes from another database server's dump.
 
-Their transaction IDs are higher than those of this server.
+Their transaction IDs are higher than this server's.
 """
 _SINCE: Final = {
     dialect: sa.select(directory_changes)
@@ -41,7 +41,7 @@ SUBJECTS: Final = {
     "endpoints": (endpoints.c.seq, endpoints.c.deleted_at),
     "replays": (replays.c.seq, replays.c.completed_at),
 }
-"""The sequence number column of each kind of cached object, and the column that is NULL while the object is cached.
+"""For each kind of cached object, its sequence number column, and the column that is NULL while the object is cached.
 
 Parents come before their children.
 """
@@ -62,7 +62,7 @@ class Changes(NamedTuple):
     found: list[Change]
     next_xid: int
     pruned_before: int
-    """The transaction ID before which the list of changes may be incomplete, because changes were pruned."""
+    """The transaction ID below which changes may be missing, because they were pruned."""
 
 
 def oldest_active_xid(connection: Connection) -> int:
@@ -72,14 +72,14 @@ def oldest_active_xid(connection: Connection) -> int:
 
 def _next_xid(connection: Connection, pruned_xid: int) -> int:
     if connection.dialect.name == "sqlite":
-        # SQLite writes one transaction at a time, so every visible transaction has ended. Like the IDs of PostgreSQL,
-        # the IDs never decrease, even if all changes are pruned.
+        # SQLite writes one transaction at a time, so every visible transaction has ended. Like PostgreSQL's transaction
+        # IDs, the returned IDs never decrease, even if all changes are pruned.
         return max(int(connection.scalars(_NEWEST_XID).one()) + 1, pruned_xid)
     return int(connection.scalars(_OLDEST_ACTIVE_XID).one())
 
 
 def since(connection: Connection, xid: int) -> Changes:
-    """Return the changes of transactions with an ID of `xid` or higher.
+    """Return the changes made by transactions with an ID of `xid` or higher.
 
     The caller's transaction must read one snapshot.
     """
@@ -90,12 +90,15 @@ def since(connection: Connection, xid: int) -> Changes:
 
 
 def pruned_before(connection: Connection) -> int:
-    """Return the transaction ID before which changes may be missing, because they were pruned."""
+    """Return the transaction ID below which changes may be missing, because they were pruned."""
     return server_values.get(connection, [_PRUNED]).get(_PRUNED, 0)
 
 
 def prune(connection: Connection, xid: int, *, limit: int) -> int:
-    """Delete up to `limit` changes of transactions with IDs lower than `xid`. Return the number of deleted changes."""
+    """Delete up to `limit` changes made by transactions with IDs lower than `xid`.
+
+    Return the number of deleted changes.
+    """
     server_values.replace(connection, _PRUNED, {_PRUNED: xid})
     key = sa.tuple_(directory_changes.c.kind, directory_changes.c.subject_seq)
     old = sa.or_(directory_changes.c.xid < xid, _FOREIGN[connection.dialect.name])
@@ -105,7 +108,7 @@ def prune(connection: Connection, xid: int, *, limit: int) -> int:
 
 
 def subjects(connection: Connection, kind: str, *, after: int, limit: int) -> list[int]:
-    """Return the sequence numbers above `after` of the cached objects of a kind, in ascending order."""
+    """Return the sequence numbers above `after` for the cached objects of one kind, in ascending order."""
     seq, ended_at = SUBJECTS[kind]
     query = sa.select(seq).where(seq > after, ended_at.is_(None)).order_by(seq).limit(limit)
     return list(connection.scalars(query))

@@ -1,4 +1,4 @@
-"""Values that change when the data of an account changes. Live pages compare them to detect changes."""
+"""Values that change when an account's data changes. Live pages compare them to detect changes."""
 
 from typing import Final
 
@@ -22,10 +22,10 @@ _STATUSES: Final = ("delivered", "failed", "held", "cancelled")
 
 
 def newest_seqs(connection: Connection, account_seq: int) -> tuple[int, ...]:
-    """Return the newest event numbers and audit entry numbers, and the number of attempts of the newest event.
+    """Return the newest event numbers and audit entry numbers, and the newest event's attempt count.
 
     The result has several numbers of each kind, because a row can become visible after a row with a higher number. A
-    test attempt changes only the number of attempts.
+    test attempt changes only the attempt count.
     """
     newest_events = (
         sa.select(events.c.seq)

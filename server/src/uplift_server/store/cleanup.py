@@ -112,7 +112,7 @@ class RetentionRule:
 
 
 def _any(*where: sa.ColumnElement[bool], of: sa.Table) -> sa.ColumnElement[bool]:
-    """Return the condition that the table `of` has a row that meets the conditions `where`.
+    """Return a condition that is true if a row in the table `of` meets all conditions in `where`.
 
     The OFFSET clause makes PostgreSQL search an index for each row of a batch instead of reading the whole table once.
     """
@@ -140,7 +140,7 @@ _UNCOUNTED: Final = events.c.seq > _mark(EVENTS_COUNTED)
 _ATTEMPT_UNCOUNTED: Final = _any(
     attempts.c.event_seq == events.c.seq, attempts.c.seq >= _mark(ATTEMPTS_COUNTED), of=attempts
 )
-# Search the events of every account, because an index of events by type would slow every insert.
+# Search the events of every account, because an index on the event type would slow every insert.
 # With a million accounts, the search takes 0.3 seconds. Therefore, each batch deletes only one event type.
 _ACCOUNT_HAS_EVENTS: Final = _any(
     events.c.account_seq == accounts.c.seq, events.c.type_seq == event_types.c.seq, of=events
@@ -169,7 +169,7 @@ RETENTION_RULES: Final = (
     RetentionRule(rollups, rollups.c.at, extra_ms=HOUR_MS),
     RetentionRule(audit_log, audit_log.c.at),
     RetentionRule(rejected_events, rejected_events.c.rejected_at),
-    # Keep the receipts of erasures while their account exists.
+    # Keep erasure receipts while their account exists.
     RetentionRule(
         erasures,
         erasures.c.completed_at,
@@ -181,7 +181,7 @@ RETENTION_RULES: Final = (
     RetentionRule(sessions, sessions.c.ends_at),
     RetentionRule(links, links.c.expires_at),
     RetentionRule(invitations, invitations.c.expires_at),
-    # Each of the following rules runs after the rules of the tables that refer to its table.
+    # Each of the following rules runs after the rules for the tables that refer to its table.
     RetentionRule(
         replays, replays.c.completed_at, kept_while_referenced=(_refers(deliveries.c.replay_seq, replays.c.seq),)
     ),
@@ -224,7 +224,7 @@ class ExpiredRows:
     keys: list[Key]
     """The rows to delete."""
     position: tuple[Any, ...] | None
-    """The position after which the next batch starts, in the order of the rule. None if no row has expired yet."""
+    """The position after which the next batch starts, in the rule's order. None if no row has expired yet."""
     has_more: bool
     """Whether there may be more expired rows."""
 

@@ -44,11 +44,11 @@ class Database(Protocol):
     """A database engine: SQLite or PostgreSQL."""
 
     measures: StoreCounters
-    """Counters of this process's transactions."""
+    """Counters for this process's transactions."""
     health: StoreHealth
     """Whether the latest reads and writes of this process succeeded."""
     partitions: Partitions | None
-    """The partitions of the events table by time. None on SQLite."""
+    """The events table's time partitions. None on SQLite."""
 
     @property
     def writes_waiting(self) -> int:
@@ -61,7 +61,7 @@ class Database(Protocol):
         """Finish pending operations and disconnect."""
 
     def append(self, groups: Sequence[Sequence[NewEvent]]) -> Awaitable[list[list[Appended] | IdempotencyConflict]]:
-        """Store events with their deliveries in one durable commit. Return the results in the order of the groups.
+        """Store events with their deliveries in one durable commit. Return one result per group, in the same order.
 
         A group is stored completely or not at all. A group conflicts if one of its events differs from an earlier event
         of the account that has the same idempotency key or the same emitter-chosen ID. A repeat with the same content
@@ -72,7 +72,7 @@ class Database(Protocol):
     def lease_due(
         self, requests: Sequence[LeaseRequest], *, now: int, lease_until: int, process_id: int, body_bytes_max: int
     ) -> Awaitable[list[LeasedDelivery]]:
-        """Lease the due deliveries of each endpoint in the order of their due times.
+        """Lease each endpoint's due deliveries, earliest due time first.
 
         Stop early if the total size of the bodies exceeds `body_bytes_max`.
         """
@@ -101,14 +101,14 @@ class Database(Protocol):
     def reclaim(self, *, now: int, process_id: int | None = None, limit: int = 1000) -> Awaitable[int]:
         """Release expired leases, or all leases of one process. Return the number of released leases.
 
-        On PostgreSQL, a lease must also have expired according to the clock of the database. Therefore, a process whose
+        On PostgreSQL, a lease must also have expired according to the database's clock. Therefore, a process whose
         clock jumped cannot end the leases of other processes. Due times are set as in `release`.
         """
 
     def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> Awaitable[list[Released]]:
-        """Make held deliveries due at `now`, oldest events first. Return the results in the order of the requests.
+        """Make held deliveries due at `now`, oldest events first. Return one result per request, in the same order.
 
-        Deliveries of expired events fail. Skip endpoints that have due deliveries, to keep the order of events.
+        Deliveries of expired events fail. Skip endpoints that have due deliveries, to preserve event order.
         """
 
     def release_replay(
@@ -179,7 +179,7 @@ class MessageBus(Protocol):
         """Run a function in a transaction that does not wait for other writes. Raises Unavailable."""
 
     async def publish(self, texts: Sequence[str]) -> None:
-        """Send messages of up to MESSAGE_BYTES_MAX to every process on this database. Raises Unavailable."""
+        """Send messages of up to MESSAGE_BYTES_MAX bytes each to every process on this database. Raises Unavailable."""
 
     async def close(self) -> None:
         """Disconnect."""

@@ -38,7 +38,7 @@ def _first_other(condition: str) -> sa.ScalarSelect[int]:
     return query.order_by(_OTHERS.c.event_seq).limit(1).correlate(deliveries).scalar_subquery()
 
 
-# A blocked delivery waits for the delivery of its order group that has a due time, or else for a held delivery.
+# A blocked delivery waits for the delivery in its order group that has a due time, or else for a held delivery.
 _BLOCKER: Final = sa.func.coalesce(_first_other("others.due_at IS NOT NULL"), _first_other("others.due_at IS NULL"))
 _BLOCKERS: Final = (
     sa.select(
@@ -84,7 +84,7 @@ def find_by_keys(connection: Connection, keys: Collection[tuple[int, int]]) -> d
 
 
 def page_of_event(connection: Connection, event_seq: int, request: PageRequest) -> Page[Delivery]:
-    """Return a page of the deliveries of an event, in the order of their endpoints."""
+    """Return a page of an event's deliveries, in endpoint order."""
     own = deliveries.c.event_seq == event_seq
     keys: sa.Select[Any] = sa.select(deliveries.c.event_seq, deliveries.c.endpoint_seq).where(own)
     keys = request.of(keys, deliveries.c.endpoint_seq)
@@ -92,7 +92,7 @@ def page_of_event(connection: Connection, event_seq: int, request: PageRequest) 
 
 
 def endpoints_of_event(connection: Connection, event_seq: int) -> set[int]:
-    """Return the numbers of the endpoints that have a delivery of an event."""
+    """Return the numbers of the endpoints that have a delivery for an event."""
     return set(connection.scalars(sa.select(deliveries.c.endpoint_seq).where(deliveries.c.event_seq == event_seq)))
 
 
@@ -124,7 +124,7 @@ def successes_by_endpoint(connection: Connection, event_seq: int, *, limit: int)
 def page(
     connection: Connection, account_seq: int | None, wanted: DeliveryFilter, request: PageRequest
 ) -> Page[Delivery]:
-    """Return a page of the deliveries of an account, or of all accounts, in the order of their events.
+    """Return a page of deliveries for an account, or for all accounts, in event order.
 
     The endpoints in the filter must belong to the account.
     """
@@ -137,14 +137,14 @@ def page(
 
 
 def count_blocked(connection: Connection, endpoint_seq: int, order_group: int, *, limit: int) -> int:
-    """Count the blocked deliveries of an order group. The count stops at a limit."""
+    """Count the blocked deliveries in an order group. The count stops at a limit."""
     own = (deliveries.c.endpoint_seq == endpoint_seq, deliveries.c.order_group == order_group)
     found = sa.select(deliveries.c.event_seq).where(*own, _ORDERED, _BLOCKED).limit(limit).subquery("blocked")
     return connection.scalar(sa.select(sa.func.count()).select_from(found)) or 0
 
 
 class Matching(NamedTuple):
-    """The number of matching deliveries of an endpoint, and the oldest and newest timestamps of their events."""
+    """The number of matching deliveries of an endpoint, and their oldest and newest event timestamps."""
 
     number: int
     oldest_at: int
@@ -304,7 +304,7 @@ def _leased(row: Mapping[Any, Any], lease_until: int) -> LeasedDelivery:
 
 
 def _detailed(connection: Connection, keys: sa.Select[Any], request: PageRequest) -> Sequence[Delivery]:
-    # Select the keys of the page first, so that only shown rows are joined.
+    # Select the page's keys first, so that only shown rows are joined.
     key = keys.subquery("page")
     query = _details(
         key.join(

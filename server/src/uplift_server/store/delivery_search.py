@@ -27,7 +27,7 @@ _UNSUCCESSFUL: Final = frozenset({Status.FAILED, Status.HELD, Status.CANCELLED})
 
 
 class Source(NamedTuple):
-    """The tables from which to read deliveries in the order of events, and the conditions that their index supports."""
+    """The tables from which to read deliveries in event order, and the conditions that their index supports."""
 
     event_seq: sa.ColumnElement[int]
     tables: sa.FromClause
@@ -54,9 +54,9 @@ def window_of(
     request: PageRequest,
     bounds: tuple[int, int],
 ) -> Window:
-    """Return the rows that the query of a page scans: the rows whose event number is within `bounds`.
+    """Return the rows that one page scans among those with event numbers within `bounds`.
 
-    The key of the page must begin with the event number and the endpoint number.
+    The page's key must begin with the event number and the endpoint number.
     """
     up, (low, high) = request.reads_up, request.narrowed(*bounds, to_next=0)
     source = source_of(connection, account_seq, wanted, low, high, up=up)
@@ -70,7 +70,7 @@ def window_of(
 def source_of(
     connection: Connection, account_seq: int | None, wanted: DeliveryFilter, low: int, high: int, *, up: bool = False
 ) -> Source:
-    """Return the table from which to read the matching deliveries in the order of events."""
+    """Return the table from which to read the matching deliveries in event order."""
     last = high if up else low
     if wanted.ids:
         # If no ID is known, search for event 0, which does not exist.
@@ -127,7 +127,7 @@ def _keys_of_ids(
 
 
 def joined(source: Source, wanted: DeliveryFilter) -> sa.FromClause:
-    """Return the tables of the source, joined with the other tables that the filter uses."""
+    """Return the source's tables, joined with the other tables that the filter uses."""
     if source.tables is events:
         return events.join(deliveries, deliveries.c.event_seq == events.c.seq)
     needs_event = (wanted.object_id, wanted.created_after, wanted.created_before) != (None, None, None)
@@ -148,7 +148,7 @@ def in_range(
 
 
 def row_conditions(wanted: DeliveryFilter) -> list[sa.ColumnElement[bool]]:
-    """Return the conditions of the filter that the index of the source does not support."""
+    """Return the filter conditions that the source's index does not support."""
     conditions: list[sa.ColumnElement[bool]] = []
     for column, values in (
         (deliveries.c.status, wanted.statuses),
@@ -173,12 +173,12 @@ def row_conditions(wanted: DeliveryFilter) -> list[sa.ColumnElement[bool]]:
 
 
 def has_code(ranges: Sequence[tuple[int, int]]) -> sa.ColumnElement[bool]:
-    """Return the condition that an attempt has a status code in one of the ranges."""
+    """Return a condition that is true for attempts with a status code in one of the ranges."""
     return sa.or_(*(attempts.c.status_code.between(first, last) for first, last in ranges))
 
 
 def responded(ranges: Sequence[tuple[int, int]]) -> sa.ColumnElement[bool]:
-    """Return the condition that the last attempt of a delivery has a status code in one of the ranges."""
+    """Return a condition that is true for deliveries whose last attempt has a status code in one of the ranges."""
     last = (
         attempts.c.event_seq == deliveries.c.event_seq,
         attempts.c.endpoint_seq == deliveries.c.endpoint_seq,

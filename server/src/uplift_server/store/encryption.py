@@ -1,9 +1,9 @@
 """Encryption of secrets at rest with AES-256-GCM. Each value is bound to its column and its owner.
 
 The key never reaches the database. An encrypted value consists of one version byte, a 12-byte random nonce, and the
-ciphertext with its tag. The associated data of version 1, which releases up to 0.1.1 wrote, is the endpoint's ID. The
-associated data of version 2 is the column and the ID of the owner (an endpoint or a person). Therefore, a value that
-was copied to another column or owner cannot be decrypted.
+ciphertext with its tag. In version 1, which releases up to 0.1.1 wrote, the associated data is the endpoint's ID. In
+version 2, it is the column and the ID of the owner (an endpoint or a person). Therefore, a value that was copied to
+another column or owner cannot be decrypted.
 """
 
 import base64
@@ -70,7 +70,7 @@ class Cipher:
         return version + nonce + self._aead.encrypt(nonce, value.encode(), context)
 
     def decrypt(self, encrypted: bytes, owner_id: bytes, column: Column) -> str:
-        """Decrypt the value of a column of an endpoint or a person. Raises WrongSecretKey."""
+        """Decrypt a column's value for an endpoint or a person. Raises WrongSecretKey."""
         version, nonce, rest = encrypted[:1], encrypted[1 : 1 + _NONCE_BYTES], encrypted[1 + _NONCE_BYTES :]
         try:
             if version == _BOUND:

@@ -42,7 +42,7 @@ def must_bind(connection: Connection, cipher: Cipher) -> bool:
 
 
 def block_earlier_releases(connection: Connection) -> bool:
-    """Prevent servers of releases that cannot read bound values from starting.
+    """Prevent servers from starting if their release cannot read bound values.
 
     Return False if such a server is running or the schema is changing.
     """

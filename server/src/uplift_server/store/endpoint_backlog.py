@@ -141,8 +141,8 @@ def _held_through(through: int) -> _Part:
 def cancel_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> int:
     """Cancel waiting and held deliveries of a deleted endpoint. Return their number.
 
-    Leased deliveries stay leased. Do nothing if the endpoint exists: the caller's cache may not contain a new endpoint
-    yet.
+    Leased deliveries stay leased. Do nothing if the endpoint exists, because the caller's cache may not contain a new
+    endpoint yet.
     """
     locks.take_order(connection, [endpoint_seq])
     if exists(connection, endpoint_seq):
@@ -191,8 +191,9 @@ def cancel_of_events(connection: Connection, event_seqs: Collection[int], *, now
 
 def _change(connection: Connection, endpoint_seq: int, part: _Part, limit: int, **values: Any) -> int:
     # Another transaction can lease or change these rows concurrently. Because of the locks, PostgreSQL skips rows that
-    # no longer match and reads more rows, so 0 means that no rows are left. The outer condition covers rows that change
-    # before the update. Use a CTE, because PostgreSQL can run a locking subquery more than once and exceed the limit.
+    # no longer match and reads more rows, so a result of 0 means that no rows are left. The outer condition covers rows
+    # that change before the update. Use a CTE, because PostgreSQL can run a locking subquery more than once and exceed
+    # the limit.
     page = part.keys(connection, endpoint_seq, limit).with_for_update().cte("page", nesting=True)
     still = [sa.text(part.condition)] if connection.dialect.name == "postgresql" else []
     return connection.execute(
@@ -215,14 +216,17 @@ def _cancelled(now: int) -> dict[str, Any]:
 
 
 def _reason_kept() -> sa.ColumnElement[int]:
-    """Return the failure reason that a delivery keeps. A test without attempts has none yet, and gets `exhausted`."""
+    """Return the failure reason that a delivery keeps.
+
+    A test delivery without attempts has no reason yet, and gets `exhausted`.
+    """
     failed = deliveries.c.resume_status == int(Status.FAILED)
     reason = sa.func.coalesce(deliveries.c.failed_reason, int(FailedReason.EXHAUSTED))
     return sa.case((failed, reason), else_=deliveries.c.failed_reason)
 
 
 def _ended(values: dict[str, Any]) -> dict[str, Any]:
-    """Return `values`, and the values that clear the next attempt of a delivery that ends."""
+    """Return `values`, extended with the values that clear an ended delivery's next attempt."""
     return {
         "due_at": None,
         # Keep the trigger of a test delivery.

@@ -177,7 +177,7 @@ def page(
     wanted: EndpointFilter,
     request: PageRequest,
 ) -> Page[Endpoint]:
-    """Return a page of the endpoints of an account, or of all accounts."""
+    """Return a page of endpoints for an account, or for all accounts."""
     if wanted.cause is None:
         found, end = _read(connection, account_seq, wanted, request)
         return request.page(found, lambda endpoint: (endpoint.seq,), None if end is None else (end,))
@@ -212,7 +212,7 @@ def _read(
 
 
 def _matching(connection: Connection, wanted: EndpointFilter) -> list[sa.ColumnElement[bool]]:
-    """Return the conditions of a filter. The conditions do not need an index, because an account has few endpoints."""
+    """Return the conditions for a filter. The conditions do not need an index, because an account has few endpoints."""
     conditions: list[sa.ColumnElement[bool]] = []
     if wanted.ids:
         conditions.append(endpoints.c.id.in_(wanted.ids))
@@ -434,7 +434,7 @@ def _changed(connection: Connection, endpoint_seq: int, **values: Any) -> Endpoi
 
 _NAMES: Final = tuple(field.name for field in fields(Endpoint))[:-1]
 _SETTINGS: Final = len(_NAMES)
-"""The position of the first setting in a row. The columns of the settings come last."""
+"""The position of the first setting in a row. The settings columns come last."""
 _COLUMNS: Final = [endpoints.c[name] for name in (*_NAMES, *DEFAULTS.columns())]
 _EVENT_TYPES: Final = _NAMES.index("event_types")
 _CODED: Final = [

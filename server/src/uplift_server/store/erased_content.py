@@ -1,8 +1,9 @@
 """Erase the content of events, and all copies of the content in other rows.
 
-An erased event keeps its ID, type and timestamps. The erasure also sets the expiry of the event to a time in the past,
-so that no process sends, replays or streams the event, not even a process of an earlier release. The deliveries of the
-event get a new fence. The new fence invalidates attempts in flight, and bodies that a process read before the erasure.
+An erased event keeps its ID, type and timestamps. The erasure also sets the event's expiry to a time in the past,
+so that no process sends, replays or streams the event, not even a process that runs an earlier release. The deliveries
+of the event get a new fence. The new fence invalidates attempts in flight, and bodies that a process read before the
+erasure.
 
 On SQLite, a smaller row would move other rows within its page, and leave their old bytes there. Therefore, padding
 keeps the size of erased rows, and SQLite overwrites the rows in place.
@@ -72,7 +73,7 @@ def erase(
     query = sa.select(events).where(
         events.c.seq.in_(event_seqs), events.c.account_seq == erasure.account_seq, events.c.erased_at.is_(None)
     )
-    # A replay that creates a delivery of one of these events waits for this lock, and then sees the erasure.
+    # A replay that creates a delivery for one of these events waits for this lock, and then sees the erasure.
     found = connection.execute(query.order_by(events.c.seq).with_for_update()).all()
     seqs = [row.seq for row in found]
     leases = _end_deliveries(connection, seqs, now)
@@ -133,7 +134,7 @@ def tidy(connection: Connection, erasure: Erasure, *, now: int) -> list[int]:
 def _end_deliveries(connection: Connection, event_seqs: Sequence[int], now: int) -> dict[int, int]:
     """Cancel the open deliveries of events, and give all deliveries of the events a new fence.
 
-    Return, by event number, when the last lease of the event's deliveries ends (Unix ms). Omit events without leased
+    Return, by event number, when the last lease on the event's deliveries ends (Unix ms). Omit events without leased
     deliveries.
     """
     of_events = deliveries.c.event_seq.in_(event_seqs)
@@ -256,9 +257,9 @@ def _without_content(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _padded_size(before: Sequence[Any], after: Sequence[Any]) -> int:
-    """Return the size, in bytes, of the padding that keeps the size of a SQLite record unchanged.
+    """Return the size, in bytes, of the padding that keeps a SQLite record's size unchanged.
 
-    `before` contains the old values of the record, and `after` the new values without the padding.
+    `before` contains the record's old values, and `after` the new values without the padding.
     """
     room = sum(map(_record_bytes, before)) - sum(map(_record_bytes, after))
     # At some sizes, the record gets one byte smaller, because the length of the BLOB takes fewer bytes.

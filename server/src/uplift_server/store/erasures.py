@@ -150,13 +150,13 @@ def unfinished(connection: Connection, *, limit: int) -> list[Erasure]:
 
 
 def find_seqs(connection: Connection, account_seq: int, event_ids: Sequence[bytes]) -> dict[bytes, int]:
-    """Return the event numbers of the account's events with these IDs, by ID."""
+    """Return the numbers of the account's events with these IDs, keyed by ID."""
     query = sa.select(events.c.id, events.c.seq).where(events.c.id.in_(event_ids), events.c.account_seq == account_seq)
     return {row.id: row.seq for row in connection.execute(query)}
 
 
 def newest_seq(connection: Connection) -> int:
-    """Return the highest event number of all accounts, or 0 if there are no events."""
+    """Return the highest event number across all accounts, or 0 if there are no events."""
     return connection.scalar(sa.select(sa.func.max(events.c.seq))) or 0
 
 
@@ -168,7 +168,7 @@ def count(connection: Connection, account_seq: int, event_seqs: Sequence[int]) -
 def count_about(connection: Connection, account_seq: int, object_id: str, *, last: int) -> tuple[Found, int]:
     """Count up to CANDIDATES_MAX events about an object, from the event number `last` downward.
 
-    Return the count, and the value of `last` for the next call, or 0 if no events are left.
+    Return the count, and the `last` for the next call, which is 0 if no events are left.
     """
     found = event_objects.candidates(connection, account_seq, object_id, 0, last)
     conditions = [*event_objects.matching(object_id, found), events.c.account_seq == account_seq]
@@ -207,7 +207,7 @@ def complete(connection: Connection, erasure: Erasure, *, now: int) -> Erasure:
 
 
 def _cut(connection: Connection, erasure: Erasure, seqs: Sequence[int], through: int) -> Step:
-    """Return a step that erases these events, or as many of the first ones as the limits of a step allow.
+    """Return a step that erases these events, or only the first ones if a step's limits do not allow all of them.
 
     `through` is the last event number that the search for these events covered.
     """

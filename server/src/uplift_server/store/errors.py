@@ -33,7 +33,7 @@ class Unavailable(StoreError):
 
 
 class InUse(Unavailable):
-    """Another process holds the lock of the database."""
+    """Another process holds the database lock."""
 
 
 class Misaddressed(Unavailable):

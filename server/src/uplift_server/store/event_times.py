@@ -1,4 +1,4 @@
-"""The range of event numbers for a time range. Later events have higher numbers, with small exceptions."""
+"""The range of event numbers for a time range. Later events usually have higher numbers."""
 
 from typing import Final, NamedTuple
 
@@ -19,7 +19,7 @@ _LATE: Final = "events.late."
 
 
 class LateEvents(NamedTuple):
-    """Events that were stored more than DISORDER_MS after their timestamp, such as after an outage of the database."""
+    """Events that were stored more than DISORDER_MS after their timestamp, such as after a database outage."""
 
     since: int
     """The earliest timestamp of a late event (Unix ms)."""
@@ -29,18 +29,18 @@ class LateEvents(NamedTuple):
     """The longest time in ms between the timestamp of a late event and its storage."""
 
     def covers(self, other: "LateEvents") -> bool:
-        """Whether the limits of these late events include the limits of `other`."""
+        """Whether the time range and delay of these late events include those of `other`."""
         return self.since <= other.since and self.until >= other.until and self.delay_ms >= other.delay_ms
 
 
 def late_events(connection: Connection) -> LateEvents | None:
-    """Return the limits of all recorded late events, or None if no event was late."""
+    """Return the time range and longest delay of all recorded late events, or None if no event was late."""
     found = server_values.get(connection, [_LATE + name for name in LateEvents._fields])
     return LateEvents(*(found[_LATE + name] for name in LateEvents._fields)) if found else None
 
 
 def note_late(connection: Connection, late: LateEvents) -> LateEvents:
-    """Extend the recorded limits to include `late`. Return the new limits.
+    """Extend the recorded time range and delay to include `late`. Return the new values.
 
     Call this function before the events are stored. Otherwise, searches by time could miss the events.
     """

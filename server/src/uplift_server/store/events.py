@@ -93,7 +93,7 @@ def page(
     *,
     with_bodies: bool = False,
 ) -> Page[Event]:
-    """List a page of the matching events of an account, or of all accounts."""
+    """List a page of matching events for an account, or for all accounts."""
     bounds = event_times.bounds(connection, after=wanted.created_after, before=wanted.created_before)
     return _page(connection, account_seq, wanted, request, bounds, with_bodies=with_bodies)
 
@@ -146,7 +146,7 @@ def _page(
 
 
 def _count_within(connection: Connection, rows: Sequence[sa.Row[Any]]) -> int:
-    """Return how many of these rows fit on a page with up to PAGE_BODY_BYTES_MAX of bodies, but at least 1."""
+    """Return how many of these rows fit on a page with up to PAGE_BODY_BYTES_MAX bytes of bodies, but at least 1."""
     query = sa.select(events.c.seq, sa.func.length(events.c.body).label("bytes")).where(
         events.c.seq.in_([row.seq for row in rows])
     )
@@ -239,7 +239,7 @@ def _select(head: sa.ColumnElement[bytes]) -> sa.Select[Any]:
 
 
 def _rows(connection: Connection, keys: sa.Select[tuple[int]], *, up: bool = False) -> Sequence[sa.Row[Any]]:
-    # Select the numbers of the page first, so that only shown rows are joined.
+    # Select the page's numbers first, so that only shown rows are joined.
     found = list(connection.scalars(keys))
     query = _select(sa.func.substr(events.c.body, 1, _ENVELOPE_START_BYTES).label("head")).where(
         events.c.seq.in_(found)

@@ -69,7 +69,7 @@ class Appended(NamedTuple):
 def with_blocked(
     results: "Sequence[list[Appended] | IdempotencyConflict]", blocked: Mapping[int, Sequence[int]]
 ) -> "list[list[Appended] | IdempotencyConflict]":
-    """Return the results, and set `blocked` of each new event.
+    """Return the results, with `blocked` set for each new event.
 
     The argument `blocked` contains, by event number, the endpoints whose delivery was stored as blocked.
     """
@@ -149,7 +149,7 @@ class Settlement(NamedTuple):
 
 
 class AttemptRow(NamedTuple):
-    """The row of an attempt. The fields are in the order of the columns."""
+    """An attempt as a row. The fields are in the same order as the columns."""
 
     event_seq: int
     endpoint_seq: int
@@ -277,8 +277,8 @@ class ReplayRelease(NamedTuple):
     ordered: int
     """The number of released deliveries that have an order group.
 
-    The dispatcher leases them later, in the order of their events.
+    The dispatcher leases them later, in event order.
     """
     outstanding: int
-    """The number of deliveries of the replay that are waiting or in flight."""
+    """The number of the replay's deliveries that are waiting or in flight."""
     next_event_seq: int

@@ -24,7 +24,7 @@ _CLAIM: Final = sa.text(
 
 GONE: Final = "The object created with this Idempotency-Key was deleted. Use a new key."
 NO_ACCOUNT: Final = 0
-"""The account number for requests of operators that do not concern a single account."""
+"""The account number for operator requests that do not concern a single account."""
 
 
 class KeyReused(Conflict):

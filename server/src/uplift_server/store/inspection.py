@@ -26,7 +26,7 @@ SELECT_ACCEPTS_UNBOUND: Final = (
 _HELD: Final = f"FROM deliveries INDEXED BY deliveries_held WHERE {status_sql.held()}"
 _FIRST: Final = "AND endpoint_seq > ? ORDER BY endpoint_seq, event_seq LIMIT 1"
 _STEPS_BETWEEN_CHECKS: Final = 100_000
-"""Number of SQLite virtual machine instructions between two checks of the quick check's time limit."""
+"""Number of SQLite virtual machine instructions between two tests of the quick check's time limit."""
 
 
 def find_damage(path: Path, *, seconds: float) -> list[str] | None:
@@ -84,7 +84,7 @@ def accepts_unbound(path: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The number of held deliveries and of their endpoints, and the timestamp of the oldest held event (Unix ms)."""
+    """The numbers of held deliveries and of their endpoints, and the timestamp of the oldest held event (Unix ms)."""
 
     count: int
     endpoints: int

@@ -53,7 +53,7 @@ def get(connection: Connection, invitation_id: bytes, *, now: int) -> Invitation
 
 
 def page(connection: Connection, account_seq: int, request: PageRequest, *, now: int) -> Page[Invitation]:
-    """List a page of the pending invitations of an account."""
+    """List a page of an account's pending invitations."""
     query = sa.select(invitations).where(invitations.c.account_seq == account_seq, invitations.c.expires_at > now)
     query = request.of(query, invitations.c.seq)
     return request.page([_invitation(row) for row in connection.execute(query)], lambda each: (each.seq,))
@@ -80,7 +80,7 @@ def consume(connection: Connection, invitation_id: bytes, *, now: int) -> Invita
 def remove(connection: Connection, account_seq: int, email: str, *, now: int) -> Role | None:
     """Delete the account's invitation for an email address.
 
-    Return the role of the invitation, or None if it does not exist or has expired.
+    Return the invitation's role, or None if the invitation does not exist or has expired.
     """
     own = sa.and_(invitations.c.account_seq == account_seq, invitations.c.email == email)
     query = sa.delete(invitations).where(own).returning(invitations.c.role, invitations.c.expires_at)

@@ -60,7 +60,7 @@ def get(connection: Connection, account_seq: int | None, key_id: bytes) -> ApiKe
 
 
 def page(connection: Connection, account_seq: int | None, request: PageRequest) -> Page[ApiKey]:
-    """List a page of the keys of an account, or of operators, excluding revoked keys."""
+    """List a page of an account's keys, or of operator keys, excluding revoked keys."""
     query = request.of(sa.select(api_keys).where(_of(account_seq), _LIVE), api_keys.c.seq)
     return request.page([_key(row) for row in connection.execute(query)], lambda key: (key.seq,))
 

@@ -173,7 +173,7 @@ def exists(connection: Connection, session: ListenSession) -> bool:
 
 
 def page(connection: Connection, account_seq: int | None, request: PageRequest) -> Page[ListenSession]:
-    """List a page of the sessions of an account, or of all accounts."""
+    """List a page of sessions for an account, or for all accounts."""
     query = request.of(_SELECT, listen_sessions.c.seq)
     if account_seq is not None:
         query = query.where(listen_sessions.c.account_seq == account_seq)
@@ -230,8 +230,10 @@ def record_connection(connection: Connection, session: ListenSession, *, now: in
 
 
 def _no_earlier(now: int, *, later_ms: int = 0) -> sa.ColumnElement[int]:
-    """Return `now`, or `later_ms` after the last connection if that is later, because the clocks of processes can
-    differ."""
+    """Return `now`, or the last connection time plus `later_ms` if that is later.
+
+    The clocks of processes can differ.
+    """
     last = listen_sessions.c.last_seen_at + later_ms
     return sa.case((last > now, last), else_=now)
 
@@ -292,7 +294,7 @@ def next_events(
 def save_progress(
     connection: Connection, progress: Sequence[tuple[ListenSession, int | None, Sequence[ListenResponse]]], *, now: int
 ) -> None:
-    """Save the positions of sessions, store new responses, and delete the oldest responses above the limit.
+    """Save the positions of sessions, store new responses, and delete the oldest responses beyond the limit.
 
     If a position is None, the stored position does not change. Skip deleted sessions.
     """
@@ -340,9 +342,10 @@ def save_progress(
 
 
 def _erased_among(connection: Connection, account_seq: int, responses: Sequence[ListenResponse]) -> set[bytes]:
-    """Return the IDs of the erased events among the events of these responses.
+    """Return the IDs of these responses' events that are erased.
 
-    Lock all these events until the transaction ends, so that an erasure waits until the responses are stored.
+    Lock all of the responses' events until the transaction ends, so that an erasure waits until the responses are
+    stored.
     """
     own = (events.c.id.in_({response.event_id for response in responses}), events.c.account_seq == account_seq)
     query = sa.select(events.c.id, events.c.erased_at).where(*own).with_for_update(read=True)
@@ -350,7 +353,7 @@ def _erased_among(connection: Connection, account_seq: int, responses: Sequence[
 
 
 def page_of_responses(connection: Connection, session_seq: int, request: PageRequest) -> Page[ListenResponse]:
-    """List a page of the responses that are stored for a session."""
+    """List a page of a session's stored responses."""
     query = request.of(
         sa.select(listen_answers).where(listen_answers.c.session_seq == session_seq), listen_answers.c.seq
     )

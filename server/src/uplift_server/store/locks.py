@@ -1,7 +1,7 @@
-"""The locks of ordinary writes on PostgreSQL, where writes run concurrently at READ COMMITTED.
+"""The locks that ordinary writes take on PostgreSQL, where writes run concurrently at READ COMMITTED.
 
-A write locks the rows that it relies on before it reads them. Statements after a lock see the changes of its earlier
-holder. SQLite runs one write at a time and ignores locks.
+A write locks the rows that it relies on before it reads them. Statements that run after a lock is taken see the changes
+of its previous holder. SQLite runs one write at a time and ignores locks.
 
 A transaction takes its locks in this order, so that two transactions do not wait for each other:
 
@@ -10,7 +10,7 @@ A transaction takes its locks in this order, so that two transactions do not wai
 3. the uids of accounts (`take`);
 4. the account (`accounts.lock`): its limits, the uids of its endpoints, members, invitations and replays;
 5. the email (`take`), then people by number: their sessions and password;
-6. the order of deliveries (`take_order`), by endpoint;
+6. the delivery order (`take_order`), by endpoint;
 7. endpoints by number, before their deliveries by event and endpoint.
 
 A transaction that stores ordered deliveries, or that ends deliveries of an endpoint, takes lock 6 before it reads them.
@@ -35,7 +35,10 @@ ACCOUNT_UIDS: Final = "uids of accounts"
 _CLASS: Final = 0x75706C66
 """The first number of every named advisory lock ("uplf"). The second number is a checksum of the name."""
 ORDER_CLASS: Final = 0x6F726465
-"""The first number of the advisory locks for the delivery order ("orde"). `order_slots` returns the second numbers."""
+"""The first number of the advisory locks for the delivery order ("orde").
+
+The second number comes from `order_slots`.
+"""
 ORDER_SLOTS: Final = 1024
 """The number of advisory locks for the delivery order, which all endpoints share.
 
@@ -57,7 +60,7 @@ def take(connection: Connection, name: str) -> None:
 
 
 def order_slots(endpoint_seqs: Iterable[int]) -> list[int]:
-    """Return the second key of each lock that protects the delivery order of these endpoints.
+    """Return the second number of each lock that protects the delivery order of these endpoints.
 
     Take the locks in the order of the result."""
     return sorted({endpoint_seq % ORDER_SLOTS for endpoint_seq in endpoint_seqs})

@@ -28,7 +28,7 @@ def add(connection: Connection, *, member_id: bytes, account_seq: int, person: P
 
 
 def page(connection: Connection, account_seq: int, request: PageRequest) -> Page[Member]:
-    """List a page of the members of an account."""
+    """List a page of an account's members."""
     query = request.of(_query(members.c.account_seq == account_seq), members.c.seq)
     return request.page([_member(row) for row in connection.execute(query)], lambda member: (member.seq,))
 
@@ -50,7 +50,7 @@ def find(connection: Connection, account_seq: int, email: str) -> Member | None:
 
 def find_guest(connection: Connection, account_seq: int, role: Role) -> Member | None:
     """Return the account's portal guest with this role. Portal links with this role sign in as this member."""
-    # `coalesce` keeps the database from using the index of emails, which contains the guests of all accounts.
+    # `coalesce` keeps the database from using the email index, which contains the guests of all accounts.
     nameless = sa.func.coalesce(people_table.c.email, "") == ""
     query = _query(members.c.account_seq == account_seq, nameless, members.c.role == int(role))
     query = query.order_by(members.c.seq).limit(1)

@@ -1,4 +1,4 @@
-"""The outbox of emails. Add an email in the same transaction as the change that the email reports."""
+"""The email outbox. Add an email in the same transaction as the change that the email reports."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Pages of lists, in ascending or descending order, forward or backward.
+"""Pagination of lists, in ascending or descending order, forward or backward.
 
 Each row of a list has a key: one or more integers that define the order. A page contains the first rows after a key.
 The query for a page reads one extra row, which shows whether there is a next page.
@@ -16,7 +16,7 @@ from uplift_server.store.records import Page
 
 T = TypeVar("T")
 KEY_MAX: Final = 2**62
-"""A number that is higher than every number in the keys of rows."""
+"""A number that is higher than every number in row keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +37,13 @@ class PageRequest:
         return self.ascending != self.backward
 
     def ordered(self, column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
-        """Return the sort expression of a column for the reading order."""
+        """Return the expression that sorts a column in reading order."""
         return column.asc() if self.reads_up else column.desc()
 
     def narrowed(self, low: int, high: int, *, to_next: int = 1) -> tuple[int, int]:
-        """Narrow the range from `low` to `high` to the numbers that rows of the page can have.
+        """Narrow the range from `low` to `high` to the numbers that rows on the page can have.
 
-        The number of a row is the first number of its key. `to_next` is the smallest possible difference between the
+        A row's number is the first number in its key. `to_next` is the smallest possible difference between the
         numbers of two rows: 0 if several rows can have the same number, otherwise 1.
         """
         if self.key is None:
@@ -51,15 +51,15 @@ class PageRequest:
         return (max(low, self.key[0] + to_next), high) if self.reads_up else (low, min(high, self.key[0] - to_next))
 
     def chosen(self, rows: Iterable[T], number: Callable[[T], int]) -> list[T]:
-        """Return the rows of the page, and one more row, from a list in memory. `number` returns the key of a row."""
+        """Return the page's rows, and one more row, from a list in memory. `number` returns a row's key."""
         low, high = self.narrowed(0, KEY_MAX)
         chosen = [row for row in rows if low <= number(row) <= high]
         return sorted(chosen, key=number, reverse=not self.reads_up)[: self.limit + 1]
 
     def of(self, query: sa.Select[Any], *columns: sa.ColumnElement[int]) -> sa.Select[Any]:
-        """Add the range, order and limit of the page to a query. `columns` are the columns of the key.
+        """Add the page's range, order and limit to a query. `columns` are the key columns.
 
-        If the key has several columns, the query must already limit the first column to the range of `narrowed`, so
+        If the key has several columns, the query must already limit the first column to the range from `narrowed`, so
         that the database can use an index.
         """
         if self.key is not None:
@@ -93,9 +93,9 @@ class PageRequest:
 def numbers_between(
     connection: Connection, at: sa.Column[int], *, after: int | None, before: int | None
 ) -> tuple[int, int]:
-    """Return the range of the numbers of rows between two timestamps (exclusive, Unix ms).
+    """Return the range of row numbers for the rows between two timestamps (exclusive, Unix ms).
 
-    `at` is the indexed column of the timestamp. Rows outside the time range can also have a number in this range.
+    `at` is the indexed timestamp column. Rows outside the time range can also have a number in this range.
     Therefore, the caller must compare timestamps too.
     """
     seq = at.table.c.seq
@@ -120,9 +120,9 @@ def window_end(
     rows: int,
     up: bool,
 ) -> int | None:
-    """Return the number of the last row that a page scans, or None if the page can scan all rows of the range.
+    """Return the number of the last row that a page scans, or None if the page can scan all rows in the range.
 
-    If no index supports the filter of a page, the page scans at most `rows` rows. If few of these rows match the
+    If no index supports the filter for a page, the page scans at most `rows` rows. If few of these rows match the
     filter, the page ends early.
     """
     query = sa.select(column).select_from(tables).where(column.between(low, high), *conditions)

@@ -1,4 +1,4 @@
-"""Contract for partitions of events by time. The server deletes old events by dropping their partition."""
+"""Contract for partitioning events by time. The server deletes old events by dropping their partition."""
 
 from typing import NamedTuple, Protocol
 

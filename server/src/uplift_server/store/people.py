@@ -26,7 +26,7 @@ from uplift_server.store.schema_people import (
 
 
 class AccountMembership(NamedTuple):
-    """The membership of one person in an account."""
+    """One person's membership in an account."""
 
     member_id: bytes
     account_seq: int
@@ -88,7 +88,7 @@ def memberships(connection: Connection, person_seq: int) -> list[AccountMembersh
 
 
 def delete_non_members(connection: Connection, person_seqs: Sequence[int]) -> None:
-    """Delete those of the given people who have no membership, with their sessions, identities and second factors."""
+    """Delete the given people who have no membership, and their sessions, identities and second factors."""
     those = sa.select(people.c.seq).where(people.c.seq.in_(person_seqs))
     connection.execute(those.order_by(people.c.seq).with_for_update())
     is_member = sa.exists().where(members.c.person_seq == people.c.seq)

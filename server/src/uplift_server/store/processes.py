@@ -1,4 +1,4 @@
-"""The server processes of a database, with their heartbeats."""
+"""The server processes on a database, with their heartbeats."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -74,7 +74,7 @@ _LIST_ALL: Final = sa.select(processes).order_by(processes.c.seq)
 
 
 def database_now(connection: Connection) -> float:
-    """Return the current time of the database (Unix ms). The time advances within a transaction."""
+    """Return the database's current time (Unix ms). The time advances within a transaction."""
     if connection.dialect.name == "sqlite":
         query = "SELECT (julianday('now') - 2440587.5) * 86400000.0"
     else:
@@ -128,7 +128,7 @@ def list_all(connection: Connection) -> list[Process]:
 def list_running_before(connection: Connection, release: str) -> list[Process]:
     """List the running processes whose release is older than `release`.
 
-    Evict processes of these releases whose heartbeat has expired. If such a process still runs, it must rejoin.
+    Evict older processes whose heartbeat has expired. If such a process still runs, it must rejoin.
     """
     now = int(database_now(connection))
     earlier = [each for each in list_all(connection) if release_order(each.version) < release_order(release)]
@@ -156,7 +156,7 @@ def remove(connection: Connection, seq: int, *, seen_at: int | None = None) -> b
 
 
 def foreign_leases(connection: Connection, own: int) -> list[ForeignLeases]:
-    """Count the deliveries of each endpoint that are leased by processes other than `own`."""
+    """Count each endpoint's deliveries that are leased by processes other than `own`."""
     # Repeat the condition of the partial index literally, so that both databases use the index.
     query = (
         sa.select(deliveries.c.endpoint_seq, sa.func.count())

@@ -15,7 +15,7 @@ from uplift_server.core.security.secrets import SecretPair
 class EndpointState(NamedCode):
     """The states of an endpoint. The state determines whether the endpoint receives deliveries.
 
-    The database contains the number of the state.
+    The database contains the state's number.
     """
 
     ENABLED = 0
@@ -111,7 +111,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class SecondFactor:
-    """The authenticator app of a person. `created_at` is in Unix ms."""
+    """A person's authenticator app. `created_at` is in Unix ms."""
 
     person_id: bytes
     totp_secret: bytes = field(repr=False)
@@ -123,7 +123,7 @@ class SecondFactor:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """The membership of a person in an account, with a role."""
+    """A person's membership in an account, with a role."""
 
     seq: int
     id: bytes
@@ -166,7 +166,7 @@ class Link:
 
     id: bytes
     account_seq: int | None
-    """The number of the account that the link opens. None for a link of an operator."""
+    """The number of the account that the link opens. None for an operator's link."""
     email: str | None
     role: Role
     """The role of the member whom the link signs in."""
@@ -198,7 +198,7 @@ class Invitation:
 
 @dataclass(frozen=True, slots=True)
 class EventType:
-    """An event type of the catalog. `schema` (a JSON Schema) and `example` describe `data` as JSON."""
+    """An event type in the catalog. `schema` (a JSON Schema) and `example` describe `data` as JSON."""
 
     seq: int
     name: str
@@ -349,13 +349,13 @@ class Delivery:
     """The time when the event was erased. None if the event is not erased."""
     is_test: bool = False
     order_group: int | None = None
-    """The order group. The server sends its deliveries in the order of their events. None without ordering."""
+    """The order group. The server sends its deliveries in event order. None without ordering."""
     blocked_by: str | None = None
     """The ID of the delivery for which a blocked delivery waits."""
 
     @property
     def is_blocked(self) -> bool:
-        """Whether the delivery waits for another delivery of its order group."""
+        """Whether the delivery waits for another delivery in its order group."""
         return self.status is Status.PENDING and self.due_at is None
 
 
@@ -400,7 +400,7 @@ class EndpointFilter:
     text: str | None = None
     """Text that the URL without its query, or the description, must contain. Case is ignored."""
     cause: str | None = None
-    """The code of the cause of the last failed attempt. Only failing endpoints can match."""
+    """The cause code of the last failed attempt. Only failing endpoints can match."""
     ids: tuple[bytes, ...] = ()
     patterns: tuple[str, ...] = ()
     """Event types and patterns. The subscription of the endpoint must contain one of them."""
@@ -426,7 +426,7 @@ class EventFilter:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryFilter:
-    """Filter for a list of deliveries. Timestamps are exclusive bounds for the timestamps of the events, in Unix ms.
+    """Filter for a list of deliveries. Timestamps are exclusive bounds for event timestamps, in Unix ms.
 
     For each tuple, a delivery must match one of the values. An empty tuple matches all deliveries.
     """
@@ -437,7 +437,7 @@ class DeliveryFilter:
     outcomes: tuple[Outcome, ...] = ()
     """Outcomes of the last attempt."""
     status_codes: tuple[tuple[int, int], ...] = ()
-    """Inclusive ranges of the status code of the last attempt."""
+    """Inclusive ranges for the last attempt's status code."""
     object_id: str | None = None
     is_test: bool | None = None
     """True for only test deliveries, False for only other deliveries, None for all deliveries."""

@@ -45,7 +45,7 @@ def _reencrypt(
     old: Cipher,
     new: Cipher,
 ) -> Reencrypted:
-    """Encrypt columns of one table with the new key. `owner` is the column with the ID of the owner of the values."""
+    """Encrypt columns of one table with the new key. `owner` is the column with the ID of the values' owner."""
     table = owner.table
     change = (
         sa.update(table)

@@ -59,7 +59,7 @@ class RejectedEvent:
         """The ID of the rejected event. If the stream delivers the message again, the ID is the same.
 
         The ID depends on the message's number in the stream and on its timestamp. The timestamp distinguishes messages
-        of different streams, whose numbers all start at 1.
+        from different streams, whose numbers all start at 1.
         """
         digest = blake2b(self.stream_seq.to_bytes(8, "big"), digest_size=ids.RANDOM_BYTES).digest()
         return ids.uuid7(self.published_at, digest)
@@ -77,7 +77,7 @@ class RejectedEventFilter:
 
 
 def add(connection: Connection, *rejected: RejectedEvent) -> None:
-    """Store rejected events, and delete the oldest rejected events beyond the limit of each account.
+    """Store rejected events, and delete the oldest rejected events beyond each account's limit.
 
     Skip messages that are already stored, so that a repeated call has no effect.
     """
@@ -91,9 +91,9 @@ def add(connection: Connection, *rejected: RejectedEvent) -> None:
 def page(
     connection: Connection, account_seq: int | None, wanted: RejectedEventFilter, request: PageRequest
 ) -> Page[RejectedEvent]:
-    """List a page of the rejected events of an account.
+    """List a page of an account's rejected events.
 
-    If `account_seq` is None, list the rejected events of all accounts and of unknown accounts.
+    If `account_seq` is None, list the rejected events of all accounts, including events whose account is unknown.
     """
     after = None if wanted.since is None else wanted.since - 1
     bounds = numbers_between(connection, rejected_events.c.rejected_at, after=after, before=wanted.until)

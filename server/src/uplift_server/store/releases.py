@@ -97,7 +97,7 @@ def _any(table: sa.Table, *where: sa.ColumnElement[bool]) -> sa.ColumnElement[bo
 
 
 def save_count(connection: Connection, replay_seq: int, counted: ReplayCount, *, first: int, now: int) -> Replay:
-    """Add the count of a window, which starts at the event number `first`, to the total of a replay.
+    """Add the count for the window that starts at the event number `first` to a replay's total.
 
     If the window is already counted, change nothing.
     """
@@ -192,7 +192,7 @@ class ReplayProgress(NamedTuple):
         total = max(self.total, self.delivered + self.failed + skipped + unfinished)
         if next_event_seq > self.last_event_seq and unfinished == 0:
             state = ReplayState.COMPLETED
-            # The replay counted these deliveries but did not find them: they were deleted or resent.
+            # The replay counted these deliveries but did not find them, because they were deleted or resent.
             skipped = total - self.delivered - self.failed
         return self._replace(
             state=state, total=total, next_event_seq=next_event_seq, skipped=skipped, outstanding=outstanding

@@ -57,7 +57,7 @@ class ReplaySelection:
     outcomes: tuple[Outcome, ...] = ()
     """The matching outcomes of the last attempt. Empty for all outcomes."""
     status_codes: tuple[tuple[int, int], ...] = ()
-    """Inclusive ranges of the status code of the last attempt. Empty for all status codes."""
+    """Inclusive ranges for the last attempt's status code. Empty for all status codes."""
     object_id: str | None = None
     missing: MissingEvents | None = None
 
@@ -180,7 +180,7 @@ def get(connection: Connection, account_seq: int | None, replay_id: bytes) -> Re
 
 
 def page(connection: Connection, account_seq: int | None, request: PageRequest) -> Page[Replay]:
-    """List a page of the replays of an account, or of all accounts."""
+    """List a page of replays for an account, or for all accounts."""
     keys = request.of(sa.select(replays.c.seq), replays.c.seq)
     if account_seq is not None:
         keys = keys.where(replays.c.account_seq == account_seq)

@@ -1,9 +1,9 @@
 """The index of ordered deliveries, and the trigger that unblocks the next delivery of an order group.
 
-At any time, one pending delivery of an order group is due, scheduled or leased. It has a due time. The other pending
+At any time, one pending delivery in an order group is due, scheduled or leased. It has a due time. The other pending
 deliveries are blocked: they have no due time. When a delivery ends or is held, the trigger gives a due time to the
 first open delivery of the group, unless that delivery is held. Therefore, every statement that ends a delivery unblocks
-the next delivery, even a statement of an earlier release.
+the next delivery, even a statement from an earlier release.
 
 Resends are an exception: at a person's request, they can be due together with other deliveries of their group.
 """
@@ -40,7 +40,7 @@ _UNBLOCK: Final = (
     f" AND {status_sql.blocked()}"
     f" AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE {_OF_GROUP} AND d.due_at IS NOT NULL);"
 )
-# The lock and the update are separate statements, so that the update sees the deliveries of the earlier lock holder.
+# The lock and the update are separate statements, so that the update sees the previous lock holder's changes.
 _LOCK: Final = f"PERFORM pg_advisory_xact_lock({locks.ORDER_CLASS}, (NEW.endpoint_seq % {locks.ORDER_SLOTS})::int); "
 
 create_status_trigger("deliveries_unblock", condition=_LEAVES, statement=_UNBLOCK, lock=_LOCK)

@@ -1,8 +1,8 @@
 """The partitions of events and attempts by time on PostgreSQL.
 
-A partition contains the events of a range of event numbers, and the attempts of these events. When a new partition
-starts, the sequence of event numbers continues at the start of its range (`store.postgres.partitions`). SQLite has no
-partitions.
+A partition contains the events in a range of event numbers, and their attempts. When a new partition
+starts, the sequence of event numbers continues at the start of that partition's range (`store.postgres.partitions`).
+SQLite has no partitions.
 """
 
 from typing import Final
@@ -40,7 +40,7 @@ sa.Index("chosen_event_ids_by_event", chosen_event_ids.c.event_seq)
 
 
 def table_name(table: str, first_seq: int, end_seq: int) -> str:
-    """Return the table name of the partition of `events` or `attempts` with this range of event numbers."""
+    """Return the table name for the partition of `events` or `attempts` that has this range of event numbers."""
     return f"{table}_{first_seq // NUMBERS}_{end_seq // NUMBERS}"
 
 

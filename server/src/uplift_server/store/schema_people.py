@@ -1,4 +1,4 @@
-"""The tables of people who sign in to the dashboard."""
+"""The tables for people who sign in to the dashboard."""
 
 import sqlalchemy as sa
 

@@ -1,4 +1,4 @@
-"""The tables of a cluster of server processes on one database. On SQLite, they stay empty."""
+"""The tables for a cluster of server processes on one database. On SQLite, they stay empty."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""The tables of statistics, and the trigger that records status changes of deliveries.
+"""The statistics tables, and the trigger that records delivery status changes.
 
 Successful deliveries are counted by their attempts, so the trigger does not record them. It records only less frequent
 changes: failed, held, cancelled, released and resent deliveries.

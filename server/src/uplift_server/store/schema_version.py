@@ -1,4 +1,4 @@
-"""The schema revision of a SQLite file, and its upgrade. The caller of `upgrade` holds the file lock."""
+"""The schema revision of a SQLite file, and the schema upgrade. The caller of `upgrade` holds the file lock."""
 
 import re
 import sqlite3
@@ -44,7 +44,7 @@ class UnknownSchema(Exception):
 def current(database: str | Path) -> str | None:
     """Return the schema revision of a SQLite file (path or URL), or None if the file is missing or empty.
 
-    Raises UnknownSchema for a file of another program. Raises Unavailable if the file cannot be read.
+    Raises UnknownSchema for another program's file. Raises Unavailable if the file cannot be read.
     """
     path = _path(database)
     if not path.exists():
@@ -156,7 +156,7 @@ def _back_up(raw: sqlite3.Connection, path: Path, revision: str, now_ms: int) ->
 
 
 def create(connection: Connection) -> None:
-    """Create the tables of an empty database from their definitions in `store.schema`.
+    """Create the tables in an empty database from their definitions in `store.schema`.
 
     A test compares these tables with the result of the migrations. This function does not import Alembic, because the
     import takes 14 MiB and half a second.

@@ -1,4 +1,4 @@
-"""Second factors: the authenticator apps of people, and their recovery codes.
+"""Second factors: people's authenticator apps and recovery codes.
 
 Before you check a code, lock the person, so that two requests cannot use the same code.
 """
@@ -13,14 +13,14 @@ from uplift_server.store.schema_people import recovery_codes, second_factors
 
 
 def get(connection: Connection, person_id: bytes) -> SecondFactor | None:
-    """Return the second factor of a person."""
+    """Return a person's second factor."""
     own = sa.select(second_factors).where(second_factors.c.person_id == person_id)
     row = connection.execute(own).first()
     return None if row is None else SecondFactor(row.person_id, row.totp_secret, row.last_step, row.created_at)
 
 
 def create(connection: Connection, factor: SecondFactor) -> None:
-    """Store the second factor of a person. The person must not have one."""
+    """Store a person's second factor. The person must not have one already."""
     connection.execute(
         sa.insert(second_factors).values(
             person_id=factor.person_id,
@@ -38,13 +38,13 @@ def use_step(connection: Connection, person_id: bytes, step: int) -> None:
 
 
 def delete(connection: Connection, person_id: bytes) -> bool:
-    """Delete the second factor and the recovery codes of a person. Return whether the person had a second factor."""
+    """Delete a person's second factor and recovery codes. Return whether the person had a second factor."""
     connection.execute(sa.delete(recovery_codes).where(recovery_codes.c.person_id == person_id))
     return connection.execute(sa.delete(second_factors).where(second_factors.c.person_id == person_id)).rowcount > 0
 
 
 def replace_recovery_codes(connection: Connection, person_id: bytes, digests: Sequence[bytes]) -> None:
-    """Replace all recovery codes of a person. `digests` are the digests of the new codes."""
+    """Replace all of a person's recovery codes. `digests` are the digests of the new codes."""
     connection.execute(sa.delete(recovery_codes).where(recovery_codes.c.person_id == person_id))
     connection.execute(sa.insert(recovery_codes), [{"digest": each, "person_id": person_id} for each in digests])
 
@@ -56,6 +56,6 @@ def use_recovery_code(connection: Connection, person_id: bytes, digest: bytes) -
 
 
 def count_recovery_codes(connection: Connection, person_id: bytes) -> int:
-    """Return the number of unused recovery codes of a person."""
+    """Return how many unused recovery codes a person has."""
     own = sa.select(sa.func.count()).where(recovery_codes.c.person_id == person_id)
     return connection.scalars(own).one()

@@ -39,7 +39,7 @@ def get(connection: Connection, key_id: bytes, *, lock: bool = False) -> Service
 
 
 def page(connection: Connection, request: PageRequest) -> Page[ServiceKey]:
-    """List a page of the service keys, excluding revoked keys."""
+    """List a page of service keys, excluding revoked keys."""
     query = request.of(sa.select(service_keys).where(_LIVE), service_keys.c.seq)
     return request.page([_key(row) for row in connection.execute(query)], lambda key: (key.seq,))
 

@@ -66,7 +66,7 @@ def id_token(connection: Connection, digest: bytes) -> bytes | None:
 
 
 def touch(connection: Connection, digest: bytes, *, now: int) -> None:
-    """Store the time of the last use of a session. `now` is in Unix ms."""
+    """Store when a session was last used. `now` is in Unix ms."""
     connection.execute(sa.update(sessions).where(sessions.c.digest == digest).values(seen_at=now))
 
 
@@ -116,7 +116,7 @@ def get_link(connection: Connection, link_id: bytes) -> Link | None:
 
 
 def page_of_links(connection: Connection, account_seq: int, request: PageRequest, *, now: int) -> Page[Link]:
-    """List a page of the unused and unexpired links of an account. `now` is in Unix ms."""
+    """List a page of an account's unused and unexpired links. `now` is in Unix ms."""
     query = sa.select(links).where(links.c.account_seq == account_seq, links.c.expires_at > now)
     if request.key is not None:
         link_id = _link_id(request.key)
@@ -127,12 +127,12 @@ def page_of_links(connection: Connection, account_seq: int, request: PageRequest
 
 
 def _parts(link_id: bytes) -> tuple[int, ...]:
-    """Split the ID of a link into LINK_KEY_NUMBERS numbers, which form the key of a row."""
+    """Split a link's ID into LINK_KEY_NUMBERS numbers, which form a row key."""
     return tuple(int.from_bytes(link_id[at : at + _PART_BYTES], "big") for at in range(0, len(link_id), _PART_BYTES))
 
 
 def _link_id(key: tuple[int, ...]) -> bytes:
-    """Convert the key of a row back to the ID of a link.
+    """Convert a row key back to a link's ID.
 
     Limit the result to 16 bytes, because a cursor from another list can contain larger numbers.
     """
@@ -141,7 +141,7 @@ def _link_id(key: tuple[int, ...]) -> bytes:
 
 
 def revoke_link(connection: Connection, account_seq: int, link_id: bytes, *, now: int) -> Link | None:
-    """Delete an unused and unexpired link of an account.
+    """Delete one of an account's unused and unexpired links.
 
     Return the link, or None if there is no such link. `now` is in Unix ms.
     """

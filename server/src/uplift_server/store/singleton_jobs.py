@@ -1,4 +1,4 @@
-"""Leader leases of singleton jobs. Only the process with the lease of a job runs the job.
+"""Leader leases for singleton jobs. Only the process that holds a job's lease runs the job.
 
 When a lease expires, another process can take it.
 """
@@ -41,9 +41,9 @@ _INSERT = sa.text(
 def take(
     connection: Connection, wanted: Collection[SingletonJob], *, process_id: int, now: int
 ) -> frozenset[SingletonJob]:
-    """Take or renew the leases of the wanted jobs that no other process holds. Each lease lasts LEASE_MS.
+    """Take or renew the leases for the wanted jobs, except leases that another process holds.
 
-    Return the jobs whose lease this process now holds.
+    Each lease lasts LEASE_MS. Return the jobs whose lease this process now holds.
     """
     rows = connection.execute(_GET, {"names": list(wanted)})
     known = {SingletonJob(row.name): (row.process_seq, row.until) for row in rows}

@@ -1,8 +1,7 @@
-"""Statistics: one row for each hour and each minute, and the number of open deliveries of each endpoint.
+"""Statistics: one row for each hour and each minute, and the number of open deliveries for each endpoint.
 
 A count adds the rows that were stored since the last count. It reads three tables in batches: deliveries, attempts, and
-the status changes in `delivery_changes`. It reads each table up to the stream position, in the order of the row
-numbers.
+the status changes in `delivery_changes`. It reads each table up to the stream position, in row number order.
 
 A count first reads all attempts and changes up to the stream position, and then the deliveries. It counts each delivery
 once, with its current status. From then on, attempts and changes of the delivery move it from one status to another in
@@ -109,7 +108,7 @@ class Counted:
     """The server values that were stored when the batch was counted."""
     next_positions: Mapping[str, int]
     changes_through: int
-    """The number of the last counted change of status. `save` deletes the changes up to this number."""
+    """The number of the last counted status change. `save` deletes the changes up to this number."""
     more: bool
     """Whether more rows are left to count."""
 
@@ -131,7 +130,7 @@ def by_bucket(
 
 
 def sums(connection: Connection, scopes: Collection[Scope], *, since: int, until: int) -> dict[Scope, Statistics]:
-    """Return the total counts of each scope, from `since` (inclusive) to `until` (exclusive), in Unix ms.
+    """Return the total counts for each scope, from `since` (inclusive) to `until` (exclusive), in Unix ms.
 
     The result has no outcomes and no durations. Scopes without statistics are omitted.
     """
@@ -147,7 +146,7 @@ def count(
 ) -> Counted | None:
     """Count a batch of new rows up to the stream position, without any writes. `save` writes the result.
 
-    The batch contains up to about `rows` deliveries and attempts, and up to `changes` changes of status. `now` is in
+    The batch contains up to about `rows` deliveries and attempts, and up to `changes` status changes. `now` is in
     Unix ms. Return None if there is nothing to count.
     """
     stored = server_values.get(connection, VALUES)
@@ -204,7 +203,7 @@ def save(connection: Connection, counted: Counted) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """The ranges of the numbers of events, attempts and changes that a batch counts."""
+    """The ranges of event, attempt and change numbers that a batch counts."""
 
     began: int
     events_after: int
@@ -273,7 +272,7 @@ _DELIVERIES_OF, _ATTEMPTS_OF, _FIRST_OF, _FIRST_DELIVERED_OF = map(
 
 
 def _tallied(connection: Connection, batch: _Batch) -> tuple[dict[RowKey, Tally], dict[RowKey, Tally]]:
-    """Return the tally of each endpoint and minute in a batch, and the tally of each event type and minute."""
+    """Return a tally for each endpoint and minute in a batch, and a tally for each event type and minute."""
     own: defaultdict[RowKey, Tally] = defaultdict(Tally)
     by_type: defaultdict[RowKey, Tally] = defaultdict(Tally)
     span = asdict(batch)
@@ -347,7 +346,7 @@ def _created(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[
 
 
 def _moves(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[RowKey, int | None, Status, int]]:
-    """Yield how the attempts and status changes of a range change the counts by status.
+    """Yield how the attempts and status changes in a range change the counts by status.
 
     Each item contains an endpoint and minute, an event type (None if unknown), a status, and a number to add to its
     count. Only the deliveries of events after `began` and up to `events_after` are included.
@@ -367,14 +366,14 @@ def _by_hour(own: Mapping[RowKey, Tally]) -> dict[RowKey, Tally]:
 
 
 def _with_sums(own: Mapping[RowKey, Tally]) -> dict[RowKey, Tally]:
-    """Add the total of each account, and the total of all accounts, to the tallies of endpoints."""
+    """Add a total for each account, and one for all accounts, to the endpoint tallies."""
     accounts = summed((RowKey(account, 0, at), tally) for (account, _, at), tally in own.items())
     everything = summed((RowKey(0, 0, at), tally) for (_, _, at), tally in accounts.items())
     return {**own, **accounts, **everything}
 
 
 def _with_all_accounts(by_type: Mapping[RowKey, Tally]) -> dict[RowKey, Tally]:
-    """Add the total of each event type across all accounts to the tallies of event types."""
+    """Add each event type's total across all accounts to the event type tallies."""
     return {**by_type, **summed((RowKey(0, negative, at), tally) for (_, negative, at), tally in by_type.items())}
 
 
@@ -382,7 +381,7 @@ def _with_all_accounts(by_type: Mapping[RowKey, Tally]) -> dict[RowKey, Tally]:
 
 
 def _changes_of_totals(own: Mapping[RowKey, Tally]) -> _Totals:
-    """Return the changes in the numbers of pending and held deliveries of each endpoint."""
+    """Return the changes in each endpoint's numbers of pending and held deliveries."""
     pending: Counter[int] = Counter()
     held: Counter[int] = Counter()
     for key, tally in own.items():

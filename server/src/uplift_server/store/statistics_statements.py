@@ -14,10 +14,10 @@ from uplift_server.store import status_sql
 from uplift_server.store.status_sql import CREATED, TEST
 
 KEY_COLUMNS: Final = ("account_seq", "endpoint_seq", "at")
-"""The key columns of a row of statistics."""
+"""The key columns of a statistics row."""
 
 Statements = Mapping[str, sa.TextClause]
-"""The variants of a statement, by the name of the database: `sqlite` and `postgresql`."""
+"""The variants of a statement, by database name: `sqlite` and `postgresql`."""
 
 
 def _listed(columns: Sequence[str], texts: Mapping[str, str] | str) -> Statements:
@@ -32,14 +32,14 @@ def _listed(columns: Sequence[str], texts: Mapping[str, str] | str) -> Statement
 
 
 def read_rows(connection: Connection, query: Statements, values: Mapping[str, object]) -> Iterable[Sequence[Any]]:
-    """Run a query that `_listed` has built. Return its rows, each with its values in the order of the columns."""
+    """Run a query that `_listed` has built. Return its rows, each with its values in column order."""
     found = connection.execute(query[connection.dialect.name], values)
     return json.loads(found.scalar_one()) if connection.dialect.name == "sqlite" else found
 
 
 # ---- counting
 # :events_after (exclusive) and :events_through (inclusive) limit the events of the batch.
-# In the same way, :attempts_* limit the attempts, and :changes_* limit the changes of status.
+# In the same way, :attempts_* limit the attempts, and :changes_* limit the status changes.
 # Deliveries of events up to :began are never counted.
 
 _MINUTE: Final = f"/ {MINUTE_MS}"
@@ -112,7 +112,7 @@ GROUP BY 1, 2, 3, 4
 """,  # noqa: S608
 )
 
-# The indexes and conditions of open deliveries. Without a named index, SQLite could scan all deliveries.
+# The indexes and conditions for open deliveries. Without a named index, SQLite could scan all deliveries.
 _OPEN_PARTS: Final = (
     ("deliveries_due", status_sql.waiting("d")),
     ("deliveries_leased", status_sql.leased("d")),
@@ -134,8 +134,8 @@ COUNT_OPEN: Final = {
 
 _VALUES: Final = (*COUNT_FIELDS, "outcomes", "durations")
 _COLUMNS: Final = (*KEY_COLUMNS, *_VALUES)
-# The SQL that each engine uses to read a JSON list of lists as rows, to join a table in that order, and to read a
-# number.
+# The SQL that each engine uses to read a JSON list of lists as rows, to join a table in the order of these rows, and to
+# read a number.
 _LISTS: Final = {
     "sqlite": ("json_each({}) page", "CROSS JOIN", "json_extract(page.value, '$[{}]')"),
     "postgresql": ("json_array_elements(CAST({} AS json)) page(value)", "JOIN", "CAST(page.value->>{} AS BIGINT)"),
@@ -145,7 +145,7 @@ _LISTS: Final = {
 def _joined(table: str, columns: str, lists: str, *, by: Sequence[str], more: str = "") -> dict[str, str]:
     """Return the statements that join a table with the parameter `lists`.
 
-    The parameter is a JSON list. Each item is a list with values of the columns `by`.
+    The parameter is a JSON list. Each item is a list with values for the columns `by`.
     """
     texts = {}
     for dialect, (rows, join, item) in _LISTS.items():

@@ -1,4 +1,4 @@
-"""SQL conditions on the status of deliveries. They contain the status numbers of `core.lifecycle`.
+"""SQL conditions on delivery status. They contain the status numbers of `core.lifecycle`.
 
 The partial indexes have these conditions. A database uses such an index only if the statement repeats its condition
 literally.
@@ -41,7 +41,7 @@ def held(alias: str = "") -> str:
 
 
 def blocked(alias: str = "") -> str:
-    """Return the condition for blocked deliveries, which wait for an earlier delivery of their order group."""
+    """Return the condition for blocked deliveries, which wait for an earlier delivery in their order group."""
     return f"{waiting(alias)} AND {_prefix(alias)}due_at IS NULL"
 
 

@@ -1,4 +1,4 @@
-"""Triggers that run after a status change of a delivery, even if a server of an earlier release changed the status."""
+"""Triggers that run after a delivery's status changes, even if a server of an earlier release changed the status."""
 
 import sqlalchemy as sa
 

@@ -22,5 +22,5 @@ class StreamPosition(NamedTuple):
 STREAM_POSITION_MAX: Final = StreamPosition(*[2**63 - 1] * len(StreamPosition._fields))
 """A stream position that includes all rows.
 
-SQLite always uses this position, because its only writer assigns numbers in the order of commits.
+SQLite always uses this position, because its only writer assigns numbers in commit order.
 """

@@ -10,7 +10,10 @@ from uplift_server.core.operations.statistics import COUNT_FIELDS, parse_sparse,
 
 
 class RowKey(NamedTuple):
-    """The key of a row: a scope, and the start of the hour or minute (Unix ms). The order is that of KEY_COLUMNS."""
+    """The key of a row: a scope, and the start of the hour or minute (Unix ms).
+
+    The fields are in the same order as KEY_COLUMNS.
+    """
 
     account_seq: int
     endpoint_seq: int
@@ -51,8 +54,8 @@ class Tally:
 
     @property
     def adds(self) -> bool:
-        """Whether the tally may create a row. A tally that contains only moves must not: if its row is missing,
-        retention has deleted the row.
+        """Whether the tally may create a row. A tally that contains only moves must not create one, because a missing
+        row means that retention has deleted it.
         """
         return any(self.counts)
 

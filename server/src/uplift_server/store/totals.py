@@ -1,4 +1,4 @@
-"""The number of open deliveries of each endpoint, which the statistics updater keeps exact."""
+"""The number of open deliveries for each endpoint, which the statistics updater keeps exact."""
 
 from collections.abc import Collection
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from uplift_server.store.statistics import TOTALS_COUNTED, VALUES
 
 
 class OpenCounts(NamedTuple):
-    """The numbers of open deliveries of an endpoint.
+    """The numbers of open deliveries for an endpoint.
 
     They do not include test deliveries, or deliveries of events before the statistics began.
     """
@@ -25,7 +25,7 @@ NO_OPEN: OpenCounts = OpenCounts(0, 0)
 
 
 def read(connection: Connection, endpoint_seqs: Collection[int] | None = None) -> dict[int, OpenCounts] | None:
-    """Return the numbers of open deliveries of endpoints, by endpoint number.
+    """Return the numbers of open deliveries, by endpoint number.
 
     If `endpoint_seqs` is None, return them for all endpoints. Endpoints without open deliveries are omitted. Return
     None until the first count after an upgrade is complete.

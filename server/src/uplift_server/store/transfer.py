@@ -1,8 +1,8 @@
 """Transfer of all data from a SQLite file to an empty PostgreSQL database.
 
-`transfer` copies the tables in batches, in the order of their keys. The target stores the progress in the transaction
-of each batch, so an interrupted transfer can continue. Servers cannot start with the target database while the progress
-table exists. After comparing both databases, `transfer` drops the progress table. The caller must hold the file lock.
+`transfer` copies the tables in batches, in key order. The target stores the progress in each batch's transaction, so an
+interrupted transfer can continue. Servers cannot start with the target database while the progress table exists. After
+comparing both databases, `transfer` drops the progress table. The caller must hold the file lock.
 """
 
 import ast
@@ -23,7 +23,7 @@ from uplift_server.store.sqlite.connection import unavailable
 from uplift_server.store.transfer_tables import TRANSFER_TABLES, Checksum, Key, TransferTable, quoted
 
 COMPARE_BATCH_ROWS: Final = 500
-"""Maximum number of rows of the target that the comparison reads at a time, including their bodies."""
+"""Maximum number of target rows that the comparison reads at a time, including their bodies."""
 _NO_TIMEOUTS: Final = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0"
 _CREATE_PROGRESS: Final = (
     f"CREATE TABLE {TRANSFER_TABLE} (name text PRIMARY KEY, source text NOT NULL, after_key text, rows bigint NOT NULL)"
@@ -105,7 +105,7 @@ async def _transfer(
 
 
 async def _prepare(url: str) -> None:
-    """Create the tables if the target is empty. Raises CannotTransfer if the tables of another release exist."""
+    """Create the tables if the target is empty. Raises CannotTransfer if tables from another release exist."""
     revision = await postgres_version.current(url)
     if revision not in (None, schema_version.HEAD):
         raise CannotTransfer(
@@ -133,7 +133,7 @@ async def _is_begun(target: Raw, name: str) -> bool:
 
 
 async def _begin(target: Raw, name: str) -> None:
-    """Create the progress table. Raises CannotTransfer if a table of the target has rows."""
+    """Create the progress table. Raises CannotTransfer if a table in the target has rows."""
     async with target.transaction():
         await target.execute(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")
         for table in metadata.sorted_tables:
@@ -197,7 +197,7 @@ async def _compare(
 
 async def _finish(target: Raw) -> None:
     """Set the sequences of the target, and drop the progress table, so that servers can start."""
-    # Update the statistics of the tables. Otherwise, the first statements would be planned for empty tables.
+    # Update the table statistics. Otherwise, the first statements would be planned for empty tables.
     await target.execute("ANALYZE")
     async with target.transaction():
         for table in TRANSFER_TABLES:

@@ -1,4 +1,4 @@
-"""The tables of a transfer: their order, the format of their rows, and checksums."""
+"""The tables of a transfer, with their order, row format and checksums."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence

@@ -1,1 +1,1 @@
-"""The migrations of the schema, for both databases."""
+"""Schema migrations for both databases."""

@@ -30,7 +30,7 @@ _Placed = tuple[int, NewEvent, NewDelivery]
 RETRIES_MAX: Final = 8
 """Maximum number of retries of a batch.
 
-The server retries if another transaction stored a key or ID of the batch first.
+The server retries if another transaction stored one of the batch's keys or IDs first.
 """
 
 

@@ -55,14 +55,14 @@ _SETTINGS: Final = {
     "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS_MAX),
     # JIT compilation takes longer than any statement of this server.
     "jit": "off",
-    # Override the defaults of the database. A confirmed write must be on disk.
+    # Override the database's defaults. A confirmed write must be on disk.
     # After a lock is taken, the next statement must see the commits of the previous lock holder.
     "synchronous_commit": "on",
     "default_transaction_isolation": "read committed",
 }
 _NO_TIMEOUTS: Final = {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}
 # Every statement must use an index, even if the statistics of a fast-growing table are outdated.
-# The planner once read the five million events of a month to count the events of the last second.
+# The planner once read a month's five million events to count the events in the last second.
 _BY_INDEX: Final = {
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
@@ -104,7 +104,7 @@ _TROUBLES: Final = (
 The first match applies. If no row matches, the statement caused the error.
 """
 Raw = asyncpg.Connection
-"""A connection of the driver (asyncpg). Outside a transaction, each statement is its own transaction."""
+"""A driver connection (asyncpg). Outside a transaction, each statement is its own transaction."""
 
 
 # PostgreSQL cannot store NUL or lone surrogates, but search queries may contain them.
@@ -199,7 +199,7 @@ class Opener:
         sa.event.listen(self._engine.sync_engine, "before_cursor_execute", _with_storable_texts, retval=True)
 
     async def raw(self) -> Raw:
-        """Open a connection of the driver. Raises DRIVER_ERRORS."""
+        """Open a driver connection. Raises DRIVER_ERRORS."""
         return await self._connect()
 
     async def pair(self) -> Pair:
@@ -303,7 +303,7 @@ class ConnectionPool:
             try:
                 yield pair
             except (asyncpg.InternalClientError, asyncio.CancelledError):
-                # Close the connection, because the state of its protocol is unknown.
+                # Close the connection, because its protocol state is unknown.
                 pair.raw.terminate()
                 raise
             except DRIVER_ERRORS as error:
@@ -414,7 +414,7 @@ def trouble_of(error: BaseException) -> Trouble | None:
 
 
 def store_error(error: BaseException) -> Unavailable | Rejected:
-    """Convert an error of the driver to an error of the store."""
+    """Convert a driver error to a store error."""
     cause = driver_error(error)
     if isinstance(cause, TimeoutError):
         return Unavailable(NO_ANSWER)

@@ -11,7 +11,7 @@ from uplift_server.store.errors import Misaddressed, Unavailable
 UNDECLARED_POOLER: Final = (
     "the database is behind a pooler in transaction mode; add pooler=transaction to UPLIFT_DATABASE_URL"
 )
-# The errors that indicate a pooler: about prepared statements, or (PgBouncer) about settings of a new connection.
+# Errors that indicate a pooler. They concern prepared statements or, with PgBouncer, the settings of a new connection.
 _STRANGE_STATEMENT: Final = ("26000", "42P05")
 _STRANGE_SETTING: Final = "unsupported startup parameter"
 # Each row has a SQLSTATE, a part of PostgreSQL's message in English, and a fix. The first match applies.
@@ -64,7 +64,7 @@ _CERTIFICATE_REMEDIES: Final = dict.fromkeys((2, 18, 19, 20, 21), _AUTHORITY) | 
 _TEMPORARY_CODES: Final = (9, 10, 11, 12)
 _BAD: Final = "replace the certificate on the database server"
 _UNREADABLE: Final = ("X509", "PEM")
-# Parts of the messages of errors that have no class or code.
+# Parts of messages, for errors that have no class or code.
 _NOT_OFFERED: Final = "rejected SSL upgrade"
 _NO_KEY: Final = "PEM lib"
 _FILES: Final = "correct sslrootcert, sslcert or sslkey in UPLIFT_DATABASE_URL; the key must not have a password"

@@ -68,7 +68,7 @@ WRITERS: Final = 3
 While two writes wait for the lock on one account, the third connection is still free.
 """
 CONNECTIONS_MAX: Final = HOT_CONNECTIONS + READERS + WRITERS + 2
-"""Number of connections of a process. It includes one connection for priority reads and one for notifications."""
+"""Number of connections per process. It includes one connection for priority reads and one for notifications."""
 READS_WAITING_MAX: Final = 256
 HOT_WAITING_MAX: Final = 256
 READ_MS_MAX: Final = 4000
@@ -96,7 +96,7 @@ VACUUM: Final = (
     # Also clean the index, because it contains the keys.
     "VACUUM (INDEX_CLEANUP ON) idempotency_keys",
 )
-"""The VACUUM statements of `scrub`. They block neither reads nor writes."""
+"""The VACUUM statements that `scrub` runs. They block neither reads nor writes."""
 
 
 class PostgresDatabase:
@@ -143,7 +143,7 @@ class PostgresDatabase:
             await pool.close()
 
     def append(self, groups: Sequence[Sequence[NewEvent]]) -> Awaitable[list[list[Appended] | IdempotencyConflict]]:
-        """Store events with their deliveries in one durable commit. Return the results in the order of the groups."""
+        """Store events with their deliveries in one durable commit. Return one result per group, in the same order."""
         return self._group_commit.append(groups)
 
     def lease_due(
@@ -177,13 +177,13 @@ class PostgresDatabase:
         return self._hot(lambda pair: reclaim(pair.raw, now=now, process_id=process_id, limit=limit))
 
     def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> Awaitable[list[Released]]:
-        """Make held deliveries due at `now`, oldest events first. Return the results in the order of the requests."""
+        """Make held deliveries due at `now`, oldest events first. Return one result per request, in the same order."""
         return self._hot(lambda pair: release_held(pair.raw, requests, now=now))
 
     def release_replay(
         self, replay_seq: int, choice: ReplaySelection, ahead: ReplayBatch, lease: ReplayLease
     ) -> Awaitable[ReplayRelease]:
-        """Lease deliveries of a replay. First, wait for the latest settlement, which can free capacity for the
+        """Lease deliveries for a replay. First, wait for the latest settlement, which can free capacity for the
         replay."""
         release = self._measured(_as_statement(lambda pair: release_replay(pair.raw, replay_seq, choice, ahead, lease)))
         settling = self._settling
@@ -218,7 +218,7 @@ class PostgresDatabase:
         return self._hot(lambda pair: next_due(pair.raw, endpoint_seqs), is_read=True)
 
     async def scrub(self) -> bool:
-        """Vacuum all tables that contain the content of events, to remove dead rows. Raises Unavailable."""
+        """Vacuum all tables that contain event content, to remove dead rows. Raises Unavailable."""
         try:
             raw = await self._maintenance_opener.raw()
             try:
@@ -255,7 +255,7 @@ class PostgresDatabase:
             _log.warning("stream position unknown", cause=UNKNOWN)
 
     async def _read_position(self) -> StreamPosition:
-        """Read the sequences and the lock holders once. Return the last numbers of the sequences."""
+        """Read the sequences and the lock holders once. Return the last number of each sequence."""
 
         async def read(pair: Pair) -> None:
             async with pair.statement_scope():
@@ -433,7 +433,7 @@ class PostgresDatabase:
 
 
 def _as_statement(body: Callable[[Pair], Awaitable[R]]) -> Callable[[Pair], Awaitable[R]]:
-    """Wrap an operation that runs one statement in the statement scope of its connection."""
+    """Wrap a single-statement operation so that it runs in its connection's statement scope."""
 
     async def run(pair: Pair) -> R:
         async with pair.statement_scope():

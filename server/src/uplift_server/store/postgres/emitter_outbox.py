@@ -31,9 +31,9 @@ It is longer than a request to the server can take.
 """
 _SETTINGS: Final = {
     "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS_MAX),
-    # After a crash, deleted rows may exist again. The server recognizes the IDs of their events.
+    # After a crash, deleted rows may exist again. The server recognizes the events by their IDs.
     "synchronous_commit": "off",
-    # The statistics of a queue are often outdated. Force a scan in index order, which finds the oldest rows first.
+    # Table statistics for a queue are often outdated. Force a scan in index order, which finds the oldest rows first.
     "enable_bitmapscan": "off",
     "enable_hashjoin": "on",
 }
@@ -142,8 +142,8 @@ WITH RECURSIVE awaited (id) AS (
 )
 SELECT count(*), max(id::text), coalesce(array_agg(id::text) FILTER (WHERE NOT is_rejected), '{}') FROM found
 """
-# Unblocks the first row that waits for each row in $1 (IDs).
-# The reader blocks a row again if an earlier row of its key still waits.
+# Unblocks up to $2 of the rows that wait for the rows in $1 (IDs), earliest first for each ID.
+# The reader blocks a row again if an earlier row with the same key still waits.
 _UNBLOCK: Final = """
 WITH unblocked AS MATERIALIZED (
     SELECT waiting.id FROM unnest($1::text[]::uuid[]) AS awaited (id) CROSS JOIN LATERAL (
@@ -288,7 +288,7 @@ class EmitterOutbox:
 
 
 def _source_error(error: BaseException) -> Unavailable:
-    """Convert an error of the emitter's database to an error that says how to fix it."""
+    """Convert an error from the emitter's database to an error that says how to fix it."""
     state = getattr(driver_error(error), "sqlstate", None)
     if state in _NO_TABLE:
         remedy = "create or update it: uplift-server outbox --print-sql | psql DATABASE"

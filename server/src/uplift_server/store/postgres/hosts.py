@@ -1,4 +1,4 @@
-"""Connection to one of several hosts of a database URL.
+"""Connects to one of the hosts in a database URL.
 
 The driver tries one host after another within one timeout. An unreachable primary could therefore use up the timeout
 before the driver tries the standby that replaced it. This module starts the next attempt while the previous attempt is
@@ -42,11 +42,11 @@ HostOptions = Mapping[str, Any]
 
 
 class Hosts:
-    """The hosts of a database URL, and the order in which to try them."""
+    """The hosts in a database URL, and the order in which to try them."""
 
     def __init__(self, url: str) -> None:
         self.known = _host_options(url)
-        """The options of the hosts, in the order of connection attempts.
+        """The options for each host, in the order of connection attempts.
 
         The last host that accepted a connection comes first.
         """

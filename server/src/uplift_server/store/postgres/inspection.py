@@ -57,7 +57,7 @@ class Inspected:
     is_encrypted: bool | None
     """Whether the connection is encrypted.
 
-    None through a pooler, because PostgreSQL sees only the connection of the pooler.
+    None through a pooler, because PostgreSQL sees only the pooler's connection.
     """
     is_remote: bool
     """Whether the connection comes from another machine."""
@@ -71,7 +71,7 @@ class Inspected:
     clock: ClockReading
     """A reading of the database's clock and of this machine's clock."""
     dead_rows: int
-    """The number of dead rows of `deliveries`: deleted or outdated row versions that vacuum has not removed yet."""
+    """The number of dead rows in `deliveries`: deleted or outdated row versions that vacuum has not removed yet."""
     live_rows: int
 
 
@@ -139,7 +139,7 @@ class Living(NamedTuple):
 
 
 async def processes(url: str) -> Living:
-    """Count the running processes of a database. Raises Unavailable or Rejected."""
+    """Count the running processes on a database. Raises Unavailable or Rejected."""
     query = (
         f"SELECT count(*), count(*) FILTER (WHERE delivers), count(*) FILTER (WHERE role <> '{ProcessRole.WORKER}')"  # noqa: S608 - contains only constants
         f" FROM processes WHERE seen_at > ({_CLOCK}) - $1"

@@ -23,7 +23,7 @@ R = TypeVar("R")
 _log = structlog.get_logger()
 
 OPERATION_SECONDS_MAX: Final = 2.0
-"""Timeout of an operation, and of opening the connection, in seconds.
+"""Timeout for an operation, and for opening the connection, in seconds.
 
 A heartbeat that takes longer would be too late.
 """
@@ -53,7 +53,7 @@ class PostgresMessageBus:
         self._receive = receive
 
     async def write(self, body: Callable[[Connection], R]) -> R:
-        """Run a function in a transaction on the connection of the bus, so that it does not wait for other writes.
+        """Run a function in a transaction on the bus's connection, so that it does not wait for other writes.
 
         Raises Unavailable.
         """

@@ -1,14 +1,14 @@
 """Partitions of events and attempts by time: creation of the next partition, and removal of old partitions.
 
 Event numbers grow with time. Each partition has a range of event numbers that is too large to use up. When the next
-partition starts, the sequence of event numbers jumps to the start of its range.
+partition starts, the sequence of event numbers jumps to the start of that partition's range.
 
 Starting or removing a partition locks the tables exclusively for a moment. All other statements wait for this lock.
 Therefore, the lock has a short timeout, and the caller retries later.
 
-A partition can have a few events that the server must keep, such as events with held deliveries of a paused endpoint.
+A partition can have a few events that the server must keep, such as events with held deliveries for a paused endpoint.
 The server copies these events and replaces the partition with the copy. Without the copy, one held delivery would keep
-all events of a day on disk, or the server would have to delete them row by row.
+a whole day's events on disk, or the server would have to delete them row by row.
 """
 
 import time
@@ -36,7 +36,7 @@ TABLE_LOCK_MS_MAX: Final = 50
 THIN_BATCH: Final = 20
 """Maximum number of rows that one transaction deletes.
 
-The next commit of an event waits until the deletion is on disk.
+The next event commit waits until the deletion is on disk.
 """
 SWEEP_BATCH: Final = 100
 KEPT_EVENTS_MAX: Final = 1000
@@ -47,7 +47,7 @@ KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
 A copy of this size takes 1 second.
 """
 _TABLES: Final = {"attempts": "event_seq", "events": "seq"}
-"""The partitioned tables in the order of locking, each with its column of event numbers.
+"""The partitioned tables in locking order, each with its event number column.
 
 Most statements use `events`, so it is locked last.
 """
@@ -259,7 +259,7 @@ class PostgresPartitions:
         return await self._run_write(locked)
 
     async def _rest(self, partition: Partition, needed: list[int]) -> Partition | None:
-        """Return the partition with the kept events of earlier partitions.
+        """Return the partition with the events kept from earlier partitions.
 
         Return None if there is no such partition, or if it is too large to copy together with the needed events.
         """
@@ -375,7 +375,7 @@ async def _drop(
         for table in _TABLES:
             await raw.execute(f"ALTER TABLE {_aside(table)} RENAME TO {table_name(table, *copied)}")
             await _attach(raw, table, copied)
-        # The times of the partition do not matter, because retention uses the times of its events.
+        # The partition's times do not matter, because retention uses its events' times.
         await raw.execute("INSERT INTO event_partitions VALUES ($1, $2, 0, 0, true)", *copied)
         await raw.execute(_VOID_COUNT)
     return count - len(needed)

@@ -96,7 +96,7 @@ ORDER BY event_seq
 """  # noqa: S608
 # The listed deliveries matched the filters in an earlier read. Select those without a later attempt.
 # Lock the rows, so that they do not change before the lease.
-# $9: the events; $10: whether missing events match.
+# $9 contains the events, and $10 whether missing events match.
 REPLAYABLE_AGAIN: Final = _REPLAYABLE.format(
     deliveries="deliveries",
     events="d.endpoint_seq = $1 AND d.event_seq = ANY ($9::bigint[])",
@@ -116,7 +116,7 @@ WHERE account_seq = $1 AND seq >= $2 AND seq <= $3
 ORDER BY seq
 LIMIT 1 OFFSET $4                        -- events before it
 """
-# A settlement that counts an attempt of the replay waits for this lock, so reads under it are consistent.
+# A settlement that counts an attempt of the replay waits for this lock, so reads while the lock is held are consistent.
 LOCK_REPLAY: Final = "SELECT FROM replays WHERE seq = $1 FOR UPDATE"
 # If a released delivery is not pending, a process returned its lease without an attempt.
 REPLAY_PROGRESS: Final = f"""\

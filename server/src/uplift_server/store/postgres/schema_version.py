@@ -1,4 +1,4 @@
-"""Creation and upgrade of the schema of a PostgreSQL database.
+"""Creates and upgrades a PostgreSQL database's schema.
 
 A lock ensures that only one process at a time changes the schema. An upgrade is one transaction. If it fails, the
 database does not change. The server makes no backup before an upgrade.
@@ -28,7 +28,7 @@ _TABLES: Final = sa.text("SELECT tablename FROM pg_catalog.pg_tables WHERE schem
 async def current(url: str) -> str | None:
     """Return the schema revision of a database, or None if the database is empty.
 
-    Raises UnknownSchema if the database has tables of another program or an unfinished transfer. Raises Unavailable.
+    Raises UnknownSchema if the database has another program's tables or an unfinished transfer. Raises Unavailable.
     """
     opener = Opener(url)
     try:
@@ -46,7 +46,7 @@ async def current(url: str) -> str | None:
 async def prepare(url: str) -> None:
     """Create the tables if the database is empty. A server calls this function when it starts.
 
-    Raises UnknownSchema if the revision of the database differs from that of this release. Only `migrate` upgrades a
+    Raises UnknownSchema if the database's revision differs from this release's revision. Only `migrate` upgrades a
     database. Raises Unavailable.
     """
     await _run_exclusively(url, _prepare)
@@ -108,7 +108,7 @@ async def _run(url: str, work: Callable[[Connection], str | None]) -> str | None
 
 
 async def _reject_undeclared_pooler(pair: Pair) -> None:
-    """Raise Misaddressed if the settings of the connection do not apply, which indicates an undeclared pooler."""
+    """Raise Misaddressed if the connection's settings do not apply, which indicates an undeclared pooler."""
     made = "SELECT current_setting('jit') = 'off' AND current_setting('synchronous_commit') = 'on'"
     if not pair.settings and not await pair.raw.fetchval(made):
         raise Misaddressed(UNDECLARED_POOLER)

@@ -1,7 +1,7 @@
-"""The hot statements of PostgreSQL, grouped by operation.
+"""The hot-path statements for PostgreSQL, grouped by operation.
 
 Each statement is its own transaction unless a comment says otherwise. A statement for many rows takes one array for
-each column and unnests the arrays. Statements lock rows in the order of their keys, so that they cannot deadlock.
+each column and unnests the arrays. Statements lock rows in key order, so that they cannot deadlock.
 """
 
 from itertools import product
@@ -91,7 +91,7 @@ def _insert(*present: bool) -> str:
 APPEND: Final = {present: _insert(*present) for present in product((False, True), repeat=3)}
 """The statements that store events, keyed by whether the events have idempotency keys, chosen IDs and object IDs.
 
-Each statement returns the event numbers in the order of the events.
+Each statement returns the event numbers in the same order as the events.
 """
 EVENTS_BY_KEY: Final = """\
 SELECT k.account_seq, k.key, e.seq, e.id, e.created_at, e.type_seq, e.expires_at, e.ordering_key, e.body
@@ -123,7 +123,7 @@ EVENTS_BY_OWN_ID: Final = _EVENTS_BY_ID.format(partition="")
 EVENTS_BY_FOREIGN_ID: Final = _EVENTS_BY_ID.format(partition=f" AND f.seq < {NUMBERS}")
 """The statement that finds events by IDs that the server did not generate.
 
-It searches `chosen_event_ids` and the first partition, because events of the first partition can be older than this
+It searches `chosen_event_ids` and the first partition, because events in the first partition can be older than this
 table. A search of all partitions would read random pages from disk.
 """
 # After a partition of events is dropped, some of their chosen IDs remain for a while.
@@ -215,9 +215,9 @@ SETTLEMENT_COLUMNS: Final = (
     "event_seq", "endpoint_seq", "fence", "status", "due_at", "attempts_made", "scheduled_attempts", "last_outcome",
     "failed_reason", "completed_at", "replay_seq",
 )  # fmt: skip
-"""The fields of `Settlement` for the parameters $1-$11 of SETTLE."""
+"""The fields of `Settlement` that SETTLE takes as parameters $1-$11."""
 ATTEMPT_COLUMNS: Final = tuple(name for name in AttemptRow._fields if name not in ("event_seq", "endpoint_seq"))
-"""The fields of `AttemptRow` for the parameters $12-$28 of SETTLE, which are NULL without an attempt.
+"""The fields of `AttemptRow` that SETTLE takes as parameters $12-$28, which are NULL without an attempt.
 
 The fields of `HealthRow` are $29-$39. The ID of the process that writes is $40.
 """
@@ -360,18 +360,18 @@ WITH ended AS MATERIALIZED (
 )
 SELECT count(*) FROM reclaimed
 """  # noqa: S608
-# Also check the clock of the database: a process whose clock jumped must not end other processes' leases.
+# Also check the database's clock: a process whose clock jumped must not end other processes' leases.
 RECLAIM_EXPIRED: Final = _RECLAIM.format(ended="due_at <= least($1, (extract(epoch FROM now()) * 1000)::bigint)")
 RECLAIM_OWNED: Final = _RECLAIM.format(ended="lease_owner = $3")
 
 # ---- release held deliveries
 
 HELD_LOCK: Final = 0x68656C64
-"""The first number of the advisory locks for the release of held deliveries.
+"""The first number of the advisory locks for releasing held deliveries.
 
 The second number is the endpoint's number modulo 2**31.
 """
-# A separate statement takes the lock, so that the next statement sees what the previous holder released.
+# A separate statement takes the lock, so that the next statement sees the deliveries that the previous holder released.
 # A single statement would use an older snapshot and release too many deliveries.
 LOCK_HELD: Final = f"""\
 SELECT pg_advisory_xact_lock({HELD_LOCK}, endpoint)

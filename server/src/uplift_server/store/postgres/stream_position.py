@@ -1,8 +1,9 @@
 """The stream position on PostgreSQL, found from sequences and table locks.
 
 A transaction that inserts into a table first locks the table, then gets a number from the sequence. It holds the lock
-until it ends. Once all transactions that held such a lock when the server read the sequence have ended, all rows up to
-the number that the server read are visible. A long transaction that inserts into these tables delays the position.
+until it ends. The server reads the sequence, and then finds the transactions that hold such a lock. When all of these
+transactions have ended, all rows up to the number that the server read are visible. A long transaction that inserts
+into these tables delays the position.
 """
 
 from collections.abc import Sequence
@@ -33,15 +34,15 @@ class StreamPositionFinder:
         self.stream_position: StreamPosition | None = None
         """The latest known stream position. None until one is known."""
         self.given = StreamPosition(0, 0, 0)
-        """The last numbers of the sequences at the latest reading."""
+        """The last number of each sequence at the latest reading."""
         self._awaited: list[tuple[StreamPosition, set[str]]] = []
         """Earlier readings, oldest first.
 
-        Each contains the transactions that can still insert rows up to its numbers.
+        Each contains the transactions that can still insert rows with numbers up to those of the reading.
         """
 
     def note(self, given: StreamPosition, holders: Sequence[str]) -> None:
-        """Add a reading of the sequences and lock holders. Add the readings in the order of their start times."""
+        """Add a reading of the sequences and lock holders. Add readings in the order in which they started."""
         if any(map(lt, given, self.given)):
             # A sequence can restart at a lower number after a crash or failover, so discard earlier readings.
             self.stream_position, self._awaited = None, []

@@ -25,7 +25,7 @@ def uses_system_trust(url: str) -> bool:
     """Whether the connection must verify the host's certificate with the system's authorities.
 
     Raises Misaddressed if the URL uses the system's authorities but does not verify the host name. Anyone with a
-    certificate of such an authority could then pose as the host.
+    certificate from such an authority could then pose as the host.
     """
     parameters = _parameters(url)
     is_verified, authority = _find(parameters, "sslmode") == "verify-full", _find(parameters, "sslrootcert", "root.crt")

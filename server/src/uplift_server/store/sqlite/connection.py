@@ -49,12 +49,12 @@ _TROUBLES: Final = {
     sqlite3.SQLITE_CORRUPT: _DAMAGED,
     sqlite3.SQLITE_NOTADB: _DAMAGED,
 }
-"""The problems of the database by SQLite's primary result code.
+"""Database problems by SQLite's primary result code.
 
 Any other code means that the statement, not the database, caused the error.
 """
 _LOCK: Final = re.compile(rb"\d{0,20}\n?")
-"""The content of a lock file: the operating system's ID of the last process that held the lock."""
+"""The content of a lock file: the operating system ID of the last process that held the lock."""
 _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 _NOTHING: Final[dict[None, None]] = {}
 
@@ -88,7 +88,7 @@ def connect(path: Path, *, read_only: bool, create: bool = False) -> sqlite3.Con
             "synchronous = FULL",
             f"cache_size = -{cache}",
             "temp_store = MEMORY",
-            # The default depends on the build of SQLite. Deleted personal data must not stay in the file.
+            # The default depends on how SQLite was built. Deleted personal data must not stay in the file.
             "secure_delete = ON",
             f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
             f"journal_size_limit = {WAL_BYTES_KEPT}",
@@ -123,12 +123,12 @@ def bound(connection: sqlite3.Connection) -> sa.Connection:
 
 
 def unavailable(error: Exception) -> Unavailable:
-    """Convert an error of the driver to Unavailable."""
+    """Convert a driver error to Unavailable."""
     return Unavailable(f"the database cannot execute the operation now: {error}")
 
 
 def trouble_of(error: BaseException | None) -> Trouble | None:
-    """Return the problem of the database, or None if the statement caused the error."""
+    """Return the database's problem, or None if the statement caused the error."""
     while error is not None:
         code = getattr(error, "sqlite_errorcode", None)
         if code is not None:
@@ -183,7 +183,7 @@ class FileLock:
     def hold_database(self) -> None:
         """Lock the database file itself, if it exists. Raises InUse or Unavailable.
 
-        Call `release` only after all connections are closed. When a process closes any handle of a file, it loses
+        Call `release` only after all connections are closed. When a process closes any handle to a file, it loses
         SQLite's locks on the file.
         """
         if self._database_handle is not None:
@@ -242,7 +242,8 @@ class FileLock:
         return handle
 
     def _checked(self, handle: int) -> int:
-        # The name could be a hard link to any file. Accept files of the database's owner. For root, check the content.
+        # The name could be a hard link to any file. Accept files that belong to the database's owner. For root, check
+        # the content.
         theirs = {path.stat().st_uid for path in (self.path.with_suffix(""), self.path.parent) if path.exists()}
         found, user = os.fstat(handle), os.geteuid()
         is_ours = found.st_uid in theirs or found.st_uid == user != 0

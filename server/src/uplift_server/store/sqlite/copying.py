@@ -10,7 +10,7 @@ from typing import Final
 from uplift_server.store.sqlite.connection import unavailable
 
 _DRAFT: Final = ".uplift-backup-"
-"""The prefix of the names of incomplete copies. The process ID follows."""
+"""The name prefix of incomplete copies. The process ID follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def copy(path: Path, target: Path) -> Copied:
 
 
 def _remove_abandoned(directory: Path) -> None:
-    """Delete the incomplete copies of processes that are no longer running."""
+    """Delete the incomplete copies that processes left when they ended."""
     for draft in directory.glob(f"{_DRAFT}*"):
         process = draft.name.removeprefix(_DRAFT)
         if process.isdecimal() and not _runs(int(process)):

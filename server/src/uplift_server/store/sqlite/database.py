@@ -72,7 +72,7 @@ class SqliteDatabase:
     async def open(self) -> None:
         """Connect to the database, whose schema must exist. Raises Unavailable."""
         self._lock.hold_database()
-        # Open the spare connection now, because after the loss of the file, a new connection cannot read the file.
+        # Open the spare connection now, because a new connection cannot read the file after it is lost.
         self._spare = connect(self._path, read_only=True)
         self._spare.execute("SELECT count(*) FROM sqlite_master").fetchone()
         self._watch = FileWatch(self._path)
@@ -125,7 +125,7 @@ class SqliteDatabase:
         return self._readers_
 
     def append(self, groups: Sequence[Sequence[NewEvent]]) -> Awaitable[list[list[Appended] | IdempotencyConflict]]:
-        """Store events with their deliveries in one durable commit. Return the results in the order of the groups."""
+        """Store events with their deliveries in one durable commit. Return one result per group, in the same order."""
         return self._writer.append(groups)
 
     def lease_due(
@@ -160,7 +160,7 @@ class SqliteDatabase:
         return self._writer.submit(lambda w: reclaim(w.raw, now=now, process_id=process_id, limit=limit))
 
     def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> Awaitable[list[Released]]:
-        """Make held deliveries due at `now`, oldest events first. Return the results in the order of the requests."""
+        """Make held deliveries due at `now`, oldest events first. Return one result per request, in the same order."""
         return self._writer.submit(
             lambda w: release_held(w.raw, requests, now=now), weight=sum(request.limit for request in requests)
         )

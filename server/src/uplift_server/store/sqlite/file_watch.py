@@ -41,7 +41,7 @@ class FileWatch:
         self._size = 0
 
     def change(self) -> FileChange | None:
-        """Return the harmful change to the files since the creation of this object, if any. Raises OSError.
+        """Return the harmful change to the files since this object was created, if any. Raises OSError.
 
         SQLite never truncates the database file, because the server does not vacuum it. Therefore, a smaller file is a
         harmful change. A smaller log is not, because SQLite truncates its log.
@@ -67,7 +67,7 @@ class FileWatch:
     def check(self) -> None:
         """Raise Unavailable if there was a harmful change. Call this method before you open another connection.
 
-        A new connection to the changed files could damage the data of open connections.
+        A new connection to the changed files could damage the data that open connections use.
         """
         try:
             change = self.change()

@@ -14,7 +14,7 @@ SIZES: Final = (*range(1, 65), 128, 256, 512)
 There are few of them, so that the driver can cache all statements.
 """
 STATEMENT_BYTES_MAX: Final = 256 * 1024
-"""The maximum size of the rows of one execution in bytes.
+"""The maximum size in bytes of the rows in one execution.
 
 A single row can be larger. SQLite copies the values, and the driver keeps the copies until the next execution of the
 same statement.

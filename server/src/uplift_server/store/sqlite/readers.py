@@ -33,7 +33,7 @@ _log = structlog.get_logger()
 
 
 class Readers:
-    """Runs functions that only read on reader threads. Each function may take up to READ_SECONDS_MAX."""
+    """Runs read-only functions on reader threads. Each function may take up to READ_SECONDS_MAX."""
 
     def __init__(self, path: Path, watch: FileWatch, health: StoreHealth) -> None:
         self._path = path

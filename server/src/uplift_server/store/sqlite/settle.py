@@ -50,9 +50,9 @@ def settle(
 
 
 def _count(connection: sqlite3.Connection, replayed: Sequence[Settlement]) -> None:
-    """Count the ended attempts in the progress of their replays.
+    """Add the ended attempts to the progress of their replays.
 
-    Remove the number of the replay from the deliveries.
+    Remove the replay number from the deliveries.
     """
     replay_statements.LEAVE_REPLAY.run(connection, [DeliveryKey(s.event_seq, s.endpoint_seq) for s in replayed])
     ended = Counter(s.replay_seq for s in replayed)

@@ -16,7 +16,7 @@ from uplift_server.store.status_sql import FAILED, OPEN, PENDING, SCHEDULE, TEST
 
 
 class EventRow(NamedTuple):
-    """An event to insert, in the order of the columns of INSERT_EVENTS."""
+    """An event to insert. The fields are in the column order of INSERT_EVENTS."""
 
     seq: int
     id: bytes
@@ -30,7 +30,7 @@ class EventRow(NamedTuple):
 
 
 class EventObjectRow(NamedTuple):
-    """A row of the index of object IDs. Its fields are in the order of the columns of INSERT_EVENT_OBJECTS."""
+    """A row of the index of object IDs. The fields are in the column order of INSERT_EVENT_OBJECTS."""
 
     first_seq: int
     object_key: int
@@ -38,7 +38,7 @@ class EventObjectRow(NamedTuple):
 
 
 class DeliveryRow(NamedTuple):
-    """A delivery to insert, in the order of the columns of INSERT_DELIVERIES."""
+    """A delivery to insert. The fields are in the column order of INSERT_DELIVERIES."""
 
     event_seq: int
     endpoint_seq: int
@@ -52,7 +52,7 @@ class DeliveryRow(NamedTuple):
 
 
 class IdempotencyKeyRow(NamedTuple):
-    """An idempotency key to insert, in the order of the columns of INSERT_IDEMPOTENCY_KEYS."""
+    """An idempotency key to insert. The fields are in the column order of INSERT_IDEMPOTENCY_KEYS."""
 
     account_seq: int
     key: str
@@ -97,7 +97,7 @@ WHERE id = :id                       -- the ID that the caller chose
 
 
 class DueRow(NamedTuple):
-    """A due delivery without the body of its event, in the order of the columns of DUE_DELIVERIES."""
+    """A due delivery without the body of its event. The fields are in the column order of DUE_DELIVERIES."""
 
     due_at: int
     event_seq: int
@@ -203,7 +203,7 @@ class SettledRow(NamedTuple):
 
 
 class EndpointHealthRow(NamedTuple):
-    """The health of an endpoint after a batch of settlements. The fields are in the order of the parameters of
+    """The health of an endpoint after a batch of settlements. The fields are in the parameter order of
     UPDATE_HEALTH."""
 
     endpoint_seq: int

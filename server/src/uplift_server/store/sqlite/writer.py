@@ -42,11 +42,11 @@ _HARMLESS: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CON
 RESTART_WAIT_SECONDS: Final = 0.5
 """The time until a failed thread is replaced, in seconds."""
 CPU_SAMPLE_SECONDS: Final = 0.1
-"""The interval between two measurements of the CPU time of the process, in seconds."""
+"""The interval between two measurements of the process's CPU time, in seconds."""
 
 
 class _CommitThrottle:
-    """Limits the rate of commits while the process uses a lot of CPU time (`core.scheduling.commit_interval`)."""
+    """Limits the commit rate while the process uses a lot of CPU time (`core.scheduling.commit_interval`)."""
 
     def __init__(self) -> None:
         self._sampled_at = self._began_at = time.monotonic()
@@ -68,7 +68,7 @@ class _CommitThrottle:
 
 
 class WriterConnection:
-    """The connection of the writer thread. All jobs of a transaction use this connection."""
+    """The writer thread's connection. All jobs of a transaction use this connection."""
 
     __slots__ = ("appender", "raw", "sql")
 
@@ -88,7 +88,7 @@ class WriterConnection:
 
 
 class Job:
-    """A job of the writer, with the future for its result.
+    """A job for the writer, with the future for its result.
 
     `weight` is the approximate number of rows. A `guarded` job has a savepoint, so that an exception rolls back only
     this job. If the database rejects a `divisible` job, the caller receives Rejected and can repeat parts of the job.
@@ -279,7 +279,7 @@ class Writer:
             self._writing.close()
 
     def _take(self) -> list[Job]:
-        """Take the jobs of the next transaction from the backlog, oldest first.
+        """Take the jobs for the next transaction from the backlog, oldest first.
 
         Jobs that would exceed a limit stay in the backlog. If the last transaction had a large job and the backlog has
         small jobs, take only small jobs.

@@ -35,7 +35,7 @@ _NOTE_CHANGES_ON_POSTGRESQL: Final = (
 
 
 def upgrade() -> None:
-    """Add the tables of statistics and a trigger. Counting starts after the newest event and attempt."""
+    """Add the statistics tables and a trigger. Counting starts after the newest event and attempt."""
     op.create_table(
         "rollups",
         sa.Column("endpoint_seq", sa.BigInteger(), nullable=False, comment="0 for all endpoints of the account"),

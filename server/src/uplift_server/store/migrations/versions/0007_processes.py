@@ -1,4 +1,4 @@
-"""Add processes, leader leases of singleton jobs, and the change log."""
+"""Add processes, leader leases for singleton jobs, and the change log."""
 
 from collections.abc import Sequence
 from typing import Final

@@ -1,4 +1,4 @@
-"""Add the cause of failures and the state of the circuit breaker to the health of endpoints."""
+"""Add the failure cause and the circuit breaker state to endpoint health."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Add statistics by minute, and the number of open deliveries of each endpoint.
+"""Add statistics by minute, and the number of open deliveries for each endpoint.
 
 The statistics updater fills the new tables later.
 """
@@ -15,7 +15,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Create the tables of statistics by minute and of open deliveries."""
+    """Create the tables for minute statistics and for open deliveries."""
     op.create_table(
         "minute_rollups",
         sa.Column("endpoint_seq", sa.BigInteger(), nullable=False, comment="0 for all endpoints of the account"),

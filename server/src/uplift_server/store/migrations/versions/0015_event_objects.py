@@ -1,4 +1,4 @@
-"""Add the object IDs of events, and an index of the object IDs."""
+"""Add object IDs to events, and an index of the object IDs."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Add a column for object IDs, and create the table of their index. Existing events get no object ID."""
+    """Add a column for object IDs, and create their index table. Existing events get no object ID."""
     op.add_column("events", sa.Column("object_id", sa.Text(), comment="string or integer at `data.object.id`"))
     op.create_table(
         "event_objects",

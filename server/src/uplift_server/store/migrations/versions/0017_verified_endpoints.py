@@ -1,4 +1,4 @@
-"""Add the times of the last test and of the last signature check to endpoints."""
+"""Add the times of the last test and the last signature check to endpoints."""
 
 from collections.abc import Sequence
 

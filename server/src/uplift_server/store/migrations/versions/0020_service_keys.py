@@ -1,4 +1,4 @@
-"""Add service keys and the expiry of API keys."""
+"""Add service keys, and an expiry for API keys."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ _REVOKED = sa.text("revoked_at IS NOT NULL")
 
 
 def upgrade() -> None:
-    """Create the table of service keys, and add the expiry of API keys. Existing keys do not expire."""
+    """Create the service keys table, and add an expiry to API keys. Existing keys do not expire."""
     seq = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
     op.create_table(
         "service_keys",

@@ -1,4 +1,4 @@
-"""Add erasures of events."""
+"""Add event erasures."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ _Seq = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """Add the time of erasure to events, and create the table of erasures."""
+    """Add the erasure time to events, and create the erasures table."""
     op.add_column(
         "events", sa.Column("erased_at", sa.BigInteger(), comment="of an erased event, whose body has no data")
     )

@@ -1,4 +1,4 @@
-"""Add the retry schedule and the attempt timeout of endpoints."""
+"""Add a retry schedule and an attempt timeout to endpoints."""
 
 from collections.abc import Sequence
 

@@ -10,7 +10,7 @@ revision: str = "0024"
 down_revision: str | Sequence[str] | None = "0023"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
-# Servers of 0.1.2 create no ordered deliveries. If they end one, the trigger unblocks the next delivery.
+# Servers that run 0.1.2 create no ordered deliveries. If they end one, the trigger unblocks the next delivery.
 needs_release = "0.1.2"
 
 _ORDERED: Final = "order_group IS NOT NULL AND status IN (0, 3)"

@@ -1,4 +1,4 @@
-"""Add the authentication of endpoints: OAuth 2.0 client credentials or a client certificate."""
+"""Add endpoint authentication: OAuth 2.0 client credentials or a client certificate."""
 
 from collections.abc import Sequence
 

@@ -40,7 +40,7 @@ _ON_POSTGRESQL: Final = (
 
 
 def upgrade() -> None:
-    """Create the trigger, and the tables of operational events and of the counts of failed deliveries."""
+    """Create the trigger, and the tables for operational events and for failed delivery counts."""
     op.create_table(
         "operational_events",
         sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),

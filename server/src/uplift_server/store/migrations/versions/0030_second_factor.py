@@ -1,4 +1,4 @@
-"""Add second factors: the authenticator apps of people, and their recovery codes."""
+"""Add second factors: people's authenticator apps and recovery codes."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Create the tables of second factors and of recovery codes."""
+    """Create the tables for second factors and recovery codes."""
     seq = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
     op.create_table(
         "second_factors",

@@ -1,1 +1,1 @@
-"""One module for each migration of the schema. The names of the modules determine the order of the migrations."""
+"""One module for each schema migration. The module names determine the order of the migrations."""
