@@ -44,7 +44,7 @@ class EmailValues:
     """Converts the values of a notification to safe strings."""
 
     def __init__(self, values: Mapping[str, object], public_url: str, link_key: bytes) -> None:
-        """`values` are the values of the notification, and `public_url` is the URL of this server.
+        """`values` are the notification's values, and `public_url` is the URL of this server.
 
         `link_key` is the key from which the secret parts of links are derived.
         """
@@ -142,7 +142,7 @@ class EmailValues:
 
     @property
     def endpoints(self) -> tuple["EmailValues", ...]:
-        """The values of each endpoint in the notification."""
+        """The values for each endpoint in the notification."""
         others = self._values.get("others")
         listed = [each for each in others if isinstance(each, dict)] if isinstance(others, list) else []
         return (self, *(EmailValues(each, self._public_url, self._link_key) for each in listed))

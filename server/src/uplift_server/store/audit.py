@@ -22,7 +22,7 @@ class AuditFilter:
     """Filters for the audit log. Timestamps are exclusive bounds in Unix ms."""
 
     actor: str | None = None
-    """The ID of an actor, or the name of a kind of actor, such as `operator`."""
+    """The ID of an actor, or a kind of actor, such as `operator`."""
     action: str | None = None
     created_after: int | None = None
     created_before: int | None = None

@@ -41,7 +41,7 @@ class Backlog(NamedTuple):
 
 
 def leased(connection: Connection, *, limit: int) -> dict[int, int]:
-    """Count the leased deliveries of each endpoint, up to `limit` in total."""
+    """Count each endpoint's leased deliveries, up to `limit` in total."""
     # Name the index: without table statistics, SQLite would scan all deliveries.
     named = "deliveries d INDEXED BY deliveries_leased" if connection.dialect.name == "sqlite" else "deliveries d"
     query = sa.text(_LEASED.format(table=named))

@@ -60,7 +60,7 @@ def hourly_counts(connection: Connection, account_seq: int) -> tuple[tuple[int, 
 
 
 def unfinished_replays(connection: Connection, account_seq: int) -> tuple[tuple[int, ...], ...]:
-    """Return the progress of each unfinished replay of an account."""
+    """Return the progress of each of an account's unfinished replays."""
     columns = (
         replays.c.seq,
         replays.c.updated_at,

@@ -52,7 +52,7 @@ class Database(Protocol):
 
     @property
     def writes_waiting(self) -> int:
-        """The number of operations of this process that are waiting for their transaction to begin."""
+        """How many of this process's operations are waiting for their transaction to begin."""
 
     async def open(self) -> None:
         """Connect to the database. The schema must exist. Raises Unavailable."""
@@ -80,7 +80,7 @@ class Database(Protocol):
     def settle(
         self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, process_id: int = 0
     ) -> Awaitable[frozenset[tuple[int, int]]]:
-        """Write the outcomes of attempts and the health of their endpoints.
+        """Write attempt outcomes and endpoint health.
 
         If the process `process_id` was evicted, do not write health, because other processes now own its endpoints. A
         `process_id` of 0 means that only one process uses the database. This process cannot be evicted.
@@ -138,7 +138,7 @@ class Database(Protocol):
         """
 
     def next_due(self, endpoint_seqs: Sequence[int]) -> Awaitable[list[DueEndpoint]]:
-        """Return the earliest due time of each endpoint in `endpoint_seqs` that has a waiting delivery."""
+        """Return the earliest due time for each endpoint in `endpoint_seqs` that has waiting deliveries."""
 
     async def scrub(self) -> bool:
         """Remove the earlier content of changed rows from the database files, as far as a running engine can do so.

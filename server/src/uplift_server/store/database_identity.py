@@ -1,4 +1,4 @@
-"""The random ID of a database. It stays the same if the address of the database changes."""
+"""The random ID of a database. It stays the same if the database's address changes."""
 
 import secrets
 from typing import Final

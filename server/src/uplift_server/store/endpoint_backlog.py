@@ -69,7 +69,7 @@ def endpoints_with_held(connection: Connection, *, after: int = 0, limit: int = 
 def held_counts(
     connection: Connection, endpoint_seqs: Iterable[int], *, limit: int, inactive: Container[int] = ()
 ) -> dict[int, int]:
-    """Count the held deliveries of each endpoint. Each count stops at `limit`.
+    """Count each endpoint's held deliveries. Each count stops at `limit`.
 
     For `inactive` endpoints, also count the waiting deliveries, because the server will hold them.
     """
@@ -112,7 +112,7 @@ def hold_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: 
 
 
 def drop_held(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> DropResult:
-    """Cancel a batch of held deliveries, if the stored `held_action` of the endpoint is DROP.
+    """Cancel a batch of held deliveries, if the endpoint's stored `held_action` is DROP.
 
     The last batch clears `held_action`.
     """

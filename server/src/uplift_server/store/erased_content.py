@@ -1,8 +1,8 @@
-"""Erase the content of events, and all copies of the content in other rows.
+"""Erase event content, and all copies of it in other rows.
 
 An erased event keeps its ID, type and timestamps. The erasure also sets the event's expiry to a time in the past,
-so that no process sends, replays or streams the event, not even a process that runs an earlier release. The deliveries
-of the event get a new fence. The new fence invalidates attempts in flight, and bodies that a process read before the
+so that no process sends, replays or streams the event, not even a process that runs an earlier release. The event's
+deliveries get a new fence. The new fence invalidates attempts in flight, and bodies that a process read before the
 erasure.
 
 On SQLite, a smaller row would move other rows within its page, and leave their old bytes there. Therefore, padding
@@ -39,7 +39,7 @@ from uplift_server.store.schema_erasures import erasures
 from uplift_server.store.schema_traces import trace_parents
 
 ERASED_OBJECT_ID: Final = ""
-"""The text that replaces an erased object ID in the filters of replays. No event has this object ID."""
+"""The text that replaces an erased object ID in replay filters. No event has this object ID."""
 _RESENT: Final = "deliveries.resent"
 _BLOB, _TEXT = 12, 13
 """The serial types of an empty BLOB and an empty string in SQLite's record format.
@@ -223,7 +223,7 @@ def _has_events(connection: Connection, account_seq: int, object_id: str) -> boo
 
 
 def _erase_object_id(connection: Connection, account_seq: int, object_id: str) -> None:
-    """Erase an object ID in rejected events, in the filters of replays, and in the audit log entries of replays."""
+    """Erase an object ID in rejected events, in replay filters, and in audit log entries for replays."""
     rejected_events.erase_object_id(connection, account_seq, object_id)
     own = sa.and_(replays.c.account_seq == account_seq, replays.c.object_id == object_id)
     connection.execute(sa.update(replays).where(own).values(object_id=ERASED_OBJECT_ID))

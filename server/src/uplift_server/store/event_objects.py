@@ -1,9 +1,9 @@
 """Search for events by object ID.
 
 The index groups events into buckets of consecutive event numbers. All new rows belong to the newest bucket, so an
-insert changes only a few pages. A search reads one bucket after another, newest or oldest first. The key of a row
-combines a checksum of the object ID with the account number. Different objects can have the same key, so a search
-returns candidates. Compare the object ID and the account of each candidate.
+insert changes only a few pages. A search reads one bucket after another, newest or oldest first. A row's key combines a
+checksum of the object ID with the account number. Different objects can have the same key, so a search returns
+candidates. Compare the object ID and the account of each candidate.
 """
 
 from collections.abc import Collection, Sequence
@@ -31,7 +31,7 @@ The account number modulo ACCOUNT_KEYS selects one of them.
 CANDIDATES_MAX: Final = 1000
 """Maximum number of candidates that one search returns. If few candidates match, a page ends early."""
 
-# Count the rows of each bucket, and stop after the bucket that reaches the limit.
+# Count the rows in each bucket, and stop after the bucket that reaches the limit.
 _SEARCH: Final = """\
 WITH RECURSIVE buckets(first_seq, found) AS (
     SELECT {outermost}(first_seq), CAST(0 AS bigint) FROM event_objects WHERE first_seq BETWEEN :lowest_bucket AND :high

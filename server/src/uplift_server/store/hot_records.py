@@ -63,7 +63,7 @@ class Appended(NamedTuple):
     created_at: int
     duplicate: bool = False
     blocked: Sequence[int] = ()
-    """The numbers of the endpoints whose delivery of the event was stored as blocked."""
+    """The numbers of the endpoints whose delivery for the event was stored as blocked."""
 
 
 def with_blocked(
@@ -173,7 +173,7 @@ class AttemptRow(NamedTuple):
 
 
 class HealthRow(NamedTuple):
-    """The health of an endpoint after a batch of settlements."""
+    """An endpoint's health after a batch of settlements."""
 
     endpoint_seq: int
     consecutive_failures: int
@@ -255,7 +255,7 @@ class ReplayLease(NamedTuple):
     limit: int
     outstanding_max: int
     body_bytes_max: int
-    """The maximum total size, in bytes, of the bodies of deliveries that were returned to the replay unattempted.
+    """The maximum total body size, in bytes, for deliveries that were returned to the replay unattempted.
 
     `read_replay_batch` limits the bodies of all other deliveries.
     """

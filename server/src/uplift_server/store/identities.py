@@ -1,4 +1,4 @@
-"""Identities of people at identity providers. An issuer and a subject identify each identity.
+"""People's identities at identity providers. An issuer and a subject identify each identity.
 
 An identity belongs to one person, and a person has at most one identity for each issuer. If the email changes at the
 provider, the identity still belongs to the same person. Therefore, a changed email cannot give one person the access of

@@ -1,4 +1,4 @@
-"""API keys of accounts and of operators. Operator keys have no account. The table contains only digests of the keys."""
+"""API keys for accounts and operators. Operator keys have no account. The table contains only digests of the keys."""
 
 from collections.abc import Callable, Collection
 from typing import Any

@@ -26,7 +26,7 @@ def find(
 ) -> KnownEvents:
     """Return the stored events that have one of the idempotency keys or one of the IDs.
 
-    Each key and each ID is paired with the number of its account.
+    Each key and each ID is paired with its account number.
     """
     known = KnownEvents()
     if keys:

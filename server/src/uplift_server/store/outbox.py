@@ -179,7 +179,7 @@ def page(
 ) -> Page[DueEmail]:
     """List a page of all emails, or of the emails in one state, newest first.
 
-    If `wanted` is WAITING, the emails are sorted by the time of their next attempt.
+    If `wanted` is WAITING, the emails are sorted by their next attempt time.
     """
     if wanted is NotificationState.WAITING:
         return _waiting(connection, limit=limit, after=before)

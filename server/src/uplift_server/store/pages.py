@@ -81,7 +81,7 @@ class PageRequest:
     ) -> Page[T]:
         """Build the page from up to `limit` + 1 rows in reading order. `key` returns the key of a row.
 
-        If the query did not check all rows of the list, `read_to` is the key of the last row that it checked.
+        If the query did not check all rows in the list, `read_to` is the key of the last row that it checked.
         """
         items = list(rows[: self.limit])
         onward = key(items[-1]) if len(rows) > self.limit else read_to

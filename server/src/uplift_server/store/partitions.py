@@ -26,10 +26,10 @@ class Partitions(Protocol):
     """Operations on partitions. Each call can be repeated."""
 
     async def start_next(self, *, now: int, lasts_ms: int) -> bool:
-        """Start the next partition if the current one is at least `lasts_ms` old. Return whether it started.
+        """Start the next partition if the current one is at least `lasts_ms` old.
 
-        Raises Unavailable, without any changes, if the database fails or if other transactions lock the tables for too
-        long.
+        Return whether the next partition started. Raises Unavailable, without any changes, if the database fails or if
+        other transactions lock the tables for too long.
         """
 
     async def list_droppable(self, *, before: int) -> list[Partition]:

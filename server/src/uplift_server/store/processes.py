@@ -54,7 +54,7 @@ class Heartbeat(NamedTuple):
 
 
 class ForeignLeases(NamedTuple):
-    """An endpoint, and the number of its deliveries that are leased by other processes."""
+    """An endpoint, and the number of its deliveries that other processes have leased."""
 
     endpoint_seq: int
     leased: int
@@ -105,7 +105,7 @@ def record_heartbeat(connection: Connection, seq: int, heartbeat: Heartbeat, *, 
 def unless_evicted(seq: int, body: Callable[[Connection], R]) -> Callable[[Connection], R]:
     """Wrap a function so that it raises Unavailable if the process was evicted, because its cache may be outdated.
 
-    Other transactions cannot evict the process until the end of the transaction. A `seq` of 0 stands for the only
+    Other transactions cannot evict the process until this transaction ends. A `seq` of 0 stands for the only
     process of a database, which cannot be evicted.
     """
     if seq == 0:

@@ -57,7 +57,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """An API key of an account, or of an operator if `account_seq` is None. The text of the key is not stored."""
+    """An API key for an account, or for an operator if `account_seq` is None. The key text is not stored."""
 
     seq: int
     id: bytes
@@ -74,7 +74,7 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class ServiceKey:
-    """A service key, which acts for all accounts within its scopes. The text of the key is not stored."""
+    """A service key, which acts for all accounts within its scopes. The key text is not stored."""
 
     seq: int
     id: bytes
@@ -139,7 +139,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A dashboard session of a person, or of an operator if `person_seq` is None. Timestamps are Unix ms."""
+    """A dashboard session for a person, or for an operator if `person_seq` is None. Timestamps are Unix ms."""
 
     digest: bytes
     person_seq: int | None
@@ -266,7 +266,7 @@ class Endpoint:
     """The encrypted authentication. An update changes these bytes even if the authentication stays the same."""
     certificate_expires_at: int | None = None
     certificate_warned_at: int | None = None
-    """The time of the last warning about the expiry of the client certificate.
+    """The time of the last warning about the client certificate's expiry.
 
     A cached endpoint can have an earlier time.
     """
@@ -403,7 +403,7 @@ class EndpointFilter:
     """The cause code of the last failed attempt. Only failing endpoints can match."""
     ids: tuple[bytes, ...] = ()
     patterns: tuple[str, ...] = ()
-    """Event types and patterns. The subscription of the endpoint must contain one of them."""
+    """Event types and patterns. The endpoint's subscription must contain one of them."""
     without_patterns: bool = True
     """Whether endpoints that subscribe to all events also match `patterns`."""
 
@@ -444,7 +444,7 @@ class DeliveryFilter:
     created_after: int | None = None
     created_before: int | None = None
     ids: tuple[tuple[bytes, bytes], ...] = ()
-    """IDs of deliveries. Each is a pair: the ID of the event, and the last bytes of the endpoint's ID."""
+    """Delivery IDs. Each is a pair: the event's ID, and the last bytes of the endpoint's ID."""
 
 
 T = TypeVar("T")

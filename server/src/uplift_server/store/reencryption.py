@@ -1,4 +1,4 @@
-"""Encryption of all stored values with a new key."""
+"""Encrypts all stored values with a new key."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Rejected events: messages from a stream that are not valid events.
 
-The server does not store the data of the messages.
+The server does not store the messages' data.
 """
 
 import json

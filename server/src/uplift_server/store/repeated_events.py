@@ -1,4 +1,4 @@
-"""Detection of repeated events: events with the idempotency key, or the emitter-chosen ID, of an earlier event."""
+"""Detects repeated events, which have the same idempotency key or emitter-chosen ID as an earlier event."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from uplift_server.store.hot_records import Appended, IdempotencyConflict, NewEv
 
 
 class StoredEvent:
-    """An event in the database, or an earlier event of the same transaction."""
+    """An event in the database, or an earlier event in the same transaction."""
 
     __slots__ = ("body", "created_at", "expires_at", "id", "ordering_key", "seq", "type_seq")
 
@@ -99,7 +99,7 @@ def check(
     """
     results: list[Appended] = []
     fresh: list[tuple[NewEvent, int]] = []
-    # An event can repeat an earlier event of the same group.
+    # An event can repeat an earlier event in the same group.
     own = KnownEvents()
     for index, event in enumerate(group):
         match = next((found for find in (own.find, *earlier) if (found := find(event)) is not None), None)

@@ -1,4 +1,4 @@
-"""The partitions of events and attempts by time on PostgreSQL.
+"""The time partitions of events and attempts on PostgreSQL.
 
 A partition contains the events in a range of event numbers, and their attempts. When a new partition
 starts, the sequence of event numbers continues at the start of that partition's range (`store.postgres.partitions`).

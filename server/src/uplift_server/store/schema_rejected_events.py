@@ -1,4 +1,4 @@
-"""The table of rejected events. It does not contain the data of the events."""
+"""The table of rejected events. It does not contain the events' data."""
 
 import sqlalchemy as sa
 

@@ -88,7 +88,7 @@ ALL_ACCOUNTS: Final = Scope(0, 0)
 
 
 _Totals = Sequence[tuple[int, int, int]]
-"""For each endpoint: its number, the number of pending deliveries, and the number of held deliveries."""
+"""For each endpoint, its number, the number of pending deliveries, and the number of held deliveries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ class Counted:
 def by_bucket(
     connection: Connection, scopes: Iterable[Scope], *, since: int, until: int = _NO_END, minutes: bool = False
 ) -> dict[Scope, list[tuple[int, Statistics]]]:
-    """Return the statistics of each scope for each hour or minute from `since` (inclusive) to `until` (exclusive, Unix
+    """Return the statistics for each scope and each hour or minute from `since` (inclusive) to `until` (exclusive, Unix
     ms)."""
     found: dict[Scope, list[tuple[int, Statistics]]] = {scope: [] for scope in scopes}
     statement = (sql.MINUTES if minutes else sql.HOURS).between[connection.dialect.name]
@@ -392,10 +392,10 @@ def _changes_of_totals(own: Mapping[RowKey, Tally]) -> _Totals:
 
 
 def _recounted_totals(connection: Connection, batch: _Batch) -> _Totals:
-    """Count the open deliveries of each endpoint, in their state at the end of the batch.
+    """Count each endpoint's open deliveries, in their state at the end of the batch.
 
     This function reads all open deliveries. It runs only while the stored totals are not exact: for the first count,
-    and after a server of a release without totals has counted a batch.
+    and after a server whose release has no totals has counted a batch.
     """
     found: Counter[tuple[int, Status]] = Counter()
     span = {"began": batch.began, "events_through": batch.events_through}

@@ -58,7 +58,7 @@ GROUP BY 1, 2, 3, 4, 5
 """,  # noqa: S608
 )
 # One row for each endpoint and outcome. Durations already have the text form in which they are stored, because Python
-# would need more time for one row per duration class. The newest delivery of each row provides the account.
+# would need more time for one row per duration class. The account comes from each row's newest delivery.
 COUNT_ATTEMPTS: Final = _listed(
     ("minute", "account_seq", "endpoint_seq", "outcome", "n", "first", "durations"),
     {

@@ -1,7 +1,7 @@
 """The stream position: the numbers up to which all rows are visible.
 
-On PostgreSQL, a row can be committed after a row with a higher number. Some readers read rows in the order of their
-numbers and never go back. These readers stop at the stream position, so that they do not miss rows.
+On PostgreSQL, a row can be committed after a row with a higher number. Some readers read rows in number order and never
+go back. These readers stop at the stream position, so that they do not miss rows.
 """
 
 from typing import Final, NamedTuple

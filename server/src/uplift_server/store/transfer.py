@@ -1,4 +1,4 @@
-"""Transfer of all data from a SQLite file to an empty PostgreSQL database.
+"""Transfers all data from a SQLite file to an empty PostgreSQL database.
 
 `transfer` copies the tables in batches, in key order. The target stores the progress in each batch's transaction, so an
 interrupted transfer can continue. Servers cannot start with the target database while the progress table exists. After

@@ -68,7 +68,7 @@ class TransferTable:
             yield batch
 
     def rows(self, source: sqlite3.Connection) -> Iterator[tuple[Row, int]]:
-        """Yield each converted row of a SQLite file, with the number of its replaced characters."""
+        """Yield each converted row of a SQLite file, with the number of characters replaced in it."""
         return map(self._portable, source.execute(self.select))
 
     def count(self, source: sqlite3.Connection) -> int:
@@ -103,7 +103,7 @@ class EventObjects(TransferTable):
 
 
 class Checksum:
-    """The number of rows, and a checksum of the rows that does not depend on their order."""
+    """The number of rows, and a checksum that does not depend on the order of the rows."""
 
     def __init__(self) -> None:
         self.rows = 0

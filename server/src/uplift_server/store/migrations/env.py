@@ -1,4 +1,4 @@
-"""Alembic environment: runs the migrations in the transaction of the given connection."""
+"""Alembic environment: runs the migrations in the given connection's transaction."""
 
 from alembic import context
 

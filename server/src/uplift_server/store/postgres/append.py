@@ -1,4 +1,4 @@
-"""Storage of events with their deliveries on PostgreSQL. One statement stores a batch of events."""
+"""Stores events with their deliveries on PostgreSQL. One statement stores a batch of events."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -28,7 +28,7 @@ _Placed = tuple[int, NewEvent, NewDelivery]
 """A delivery with its event, and the position of the event in the batch, counted from 1."""
 
 RETRIES_MAX: Final = 8
-"""Maximum number of retries of a batch.
+"""Maximum number of retries for a batch.
 
 The server retries if another transaction stored one of the batch's keys or IDs first.
 """
@@ -68,7 +68,7 @@ async def _append(raw: Raw, groups: Sequence[Sequence[NewEvent]]) -> Results:
         if not repeated_events.may_repeat(group):
             results.append([Appended(batch.add(event), event.id, event.created_at) for event in group])
             continue
-        # The provisional number of an event is the complement (`~`) of its index in the batch.
+        # An event's provisional number is the complement (`~`) of its index in the batch.
         found = repeated_events.check(group, batch.next_numbers(len(group)), batch.known.find, stored.find)
         if isinstance(found, IdempotencyConflict):
             results.append(found)
@@ -123,7 +123,7 @@ class _Batch:
         self.events: list[NewEvent] = []
         self.known = KnownEvents()
         self.blocked: dict[int, list[int]] = {}
-        """For each event, by its provisional number: the endpoints whose delivery was stored as blocked."""
+        """The endpoints whose delivery was stored as blocked, by the event's provisional number."""
 
     def next_numbers(self, count: int) -> Sequence[int]:
         """Return the provisional numbers that the next `count` events will get."""

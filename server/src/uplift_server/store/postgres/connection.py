@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: pools, timeouts, and the conversion of errors."""
+"""Connections to PostgreSQL: pools, timeouts, and error conversion."""
 
 import asyncio
 import contextlib

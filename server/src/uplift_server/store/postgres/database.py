@@ -78,13 +78,13 @@ FIRST_POSITION_EVERY_MS: Final = 40
 FIRST_POSITION_MS_MAX: Final = 2000
 UNKNOWN_LOGGED_EVERY_S: Final = 60.0
 RETRIES_MAX: Final = 8
-"""Maximum number of retries of an operation after a deadlock or serialization failure."""
+"""Maximum number of retries for an operation after a deadlock or serialization failure."""
 RETRY_WAIT_MS_MAX: Final = 20
 WRITE_LOCK: Final = 0x75706C696674
 """The advisory lock that all ordinary writes share.
 
-During an upgrade, servers up to release 0.1.2 can run at the same time. Their writes take this lock exclusively and use
-no other locks.
+During an upgrade, servers that run release 0.1.2 or earlier can run alongside this one. Their writes take this lock
+exclusively and use no other locks.
 """
 
 
@@ -127,7 +127,7 @@ class PostgresDatabase:
 
     @property
     def writes_waiting(self) -> int:
-        """The number of operations of this process whose transaction has not begun yet."""
+        """How many of this process's operations are waiting for their transaction to begin."""
         return self._group_commit.waiting + self._hot_connections.waiting + self._writers.waiting
 
     async def open(self) -> None:
@@ -149,7 +149,7 @@ class PostgresDatabase:
     def lease_due(
         self, requests: Sequence[LeaseRequest], *, now: int, lease_until: int, process_id: int, body_bytes_max: int
     ) -> Awaitable[list[LeasedDelivery]]:
-        """Lease due deliveries of each endpoint, earliest due time first, up to the limit of its request."""
+        """Lease each endpoint's due deliveries, earliest due time first, up to the limit in its request."""
         return self._hot(
             lambda pair: lease_due(
                 pair.raw,
@@ -164,7 +164,7 @@ class PostgresDatabase:
     def settle(
         self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, process_id: int = 0
     ) -> Awaitable[frozenset[tuple[int, int]]]:
-        """Write the outcomes of attempts and the health of their endpoints."""
+        """Write attempt outcomes and endpoint health."""
         self._settling = self._hot(lambda pair: settle(pair.raw, settlements, health, process_id=process_id))
         return self._settling
 
@@ -214,7 +214,7 @@ class PostgresDatabase:
         )
 
     def next_due(self, endpoint_seqs: Sequence[int]) -> Awaitable[list[DueEndpoint]]:
-        """Return the earliest due time of each endpoint in `endpoint_seqs` that has a waiting delivery."""
+        """Return the earliest due time for each endpoint in `endpoint_seqs` that has waiting deliveries."""
         return self._hot(lambda pair: next_due(pair.raw, endpoint_seqs), is_read=True)
 
     async def scrub(self) -> bool:

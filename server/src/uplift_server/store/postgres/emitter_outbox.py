@@ -259,7 +259,7 @@ class EmitterOutbox:
             yield Turn(pair.raw) if is_free else None
 
     async def status(self) -> OutboxStatus:
-        """Count the rows of the outbox by state. Raises Unavailable."""
+        """Count the outbox rows by state. Raises Unavailable."""
         async with self._connection() as pair, pair.statement_scope():
             [found] = await pair.raw.fetch(_STATUS, OUTBOX_COUNTED_MAX)
         return OutboxStatus(*found)

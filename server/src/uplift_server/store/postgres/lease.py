@@ -11,7 +11,7 @@ from uplift_server.store.postgres.connection import Raw
 async def lease_due(
     raw: Raw, requests: Sequence[LeaseRequest], *, now: int, lease_until: int, process_id: int, body_bytes_max: int
 ) -> list[LeasedDelivery]:
-    """Lease due deliveries of each endpoint, earliest due time first, up to the limit of its request."""
+    """Lease each endpoint's due deliveries, earliest due time first, up to the limit in its request."""
     endpoints, limits = [request.endpoint_seq for request in requests], [request.limit for request in requests]
     rows = await raw.fetch(statements.LEASE_DUE, endpoints, limits, now, process_id, lease_until, body_bytes_max)
     return [
@@ -58,5 +58,5 @@ async def due_endpoints(raw: Raw, *, after: int, limit: int) -> list[DueEndpoint
 
 
 async def next_due(raw: Raw, endpoint_seqs: Sequence[int]) -> list[DueEndpoint]:
-    """Return the earliest due time of each endpoint in `endpoint_seqs` that has a waiting delivery."""
+    """Return the earliest due time for each endpoint in `endpoint_seqs` that has waiting deliveries."""
     return [DueEndpoint(*row) for row in await raw.fetch(statements.NEXT_DUE, endpoint_seqs)]

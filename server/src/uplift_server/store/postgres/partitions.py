@@ -1,4 +1,4 @@
-"""Partitions of events and attempts by time: creation of the next partition, and removal of old partitions.
+"""Creates and removes the time partitions of events and attempts.
 
 Event numbers grow with time. Each partition has a range of event numbers that is too large to use up. When the next
 partition starts, the sequence of event numbers jumps to the start of that partition's range.
@@ -163,7 +163,10 @@ class PostgresPartitions:
         self._read = read
 
     async def start_next(self, *, now: int, lasts_ms: int) -> bool:
-        """Start the next partition if the current one is at least `lasts_ms` old. Return whether it started."""
+        """Start the next partition if the current one is at least `lasts_ms` old.
+
+        Return whether the next partition started.
+        """
         if not await self._write(lambda pair: _create_next(pair.raw, now=now, lasts_ms=lasts_ms)):
             return False
         await self._write(lambda pair: _switch_to_next(pair.raw, now=now))
@@ -239,9 +242,9 @@ class PostgresPartitions:
         return Batch(sum(batch.removed for batch in batches), min(positions, default=None))
 
     async def _delete_objects(self, before_seq: int, after: Key | None) -> Batch:
-        """In the index of object IDs, delete a batch of the rows that belong to dropped events.
+        """In the object ID index, delete a batch of the rows that belong to dropped events.
 
-        The position in the returned batch is the number of a bucket, not of an event.
+        The position in the returned batch is a bucket number, not an event number.
         """
         position = (after or (0,))[0] - POSTGRES_BUCKET
         found = await self._read(lambda pair: pair.raw.fetch(_OBJECT_ORPHANS, before_seq, position))

@@ -5,7 +5,7 @@ from typing import Final
 from uplift_server.core.lifecycle import FailedReason
 from uplift_server.store.status_sql import CREATED, FAILED, PENDING, REPLAY, TEST
 
-# `store.releases` uses the same conditions to count deliveries. The last row can exceed the limit of body bytes.
+# `store.releases` uses the same conditions to count deliveries. The last row can exceed the body byte limit.
 _REPLAYABLE: Final = """\
 SELECT event_seq, endpoint_seq, fence, attempts_made, scheduled_attempts, status, completed_at,
     id, type_seq, created_at, expires_at, body, order_group, ordering_key

@@ -21,7 +21,7 @@ _HEALTH_TEXTS: Final = ("last_error", "last_location")
 async def settle(
     raw: Raw, settlements: Sequence[Settlement], health: Sequence[HealthRow], *, process_id: int = 0
 ) -> frozenset[tuple[int, int]]:
-    """Write the outcomes of attempts and the health of their endpoints.
+    """Write attempt outcomes and endpoint health.
 
     Return the keys of the deliveries whose settlement was not written, because the fence has changed. As in `append`,
     the commit waits for the disk. Otherwise, the server would repeat finished attempts after a crash. Settlements that

@@ -126,7 +126,7 @@ EVENTS_BY_FOREIGN_ID: Final = _EVENTS_BY_ID.format(partition=f" AND f.seq < {NUM
 It searches `chosen_event_ids` and the first partition, because events in the first partition can be older than this
 table. A search of all partitions would read random pages from disk.
 """
-# After a partition of events is dropped, some of their chosen IDs remain for a while.
+# After a partition is dropped, some of its events' chosen IDs remain for a while.
 DELETE_CHOSEN_IDS_WITHOUT_EVENT: Final = """\
 DELETE FROM chosen_event_ids c
 USING unnest(

@@ -1,4 +1,4 @@
-"""Storage of events with their deliveries on SQLite."""
+"""Stores events with their deliveries on SQLite."""
 
 import sqlite3
 from collections.abc import Sequence

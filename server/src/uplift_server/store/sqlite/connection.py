@@ -1,4 +1,4 @@
-"""Connections to the database file, the lock against other processes, and the conversion of errors."""
+"""Connections to the database file, the lock against other processes, and error conversion."""
 
 import contextlib
 import errno

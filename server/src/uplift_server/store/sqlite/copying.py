@@ -15,7 +15,7 @@ _DRAFT: Final = ".uplift-backup-"
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """The size of a copy in bytes, and the number of its events."""
+    """The size of a copy in bytes, and the number of events in it."""
 
     bytes: int
     events: int

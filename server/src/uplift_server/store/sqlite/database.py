@@ -59,7 +59,7 @@ class SqliteDatabase:
 
     @property
     def writes_waiting(self) -> int:
-        """The number of operations of this process whose transaction has not begun yet."""
+        """How many of this process's operations are waiting for their transaction to begin."""
         return 0 if self._writer_ is None else self._writer_.waiting
 
     def lock(self) -> None:
@@ -131,7 +131,7 @@ class SqliteDatabase:
     def lease_due(
         self, requests: Sequence[LeaseRequest], *, now: int, lease_until: int, process_id: int, body_bytes_max: int
     ) -> Awaitable[list[LeasedDelivery]]:
-        """Lease due deliveries of each endpoint, earliest due time first, up to the limit of its request."""
+        """Lease each endpoint's due deliveries, earliest due time first, up to the limit in its request."""
         return self._writer.submit(
             lambda w: lease_due(
                 w.raw, requests, now=now, lease_until=lease_until, process_id=process_id, body_bytes_max=body_bytes_max
@@ -146,7 +146,7 @@ class SqliteDatabase:
         *,
         process_id: int = 0,
     ) -> Awaitable[frozenset[tuple[int, int]]]:
-        """Write the outcomes of attempts and the health of their endpoints."""
+        """Write attempt outcomes and endpoint health."""
         return self._writer.submit(
             lambda w: settle(w.raw, settlements, health, process_id=process_id), weight=len(settlements), divisible=True
         )
@@ -195,9 +195,9 @@ class SqliteDatabase:
         )
 
     def next_due(self, endpoint_seqs: Sequence[int]) -> Awaitable[list[DueEndpoint]]:
-        """Return the earliest due time of each endpoint in `endpoint_seqs` that has a waiting delivery.
+        """Return the earliest due time for each endpoint in `endpoint_seqs` that has waiting deliveries.
 
-        The query runs on the writer thread, so that retries of deliveries do not wait for the reads of API callers.
+        The query runs on the writer thread, so that delivery retries do not wait for API callers' reads.
         """
         return self._writer.submit(lambda w: next_due(w.raw, endpoint_seqs))
 

@@ -1,4 +1,4 @@
-"""Detection of a database file that was deleted, replaced or truncated while the server used it.
+"""Detects whether the database file was deleted, replaced or truncated while the server used it.
 
 SQLite still writes to the deleted or replaced file, and each commit succeeds. When the process ends, this data is lost.
 """

@@ -19,7 +19,7 @@ def lease_due(
     process_id: int,
     body_bytes_max: int,
 ) -> list[LeasedDelivery]:
-    """Lease due deliveries of each endpoint, earliest due time first, up to the limit of its request."""
+    """Lease each endpoint's due deliveries, earliest due time first, up to the limit in its request."""
     due = _due(connection, requests, now)
     taken, body_bytes = 0, 0
     while taken < len(due) and body_bytes <= body_bytes_max:
@@ -54,7 +54,7 @@ def lease_due(
 
 
 def _due(connection: sqlite3.Connection, requests: Sequence[LeaseRequest], now: int) -> list[DueRow]:
-    """Return the due deliveries of each endpoint, earliest due time first, up to the limit of its request."""
+    """Return each endpoint's due deliveries, earliest due time first, up to the limit in its request."""
     found: dict[int, list[DueRow]] = {}
     # Endpoints with similar limits share a statement, which reads up to the highest of their limits for each endpoint.
     by_size: dict[int, list[LeaseRequest]] = {}
@@ -103,7 +103,7 @@ def due_endpoints(connection: sqlite3.Connection, *, after: int, limit: int) -> 
 
 
 def next_due(connection: sqlite3.Connection, endpoint_seqs: Sequence[int]) -> list[DueEndpoint]:
-    """Return the earliest due time of each endpoint in `endpoint_seqs` that has a waiting delivery."""
+    """Return the earliest due time for each endpoint in `endpoint_seqs` that has waiting deliveries."""
     parameters = {"endpoint_seqs": json.dumps(list(endpoint_seqs))}
     (text,) = connection.execute(statements.NEXT_DUE, parameters).fetchone()
     return [DueEndpoint(endpoint, due_at) for endpoint, due_at in json.loads(text) if due_at is not None]

@@ -18,7 +18,7 @@ def settle(
     *,
     process_id: int = 0,
 ) -> frozenset[tuple[int, int]]:
-    """Write the outcomes of attempts and the health of their endpoints.
+    """Write attempt outcomes and endpoint health.
 
     Return the keys of the deliveries whose settlement was not written, because the fence has changed.
     """

@@ -30,7 +30,7 @@ class EventRow(NamedTuple):
 
 
 class EventObjectRow(NamedTuple):
-    """A row of the index of object IDs. The fields are in the column order of INSERT_EVENT_OBJECTS."""
+    """A row in the object ID index. The fields are in the column order of INSERT_EVENT_OBJECTS."""
 
     first_seq: int
     object_key: int
@@ -97,7 +97,7 @@ WHERE id = :id                       -- the ID that the caller chose
 
 
 class DueRow(NamedTuple):
-    """A due delivery without the body of its event. The fields are in the column order of DUE_DELIVERIES."""
+    """A due delivery without its event's body. The fields are in the column order of DUE_DELIVERIES."""
 
     due_at: int
     event_seq: int
@@ -118,7 +118,7 @@ class DueRow(NamedTuple):
 
 
 class LeasedRow(NamedTuple):
-    """The key of a delivery to lease, and the new values of its columns."""
+    """The key of a delivery to lease, and its new column values."""
 
     process_id: int
     lease_until: int
@@ -186,7 +186,7 @@ FROM json_each(:endpoint_seqs) request  -- JSON list
 
 
 class SettledRow(NamedTuple):
-    """The key and fence of a delivery to settle, and the new values of its columns."""
+    """The key and fence of a delivery to settle, and its new column values."""
 
     status: int
     due_at: int | None

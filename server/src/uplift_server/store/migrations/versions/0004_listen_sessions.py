@@ -14,7 +14,7 @@ _Seq = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """Create the tables of listen sessions and responses."""
+    """Create the tables for listen sessions and responses."""
     op.create_table(
         "listen_sessions",
         sa.Column("seq", _Seq, primary_key=True),

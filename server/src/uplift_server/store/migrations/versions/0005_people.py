@@ -14,7 +14,7 @@ _Seq = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """Create the tables of people, members, sessions, invitations and links."""
+    """Create the tables for people, members, sessions, invitations and links."""
     op.create_table(
         "people",
         sa.Column("seq", _Seq, primary_key=True),
