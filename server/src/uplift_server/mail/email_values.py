@@ -84,12 +84,12 @@ class EmailValues:
 
     @property
     def url(self) -> str:
-        """The URL of the endpoint, without the parts that may contain secrets."""
+        """The endpoint's URL, without the parts that may contain secrets."""
         return _shown(_without_secrets(self._raw("url")), URL_CHARACTERS_SHOWN_MAX)
 
     @property
     def host(self) -> str:
-        """The host and port of the endpoint."""
+        """The endpoint's host and port."""
         try:
             netloc = urlsplit(self._raw("url")).netloc
         except ValueError:
@@ -98,7 +98,7 @@ class EmailValues:
 
     @property
     def name(self) -> str:
-        """The name of the endpoint: its host and path, followed by the description if it fits."""
+        """The endpoint's name: its host and path, followed by the description if it fits."""
         name = f"{self.host}{self._path}"
         space = NAME_CHARACTERS_SHOWN_MAX - len(name) - len(" ()")
         description = self.text("description")
@@ -108,7 +108,7 @@ class EmailValues:
 
     @property
     def _path(self) -> str:
-        """Return the path of the URL, without a trailing slash. Omit the middle of a long path."""
+        """Return the URL's path, without a trailing slash. Omit the middle of a long path."""
         try:
             path = urlsplit(self._raw("url")).path
         except ValueError:
@@ -121,7 +121,7 @@ class EmailValues:
 
     @property
     def causes(self) -> str:
-        """The most frequent causes of failures, each with the number of affected endpoints."""
+        """The most frequent failure causes, each with the number of affected endpoints."""
         causes = self._values.get("causes")
         known = {str(title): n for title, n in causes.items() if isinstance(n, int)} if isinstance(causes, dict) else {}
         return _shown(named_causes(known), TEXT_CHARACTERS_SHOWN_MAX)

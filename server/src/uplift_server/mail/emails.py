@@ -463,7 +463,7 @@ def _how_to_fix_all(values: EmailValues) -> tuple[str, ...]:
 def _endpoint_rows(values: EmailValues, *times: tuple[str, str]) -> tuple[tuple[str, str], ...]:
     """Return one row for each endpoint that the email shows, and one row with the number of remaining endpoints.
 
-    The row of an endpoint contains its URL, cause, response and times.
+    An endpoint's row contains its URL, cause, response and times.
     """
     rows = []
     for each in values.endpoints[:ENDPOINTS_SHOWN_MAX]:

@@ -97,7 +97,7 @@ class SmtpServer:
         return cls(parse_mail_server(config.smtp_url), own_name=own_name, ca_file=config.egress_ca_file)
 
     def __str__(self) -> str:
-        """Return the host and port of the mail server, without the login."""
+        """Return the mail server's host and port, without the login."""
         host = self._server.host
         return f"{f'[{host}]' if ':' in host else host}:{self._server.port}"
 

@@ -32,7 +32,7 @@ def page(
 ) -> Page[ListedAttempt]:
     """Return a page of attempts for an account, or for all accounts, in event order.
 
-    The outcomes and status codes of the filter apply to each attempt, not only to the last attempt.
+    The outcomes and status codes in the filter apply to each attempt, not only to the last attempt.
     """
     bounds = event_times.bounds(connection, after=wanted.created_after, before=wanted.created_before)
     window = window_of(connection, account_seq, replace(wanted, outcomes=(), status_codes=()), request, bounds)

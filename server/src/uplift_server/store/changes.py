@@ -79,7 +79,7 @@ def unfinished_replays(connection: Connection, account_seq: int) -> tuple[tuple[
 
 
 def listen_sessions_seen(connection: Connection, account_seq: int) -> tuple[tuple[int, ...], ...]:
-    """Return, for each listen session of an account, when it last connected, disconnected or responded."""
+    """Return when each of an account's listen sessions last connected, disconnected or responded."""
     query = (
         sa.select(listen_sessions.c.seq, listen_sessions.c.last_seen_at)
         .where(listen_sessions.c.account_seq == account_seq)

@@ -81,7 +81,7 @@ class RetentionRule:
 
     @property
     def name(self) -> str:
-        """The name of the table."""
+        """The table name."""
         return self.table.name
 
     @property
@@ -91,7 +91,7 @@ class RetentionRule:
 
     @property
     def key(self) -> tuple[sa.Column[Any], ...]:
-        """The columns of the primary key."""
+        """The primary key columns."""
         return tuple(self.table.primary_key)
 
     @property
@@ -234,7 +234,7 @@ def find_expired(
 ) -> ExpiredRows:
     """Find the next batch of expired rows, after the position `after`.
 
-    The retention period of these rows began before `before` (Unix ms). Omit rows that must be kept.
+    Their retention period began before `before` (Unix ms). Omit rows that must be kept.
     """
     before -= rule.extra_ms
     columns = tuple(dict.fromkeys((*rule.order, rule.since)))

@@ -19,7 +19,7 @@ from uplift_server.store.idempotency import Request
 from uplift_server.store.schema_processes import commands
 
 RESULT_KEPT_MS: Final = 60_000
-"""How long the database keeps the result of a command, in ms.
+"""How long the database keeps a command's result, in ms.
 
 A test or start command that no process has executed expires after the same time.
 """
@@ -136,7 +136,7 @@ def list_pending(connection: Connection, *, now: int) -> tuple[list[PendingComma
 
 
 def get_result(connection: Connection, seq: int) -> Result | None:
-    """Return the result of a command, or None if it has none yet."""
+    """Return a command's result, or None if the command has no result yet."""
     found = connection.scalar(sa.select(commands.c.result).where(commands.c.seq == seq))
     if found is None:
         return None
@@ -145,7 +145,7 @@ def get_result(connection: Connection, seq: int) -> Result | None:
 
 
 def finish(connection: Connection, seq: int, result: Result, *, now: int) -> None:
-    """Store the result of a command. The result expires after RESULT_KEPT_MS. Raises AlreadyExecuted."""
+    """Store a command's result. The result expires after RESULT_KEPT_MS. Raises AlreadyExecuted."""
     event_id = None if result.event_id is None else result.event_id.hex()
     text = json.dumps([result.error, result.text, event_id, result.repeated])
     change = sa.update(commands).where(commands.c.seq == seq, commands.c.result.is_(None))

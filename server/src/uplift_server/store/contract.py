@@ -1,4 +1,4 @@
-"""The contract of the store: the operations that every engine provides. Each call is one transaction.
+"""The store contract: the operations that every engine provides. Each call is one transaction.
 
 The current time, IDs and random bits are arguments. Every write can be repeated safely: a repeated settlement or
 release finds a newer fence, and a repeated append finds the idempotency key. If an operation is not possible now, it
@@ -94,8 +94,8 @@ class Database(Protocol):
     def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> Awaitable[None]:
         """Release unused leases (event, endpoint, fence). Their deliveries become due at `now`.
 
-        If another delivery of the endpoint is due before `now`, the released deliveries take its due time, so that they
-        stay ahead of it.
+        If another delivery for the endpoint is due before `now`, the released deliveries take its due time, so that
+        they stay ahead of it.
         """
 
     def reclaim(self, *, now: int, process_id: int | None = None, limit: int = 1000) -> Awaitable[int]:
@@ -116,7 +116,7 @@ class Database(Protocol):
     ) -> Awaitable[ReplayRelease]:
         """Lease the next deliveries of a replay for one attempt each.
 
-        First lease the deliveries that were returned to the replay, then the deliveries of the batch `ahead`. If a
+        First lease the deliveries that were returned to the replay, then the deliveries in the batch `ahead`. If a
         delivery has changed since the batch was read, read it again. Count deliveries that no longer match as skipped.
         Complete the replay if no delivery is left. Lease nothing if the replay is not running.
         """

@@ -1,4 +1,4 @@
-"""The random ID of a database. It stays the same if the database's address changes."""
+"""A database's random ID. It stays the same if the database's address changes."""
 
 import secrets
 from typing import Final
@@ -12,7 +12,7 @@ _BITS: Final = 62
 
 
 def get(connection: Connection) -> str | None:
-    """Return the ID of the database, or None if it has none yet."""
+    """Return the database ID, or None if the database has none yet."""
     found = server_values.get(connection, [VALUE_NAME]).get(VALUE_NAME)
     return None if found is None else format_id(found)
 

@@ -49,7 +49,7 @@ The serial type of a longer value is higher by twice its length in bytes.
 
 
 class Erased(NamedTuple):
-    """The events and endpoints whose erased content may still be in the memory of processes."""
+    """The events and endpoints whose erased content processes may still have in memory."""
 
     leased: Sequence[int]
     """The numbers of the erased events that have leased deliveries."""
@@ -238,7 +238,7 @@ def _erase_object_id(connection: Connection, account_seq: int, object_id: str) -
 
 
 def _erase_in_emails(connection: Connection, account_seq: int, since: int) -> None:
-    """Erase the causes of failures in the account's emails, because a cause can contain a receiver's response."""
+    """Erase the failure causes in the account's emails, because a cause can contain a receiver's response."""
     query = sa.select(notices.c.seq, notices.c.facts).where(
         notices.c.account_seq == account_seq, notices.c.created_at >= since
     )
@@ -262,7 +262,7 @@ def _padded_size(before: Sequence[Any], after: Sequence[Any]) -> int:
     `before` contains the record's old values, and `after` the new values without the padding.
     """
     room = sum(map(_record_bytes, before)) - sum(map(_record_bytes, after))
-    # At some sizes, the record gets one byte smaller, because the length of the BLOB takes fewer bytes.
+    # At some sizes, the record gets one byte smaller, because the BLOB's length takes fewer bytes.
     return next((room - length for length in range(1, 5) if _record_bytes(b"\0" * (room - length)) <= room), 0)
 
 

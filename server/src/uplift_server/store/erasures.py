@@ -1,6 +1,6 @@
 """Erasures: jobs that erase the events about an object, or events by ID. A completed job remains as a receipt.
 
-A job about an object first searches the index of object IDs. Then it reads the bodies of the account's events without a
+A job about an object first searches the object ID index. Then it reads the bodies of the account's events without a
 stored object ID, because early releases did not store object IDs. `store.erased_content` erases the events.
 """
 
@@ -25,7 +25,7 @@ from uplift_server.store.schema_erasures import erasures
 EVENTS_PER_STEP: Final = 40
 """Maximum number of events that one step erases. A step is one transaction."""
 DELIVERIES_PER_STEP: Final = 200
-"""Number of deliveries after which a step ends. The deliveries of the last event may exceed this number."""
+"""Number of deliveries after which a step ends. The last event's deliveries may exceed this number."""
 BODIES_PER_STEP: Final = 50
 WINDOW_EVENTS: Final = 5_000
 """Maximum number of events that one step scans for events without an object ID."""
@@ -94,7 +94,7 @@ class Found(NamedTuple):
 
 
 class Step(NamedTuple):
-    """The next events of an erasure, and the progress of the erasure after these events."""
+    """An erasure's next events, and its progress after these events."""
 
     event_seqs: Sequence[int]
     unchecked: Sequence[tuple[int, bytes]]

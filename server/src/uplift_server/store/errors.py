@@ -14,7 +14,7 @@ class Conflict(StoreError):
 class InFlight(Conflict):
     """A process has leased the delivery.
 
-    An attempt is in flight, or the delivery waits in the memory of the process.
+    An attempt is in flight, or the delivery waits in that process's memory.
     """
 
 

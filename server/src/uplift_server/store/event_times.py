@@ -26,7 +26,7 @@ class LateEvents(NamedTuple):
     until: int
     """The time when the last late event was stored (Unix ms)."""
     delay_ms: int
-    """The longest time in ms between the timestamp of a late event and its storage."""
+    """The longest time in ms between a late event's timestamp and its storage."""
 
     def covers(self, other: "LateEvents") -> bool:
         """Whether the time range and delay of these late events include those of `other`."""

@@ -1,4 +1,4 @@
-"""Reads the health of endpoints, and writes it outside settlements."""
+"""Reads endpoint health, and writes it outside settlements."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final
@@ -29,7 +29,7 @@ _ATTEMPTED_SINCE: Final = _READ.where(
 
 
 def save(connection: Connection, rows: Sequence[HealthRow]) -> None:
-    """Write the health of endpoints."""
+    """Write endpoint health."""
     if not rows:
         return
     columns = [name for name in HealthRow._fields if name != "endpoint_seq"]

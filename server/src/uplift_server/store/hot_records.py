@@ -1,4 +1,4 @@
-"""Records of the hot path. The records are tuples or have slots to save memory and time."""
+"""Records for the hot path. The records are tuples or have slots to save memory and time."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ class OrderGroup(NamedTuple):
 class NewDelivery(NamedTuple):
     """A delivery to store with its event.
 
-    If `lease_owner` is not 0, the store leases the delivery to this process until `due_at`, with fence 1. If the order
-    group of a pending delivery has an earlier open delivery, the store blocks the pending delivery instead.
+    If `lease_owner` is not 0, the store leases the delivery to this process until `due_at`, with fence 1. If a pending
+    delivery's order group has an earlier open delivery, the store blocks the pending delivery instead.
     """
 
     endpoint_seq: int

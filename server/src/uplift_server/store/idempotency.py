@@ -1,7 +1,7 @@
 """Stored `Idempotency-Key` values of requests that create objects.
 
-The transaction that creates an object also stores the key of the request. `store.repeated_events` handles the keys of
-events, which are stored with the events.
+The transaction that creates an object also stores the request's key. `store.repeated_events` handles event keys, which
+are stored with the events.
 """
 
 from collections.abc import Callable

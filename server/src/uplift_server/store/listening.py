@@ -33,7 +33,7 @@ class ListenSession:
     account_seq: int
     account_id: bytes
     key_id: bytes
-    """The ID of the API key that created the session. Only this key can open the stream of the session."""
+    """The ID of the API key that created the session. Only this key can open the session's stream."""
     description: str
     event_types: tuple[str, ...]
     """The names of the event types to stream. Empty for all types."""

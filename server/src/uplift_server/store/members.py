@@ -1,4 +1,4 @@
-"""Stored members of accounts: the people who have access to an account, each with a role."""
+"""Stored account members: the people who have access to an account, each with a role."""
 
 from typing import Any
 
@@ -59,7 +59,7 @@ def find_guest(connection: Connection, account_seq: int, role: Role) -> Member |
 
 
 def set_role(connection: Connection, member: Member, role: Role) -> None:
-    """Change the role of a member."""
+    """Change a member's role."""
     connection.execute(sa.update(members).where(members.c.seq == member.seq).values(role=int(role)))
 
 

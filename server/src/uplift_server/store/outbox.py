@@ -78,7 +78,7 @@ def add_about_endpoint(
     Recipients without such an email get a new email, due after `group_ms`. The caller must lock the account first, so
     that concurrent transactions add endpoints to the same emails.
     """
-    # Skip emails that may be due according to the clock of another process, because that process may be sending them.
+    # Skip emails that may be due according to another process's clock, because that process may be sending them.
     due_after = now + min(GROUP_MARGIN_MS, group_ms // 2)
     query = sa.select(notices.c.seq, notices.c.recipient, notices.c.facts).where(
         notices.c.due_at > due_after,

@@ -79,7 +79,7 @@ class PageRequest:
     def page(
         self, rows: Sequence[T], key: Callable[[T], tuple[int, ...]], read_to: tuple[int, ...] | None = None
     ) -> Page[T]:
-        """Build the page from up to `limit` + 1 rows in reading order. `key` returns the key of a row.
+        """Build the page from up to `limit` + 1 rows in reading order. `key` returns a row's key.
 
         If the query did not check all rows in the list, `read_to` is the key of the last row that it checked.
         """
@@ -133,5 +133,5 @@ def window_end(
 
 
 def page_of(rows: Sequence[T], limit: int, key: Callable[[T], tuple[int, ...]]) -> Page[T]:
-    """Build a page of a forward-only list from up to `limit` + 1 rows. `key` returns the key of a row."""
+    """Build a page of a forward-only list from up to `limit` + 1 rows. `key` returns a row's key."""
     return PageRequest(limit).page(rows, key)

@@ -81,7 +81,7 @@ def update(connection: Connection, person: Person) -> None:
 
 
 def memberships(connection: Connection, person_seq: int) -> list[AccountMembership]:
-    """List up to ACCOUNTS_PER_PERSON_MAX memberships of a person, oldest account first."""
+    """List up to ACCOUNTS_PER_PERSON_MAX of a person's memberships, oldest account first."""
     own = sa.select(members).where(members.c.person_seq == person_seq)
     query = own.order_by(members.c.account_seq).limit(ACCOUNTS_PER_PERSON_MAX)
     return [AccountMembership(row.id, row.account_seq, Role(row.role)) for row in connection.execute(query)]

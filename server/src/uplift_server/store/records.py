@@ -1,4 +1,4 @@
-"""Records that store functions take and return. The records of the hot path are in `store.hot_records`."""
+"""Records that store functions take and return. The hot-path records are in `store.hot_records`."""
 
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -98,14 +98,14 @@ class Person:
     """The email, in lower case. None for a portal guest."""
     name: str
     password_hash: str | None = field(repr=False)
-    """The hash of the password. None for a person who signs in only with portal links or single sign-on."""
+    """The password hash. None for a person who signs in only with portal links or single sign-on."""
     proved: bool
     """Whether an emailed link or an operator has verified the email."""
     created_at: int
 
     @property
     def title(self) -> str:
-        """The name and email of the person, as other people see them."""
+        """The person's name and email, as other people see them."""
         return self.name if self.email in (None, self.name) else f"{self.name} <{self.email}>"
 
 
@@ -285,7 +285,7 @@ class Endpoint:
 
     @property
     def health(self) -> Health:
-        """The health of the endpoint in the database. The engine can have newer health in memory."""
+        """The endpoint's health in the database. The engine can have newer health in memory."""
         return Health(
             self.consecutive_failures,
             self.failing_since,
@@ -383,7 +383,7 @@ class Attempt:
 
     @property
     def is_erased(self) -> bool:
-        """Whether the content of the attempt was erased together with the event."""
+        """Whether the attempt's content was erased together with the event."""
         return not self.request_head
 
 

@@ -39,7 +39,7 @@ class RejectedEvent:
     """A rejected event, without its data. Timestamps are Unix ms."""
 
     account_seq: int | None
-    """The number of the account. None if the server could not find the account."""
+    """The account number. None if the server could not find the account."""
     subject: str
     event_type: str | None
     """The event type from the message. The event ID and the idempotency key are also from the message."""

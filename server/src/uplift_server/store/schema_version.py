@@ -38,7 +38,7 @@ REMEDY_NEWER: Final = "start the release that upgraded the database, or a later 
 
 
 class UnknownSchema(Exception):
-    """This release does not know the schema of the database. The message says how to fix it."""
+    """This release does not know the database's schema. The message says how to fix it."""
 
 
 def current(database: str | Path) -> str | None:

@@ -102,7 +102,7 @@ def _is_started_by(key_digest: bytes) -> sa.ColumnElement[bool]:
 
 
 def add_link(connection: Connection, link: Link) -> Link:
-    """Store a one-time link. Raises Conflict if the account of the link was deleted."""
+    """Store a one-time link. Raises Conflict if the link's account was deleted."""
     if link.account_seq is not None:
         accounts.require(connection, link.account_seq)
     connection.execute(sa.insert(links).values({**_values(link), "role": int(link.role)}))

@@ -25,7 +25,7 @@ from uplift_server.store.repeated_events import KnownEvents, StoredEvent
 
 Results = list[list[Appended] | IdempotencyConflict]
 _Placed = tuple[int, NewEvent, NewDelivery]
-"""A delivery with its event, and the position of the event in the batch, counted from 1."""
+"""A delivery with its event, and the event's position in the batch, counted from 1."""
 
 RETRIES_MAX: Final = 8
 """Maximum number of retries for a batch.
@@ -139,7 +139,7 @@ class _Batch:
         return number
 
     async def insert(self, raw: Raw) -> Sequence[int]:
-        """Insert all events of the batch. Return the event numbers in the same order."""
+        """Insert all events in the batch. Return the event numbers in the same order."""
         placed = list(enumerate(self.events, 1))
         deliveries = [(place, event, delivery) for place, event in placed for delivery in event.deliveries]
         if any(delivery.order_group is not None for _, _, delivery in deliveries):

@@ -354,7 +354,7 @@ def _with_storable_texts(
 
 
 def storable_texts(column: Sequence[str | None]) -> Sequence[str | None]:
-    """In the texts of a column, replace the characters that PostgreSQL cannot store."""
+    """In a column's texts, replace the characters that PostgreSQL cannot store."""
     if not _UNSTORABLE.search("".join(filter(None, column))):
         return column
     return [text and _UNSTORABLE.sub(REPLACEMENT, text) for text in column]

@@ -340,7 +340,7 @@ class PostgresDatabase:
         return await self._with_retries(self._hot_connections, append)
 
     def _hot(self, body: Callable[[Pair], Awaitable[R]], *, is_read: bool = False) -> "asyncio.Task[R]":
-        """Start an operation of the hot path. The operation continues if its caller is cancelled."""
+        """Start an operation on the hot path. The operation continues if its caller is cancelled."""
         operation = _as_statement(body)
         return self._start(
             self._with_retries(
@@ -413,7 +413,7 @@ class PostgresDatabase:
     async def _with_retries(
         self, pool: ConnectionPool, body: Callable[[Pair], Awaitable[R]], *, retry_if_lost: bool = False
     ) -> R:
-        """Run an operation on a connection of a pool, and repeat it after a deadlock or serialization failure.
+        """Run an operation on a connection from a pool, and repeat it after a deadlock or serialization failure.
 
         Also repeat the operation once after RolledBack, or, with `retry_if_lost`, after any loss of the connection.
         """

@@ -1,4 +1,4 @@
-"""The emitter outbox: the table `uplift_outbox` in the PostgreSQL database of an emitter.
+"""The emitter outbox: the table `uplift_outbox` in an emitter's PostgreSQL database.
 
 The server's own database has an unrelated table `outbox`, which contains emails.
 """
@@ -25,7 +25,7 @@ _KEY_LOCKS: Final = 1970302568
 _READER_LOCK: Final = (1970302569, 0)
 """The advisory lock that ensures that only one reader at a time sends events."""
 IDLE_IN_TRANSACTION_MS_MAX: Final = 30_000
-"""The time after which PostgreSQL ends the transaction of an unreachable reader, in ms.
+"""The time after which PostgreSQL ends an unreachable reader's transaction, in ms.
 
 It is longer than a request to the server can take.
 """
@@ -208,7 +208,7 @@ class Turn:
         return Page([OutboxRow(*tuple(row)[:-1]) for row in found], count == rows_max or count > len(found))
 
     async def delete(self, ids: Sequence[str]) -> None:
-        """Delete rows. Call this method after the server has accepted the events of the rows."""
+        """Delete rows. Call this method after the server has accepted the rows' events."""
         await self._raw.execute(_DELETE, ids)
 
     async def block(self, rows: Sequence[OutboxRow]) -> None:
@@ -240,12 +240,12 @@ class EmitterOutbox:
     def __init__(self, url: str) -> None:
         self._opener = Opener(url, settings=_SETTINGS)
         self.database: Final = without_password(url)
-        """The URL of the database, with a masked password."""
+        """The database URL, with a masked password."""
         self._pair: Pair | None = None
         self._receive: Callable[[], None] = lambda: None
 
     def listen(self, receive: Callable[[], None]) -> None:
-        """Call `receive` after each insert of rows.
+        """Call `receive` each time rows are inserted.
 
         Through a pooler, the outbox does not receive these notifications.
         """

@@ -122,7 +122,7 @@ async def servers(url: str) -> int:
 
 
 async def database_id(url: str) -> str | None:
-    """Return the ID of the database, or None if it has none. Raises Unavailable."""
+    """Return the database ID, or None if the database has none. Raises Unavailable."""
     async with _connected(url) as pair:
         if await pair.raw.fetchval("SELECT to_regclass('marks')") is None:
             return None
@@ -150,7 +150,7 @@ async def processes(url: str) -> Living:
 
 
 async def encrypted_values(url: str) -> list[EncryptedValue]:
-    """Return all encrypted values of a database. Raises Unavailable."""
+    """Return all encrypted values in a database. Raises Unavailable."""
     async with _connected(url) as pair:
         return list(values_of(tuple(row) for row in await pair.raw.fetch(SELECT_ENCRYPTED)))
 

@@ -1,4 +1,4 @@
-"""The order groups of deliveries on PostgreSQL. The caller must lock the delivery order (`store.locks`)."""
+"""Delivery order groups on PostgreSQL. The caller must lock the delivery order (`store.locks`)."""
 
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -43,5 +43,5 @@ async def open_groups(raw: Raw, groups: Iterable[OrderGroup]) -> set[OrderGroup]
 
 
 async def unblock_first(raw: Raw, endpoint_seq: int, event_seqs: Sequence[int], *, now: int) -> None:
-    """Make the blocked deliveries of an endpoint due, unless another delivery in their group still blocks them."""
+    """Make an endpoint's blocked deliveries due, unless another delivery in their group still blocks them."""
     await raw.execute(_UNBLOCK_FIRST, endpoint_seq, event_seqs, now)

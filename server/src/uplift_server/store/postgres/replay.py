@@ -167,7 +167,7 @@ async def _create_leased(
 async def _again(
     raw: Raw, choice: ReplaySelection, event_seqs: Sequence[int], lease: ReplayLease
 ) -> tuple[list[Candidate], int]:
-    """Read deliveries of these events again. Return the deliveries that still match, and the last event number that was
+    """Read these events' deliveries again. Return the deliveries that still match, and the last event number that was
     read.
 
     The body limit can end the read before the last of `event_seqs`.

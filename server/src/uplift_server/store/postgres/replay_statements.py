@@ -1,4 +1,4 @@
-"""The statements of a running replay on PostgreSQL."""
+"""The statements for a running replay on PostgreSQL."""
 
 from typing import Final
 
@@ -34,7 +34,7 @@ _ENDED: Final = f"""d.status = ANY ($2::smallint[])
 # A delivery that a replay created counts as missing until its first attempt.
 _UNATTEMPTED: Final = f"d.status = {FAILED} AND d.attempts_made = 0 AND d.trigger <> {TEST}"
 # Compare pairs, so that the planner uses the index that begins with the endpoint.
-# With another index, PostgreSQL would read the deliveries of these events to all endpoints.
+# With another index, PostgreSQL would read these events' deliveries to all endpoints.
 _BETWEEN: Final = "(d.endpoint_seq, d.event_seq) >= ($1, {first}) AND (d.endpoint_seq, d.event_seq) <= ($1, {last})"
 REPLAYABLE_NEXT: Final = _REPLAYABLE.format(
     deliveries="deliveries", events=_BETWEEN.format(first="$9", last="$10"), ended=_ENDED, filters="", lock=""
@@ -116,7 +116,8 @@ WHERE account_seq = $1 AND seq >= $2 AND seq <= $3
 ORDER BY seq
 LIMIT 1 OFFSET $4                        -- events before it
 """
-# A settlement that counts an attempt of the replay waits for this lock, so reads while the lock is held are consistent.
+# A settlement that counts an attempt for the replay waits for this lock, so reads while the lock is held are
+# consistent.
 LOCK_REPLAY: Final = "SELECT FROM replays WHERE seq = $1 FOR UPDATE"
 # If a released delivery is not pending, a process returned its lease without an attempt.
 REPLAY_PROGRESS: Final = f"""\

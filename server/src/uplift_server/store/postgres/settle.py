@@ -1,4 +1,4 @@
-"""Write the outcomes of attempts on PostgreSQL."""
+"""Write attempt outcomes on PostgreSQL."""
 
 from collections.abc import Sequence
 from operator import itemgetter

@@ -24,7 +24,7 @@ numbered AS MATERIALIZED (
     FROM (SELECT pg_current_xact_id() AS id OFFSET 0) began, generate_series(1, $1::int)
     WHERE began.id IS NOT NULL
 )"""
-# $2-$10: one column each. `place` is the position of the event in the batch, starting at 1.
+# $2-$10: one column each. `place` is the event's position in the batch, starting at 1.
 _EVENTS: Final = """\
 inserted_events AS (
     INSERT INTO events (seq, id, account_seq, type_seq, created_at, expires_at, body, object_id, ordering_key)

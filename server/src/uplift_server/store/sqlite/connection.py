@@ -234,7 +234,7 @@ class FileLock:
         except FileExistsError:
             return self._checked(os.open(self.path, flags))
         if os.geteuid() == 0:
-            # The server runs as the owner of the database and must be able to open this file.
+            # The server runs as the database's owner and must be able to open this file.
             database = self.path.with_suffix("")
             owner = (database if database.exists() else self.path.parent).stat()
             with contextlib.suppress(OSError):

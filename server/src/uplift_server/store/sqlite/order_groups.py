@@ -1,4 +1,4 @@
-"""The order groups of deliveries on SQLite."""
+"""Delivery order groups on SQLite."""
 
 import json
 import sqlite3
@@ -38,6 +38,6 @@ def open_groups(connection: sqlite3.Connection, groups: Iterable[OrderGroup]) ->
 
 
 def unblock_first(connection: sqlite3.Connection, endpoint_seq: int, event_seqs: Sequence[int], *, now: int) -> None:
-    """Make the blocked deliveries of an endpoint due, unless another delivery in their group still blocks them."""
+    """Make an endpoint's blocked deliveries due, unless another delivery in their group still blocks them."""
     parameters = {"endpoint_seq": endpoint_seq, "event_seqs": json.dumps(event_seqs), "now": now}
     connection.execute(_UNBLOCK_FIRST, parameters)

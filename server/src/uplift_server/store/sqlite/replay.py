@@ -129,7 +129,7 @@ def _lease(
 def _again(
     raw: sqlite3.Connection, choice: ReplaySelection, event_seqs: Sequence[int], lease: ReplayLease
 ) -> tuple[list[Candidate], int]:
-    """Read deliveries of these events again. Return the deliveries that still match, and the last event number that was
+    """Read these events' deliveries again. Return the deliveries that still match, and the last event number that was
     read.
 
     The body limit can end the read before the last of `event_seqs`.

@@ -1,4 +1,4 @@
-"""The statements of a running replay on SQLite. `store.sqlite.statements` describes how they take parameters."""
+"""The statements for a running replay on SQLite. `store.sqlite.statements` describes how they take parameters."""
 
 from typing import Final, NamedTuple
 

@@ -1,4 +1,4 @@
-"""Write the outcomes of attempts on SQLite."""
+"""Write attempt outcomes on SQLite."""
 
 import sqlite3
 from collections import Counter

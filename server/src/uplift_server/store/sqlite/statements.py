@@ -1,4 +1,4 @@
-"""The SQL statements of the hot path on SQLite, grouped by operation.
+"""The hot-path statements for SQLite, grouped by operation.
 
 A statement with `:values` or `:rows` is a `ManyRows`. Its parameters are the fields of the NamedTuple next to it. All
 other statements take named parameters. No statement starts with WITH or a comment, because the driver counts changed
