@@ -29,7 +29,7 @@ _AUDITED: Final = ("name", "contact_emails", "uid")
 
 @dataclass(frozen=True, slots=True)
 class AccountDraft:
-    """The fields of an account in a request. An update does not change the fields that are absent."""
+    """The account fields in a request. An update does not change the fields that are absent."""
 
     name: str | Unset = UNSET
     contact_emails: Sequence[str] | Unset = UNSET
@@ -39,7 +39,7 @@ class AccountDraft:
     """Whether `metadata` contains only the keys to change. If so, a value of None removes the key."""
 
     def problems(self) -> list[Problem | None]:
-        """Return the problems with the values of the fields."""
+        """Return the problems with the field values."""
         found: list[Problem | None] = [] if isinstance(self.name, Unset) else [check_name(self.name)]
         emails = given_or(self.contact_emails, ())
         if len(emails) > CONTACT_EMAILS_MAX:
@@ -103,7 +103,7 @@ class Accounts:
         return found
 
     def own(self, caller: Caller) -> Account:
-        """Return the account of the caller's key, or the account that an operator or service key names in the request.
+        """Return the account that owns the caller's key. For an operator or service key, return the requested account.
 
         Raises AccountRequired.
         """
@@ -115,8 +115,8 @@ class Accounts:
         """Return a version that changes when the content of the account's dashboard pages changes. Raises Unavailable.
 
         The dashboard reads the version every second, so the queries must be cheap. They cover events, audit log
-        entries, test attempts, statistics, replays and listen sessions. Any other attempt changes the cached health of
-        its endpoint, which is part of the version.
+        entries, test attempts, statistics, replays and listen sessions. Any other attempt changes its endpoint's cached
+        health, which is part of the version.
         """
         caller.require(Scope.EVENTS_READ)
         account_seq = caller.require_account()
@@ -177,7 +177,7 @@ class Accounts:
         await self._context.run_shielded(self._delete(caller, self._id(account)))
 
     def _id(self, account: str) -> bytes:
-        """Return the ID of an account from its public ID or uid. Raises NotFound.
+        """Return the ID of the account with this public ID or uid. Raises NotFound.
 
         A public ID is accepted even if the account was deleted.
         """

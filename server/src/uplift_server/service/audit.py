@@ -19,7 +19,7 @@ _SIMILARITY_MIN: Final = 0.5
 
 
 class AuditLog:
-    """Lists the entries of the audit log.
+    """Lists audit log entries.
 
     Other services add the entries, in the same transactions as their changes.
     """
@@ -30,9 +30,9 @@ class AuditLog:
     async def page(
         self, caller: Caller, filters: AuditFilter, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[AuditEntry]:
-        """Return the entries of the caller's account, or of all accounts.
+        """Return the entries for the caller's account, or for all accounts.
 
-        Only operators see the IP addresses of operators.
+        Only operators see operators' IP addresses.
 
         A service key must name an account, because entries without an account are about the server. Raises
         AccountRequired.

@@ -28,7 +28,7 @@ def digest_of(key: bytes) -> bytes:
 
 
 def ending_of(key: str) -> str:
-    """Return the last characters of a key, by which people recognize the key."""
+    """Return the last characters of a key, so that people can recognize the key."""
     return key[-_VISIBLE_CHARACTERS:]
 
 
@@ -40,9 +40,9 @@ class Authenticator:
         self._clock = clock
 
     def principal(self, authorization: bytes | None) -> Principal:
-        """Return the principal of an `Authorization` header. Raises Unauthorized.
+        """Return the principal that an `Authorization` header identifies. Raises Unauthorized.
 
-        The lookup uses the digest of the key. Therefore, its duration reveals nothing about any key.
+        The lookup uses the key's digest, so the duration of the lookup reveals nothing about any key.
         """
         if authorization is None or authorization[:_SCHEME_BYTES].lower() != _SCHEME:
             raise Unauthorized
@@ -67,7 +67,7 @@ class Authenticator:
             raise Unauthorized(f"The API key expired at {format_timestamp(expires_at)}. Create a new one.")
 
     def caller(self, authorization: bytes | None, account: str | None, address: str | None = None) -> Caller:
-        """Return the caller, with its own account or with the account in the header `Uplift-Account`.
+        """Return the caller, acting for its own account or for the account in the header `Uplift-Account`.
 
         Operators and service keys can name any account. Raises Unauthorized, or NotFound if the account does not exist
         or does not belong to the caller.

@@ -40,7 +40,7 @@ RECENT_MS: Final = 5_000
 
 
 class EndpointBacklog(NamedTuple):
-    """Counts of the open deliveries of one or several endpoints, and the earliest due time."""
+    """Open-delivery counts for one or more endpoints, and the earliest due time."""
 
     pending: int | None
     """The number of pending deliveries. After an upgrade, None until the server has counted them."""
@@ -197,7 +197,7 @@ class Backlogs:
             after = found[-1].endpoint_seq
 
     def _own_oldest_due(self, due: Mapping[int, int]) -> dict[str, int | None]:
-        """Return, for each cause of delay, the earliest due time of the delayed deliveries.
+        """Return the earliest due time of delayed deliveries, by cause of the delay.
 
         The result covers the enabled endpoints that this process owns, or all enabled endpoints if no process sends
         deliveries.

@@ -27,7 +27,7 @@ _KIND: Final = "bulk resend"
 
 
 class EndpointShare(NamedTuple):
-    """The number of matching deliveries of one endpoint, and whether the bulk resend skips the endpoint."""
+    """One endpoint's number of matching deliveries, and whether the bulk resend skips the endpoint."""
 
     seq: int
     endpoint: str
@@ -74,14 +74,14 @@ class _Counted(NamedTuple):
 
 
 class BulkResends:
-    """Previews and creates bulk resends, each in one account."""
+    """Previews and creates bulk resends. Each covers a single account."""
 
     def __init__(self, context: ServiceContext, replays: Replays) -> None:
         self._context = context
         self._replays = replays
 
     async def preview(self, caller: Caller, query: DeliveryQuery, *, problems: Sequence[Problem] = ()) -> BulkPreview:
-        """Count the deliveries of each endpoint without resending them. Raises Invalid or AccountRequired."""
+        """Count each endpoint's matching deliveries without resending them. Raises Invalid or AccountRequired."""
         caller.require(Scope.DELIVERIES_WRITE)
         return (await self._count(caller, query, problems)).preview
 
@@ -224,7 +224,7 @@ class BulkResends:
         return _Counted(account_seq, wanted, first, last, now, preview)
 
     def _shares(self, connection: Transaction, account_seq: int, matching: dict[int, Matching]) -> list[EndpointShare]:
-        """Return the endpoints with matching deliveries, most deliveries first."""
+        """Return the endpoints with matching deliveries, sorted by their number of deliveries, highest first."""
         busy = replays.busy_endpoints(connection, account_seq)
         names = endpoints.ids_of(connection, matching)
         found = []

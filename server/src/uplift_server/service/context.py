@@ -36,7 +36,7 @@ _CURSOR_INVALID: Final = (
 
 
 _BACKWARD: Final = CURSOR_VALUE_MAX + 1
-"""The number at the end of a cursor that marks it as a cursor to a previous page. No key contains this number."""
+"""The last number in each cursor to a previous page. It marks the direction, because no key contains it."""
 
 
 class StreamStatus(Protocol):
@@ -57,7 +57,7 @@ class StreamStatus(Protocol):
 
 
 class Listing(NamedTuple):
-    """The number of rows, the cursor and the order of the page that a request asks for."""
+    """The page that a request asks for: its number of rows, its cursor and its order."""
 
     limit: int
     cursor: str | None = None
@@ -94,7 +94,7 @@ class ServiceContext:
         return self.clock.now_ms()
 
     def new_id(self) -> bytes:
-        """Return a new ID of 16 bytes. It is greater than all earlier IDs from this process."""
+        """Return a new 16-byte ID. It is greater than all earlier IDs from this process."""
         return self.id_sequence.next(self.now())
 
     def decode_cursor(
@@ -105,7 +105,7 @@ class ServiceContext:
         name: str = "cursor",
         message: str = _CURSOR_INVALID,
     ) -> tuple[int, ...] | None:
-        """Return the numbers in the cursor of a request, or None if the request has no cursor.
+        """Return the numbers in a request's cursor, or None if the request has no cursor.
 
         A valid cursor has `count` numbers. `name` is the name of the request field that contains the cursor. Raises
         Invalid if there are `problems` or if the cursor is invalid.
@@ -121,9 +121,9 @@ class ServiceContext:
         return found
 
     def page_request(self, listing: Listing, count: int, problems: Sequence[Problem] = ()) -> PageRequest:
-        """Return the store's request for a page of a list. The key of each row has `count` numbers.
+        """Return the store's request for one page of a list. Each row's key has `count` numbers.
 
-        Raises the errors of `decode_cursor`.
+        Raises the same errors as `decode_cursor`.
         """
         backward = None if listing.cursor is None else self.cursors.decode(listing.cursor, count + 1)
         if backward is None or backward[-1] != _BACKWARD:

@@ -93,7 +93,7 @@ class Credentials:
         return await self.begin_session(person, "password", address)
 
     async def enter_code(self, pending: PendingSignIn | None, code: str, *, address: str | None) -> str:
-        """Complete a sign-in with the code of a second factor, and return the session cookie.
+        """Complete a sign-in with a second-factor code, and return the session cookie.
 
         Raises Unauthorized for a wrong code, NotFound if the sign-in has expired, or RateLimited.
         """
@@ -160,7 +160,7 @@ class Credentials:
         return await self._context.run_shielded(self._accept(invitation, person, name, password_hash, address))
 
     async def request_reset(self, email: str, *, address: str | None = None) -> None:
-        """Email a link for a password reset, if a person with this email has a password.
+        """Email a password reset link, if a person with this email has a password.
 
         The response does not reveal whether such a person exists. Raises RateLimited.
         """
@@ -308,14 +308,14 @@ class Credentials:
     def _was_mailed(self, invitation: Invitation) -> bool:
         """Return whether only the owner of the email address received the link.
 
-        Without email, the inviter also sees it.
+        Without email, the inviter also sees the link.
         """
         return invitation.proves and self._links.sends_email
 
     async def _invited(self, token: str) -> tuple[Invitation | None, Person | None]:
-        """Return the open invitation with this token, and the person with its email.
+        """Return the open invitation with this token, and the person with the invited email.
 
-        Each is None if it does not exist.
+        Either can be None if it does not exist.
         """
         invitation_id, now = self._links.invitation_of(token), self._context.now()
         if invitation_id is None:
@@ -355,7 +355,7 @@ class Credentials:
     async def _renew(
         self, known: Person, renewed: Person, by: str, address: str | None, except_session: bytes | None = None
     ) -> None:
-        """Store a new password, end all sessions except one, and add an audit entry to each account of the person.
+        """Store a new password, end all sessions except one, and add an audit entry to each of the person's accounts.
 
         Raises Conflict if another request has changed the password.
         """
@@ -400,7 +400,7 @@ def new_cookie(context: ServiceContext) -> str:
 def audit_member_action(
     connection: Transaction, member: Member, action: str, by: str, now: int, address: str | None
 ) -> None:
-    """Add an action of a member to the account's audit log. `by` is the sign-in method, such as `password`."""
+    """Add a member's action to the account's audit log. `by` is the sign-in method, such as `password`."""
     subject = ids.prefixed(ids.MEMBER, member.id)
     actor = Actor(ActorKind.MEMBER, member.person.title, subject, address)
     details = {"by": by, "role": member.role.text} if action == "member.joined" else {"by": by}
@@ -410,7 +410,7 @@ def audit_member_action(
 def audit_person(
     connection: Transaction, person: Person, action: str, details: Mapping[str, object], now: int, address: str | None
 ) -> None:
-    """Add an action of a person to the audit log of each of their accounts."""
+    """Add a person's action to the audit logs of all the person's accounts."""
     for place in people.memberships(connection, person.seq):
         actor = Actor(ActorKind.MEMBER, person.title, ids.prefixed(ids.MEMBER, place.member_id), address)
         audit.add(connection, AuditEntry(place.account_seq, now, actor, action, actor.id or "", details))

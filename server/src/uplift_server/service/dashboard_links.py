@@ -1,4 +1,4 @@
-"""The URLs and the tokens of links into the dashboard."""
+"""URLs and tokens for links to the dashboard."""
 
 from dataclasses import dataclass, field
 
@@ -14,10 +14,10 @@ from uplift_server.core.security.tokens import (
 
 @dataclass(frozen=True, slots=True)
 class DashboardLinks:
-    """Builds the links into the dashboard, and verifies their tokens."""
+    """Builds links to the dashboard, and verifies their tokens."""
 
     key: bytes = field(repr=False)
-    """The key that signs the tokens: 32 bytes, derived from the secret key of the server."""
+    """The key that signs the tokens: 32 bytes, derived from the server's secret key."""
     public_url: str
     """The URL of the dashboard, without a trailing slash."""
     sends_email: bool
@@ -25,7 +25,7 @@ class DashboardLinks:
     has_unknown_proxy: bool = False
     """Whether requests may come through a proxy that is not configured.
 
-    If so, a private address in a request may be the address of the proxy.
+    If so, a private address in a request may be the proxy's address.
     """
 
     def link_url(self, link_id: bytes) -> str:

@@ -36,7 +36,7 @@ class DeliverySearch(NamedTuple):
 
 
 class Deliveries:
-    """Reads, resends and cancels the deliveries of accounts."""
+    """Reads, resends and cancels accounts' deliveries."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
@@ -44,7 +44,7 @@ class Deliveries:
     async def page(
         self, caller: Caller, query: DeliveryQuery, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[ShownDelivery]:
-        """Return a page of deliveries in the order of their events."""
+        """Return a page of deliveries, sorted by event."""
         caller.require(Scope.DELIVERIES_READ)
         wanted, request = await self._parsed(caller, query, listing, problems)
         return show_page(self._context, await self._page(caller, wanted, request))
@@ -52,7 +52,7 @@ class Deliveries:
     async def page_of_endpoint(
         self, caller: Caller, endpoint: str, query: DeliveryQuery, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[ShownDelivery]:
-        """Return a page of the deliveries of an endpoint. Raises NotFound."""
+        """Return a page of an endpoint's deliveries. Raises NotFound."""
         caller.require(Scope.DELIVERIES_READ)
         endpoint_seq = await self._endpoint_seq(caller, endpoint)
         wanted, request = await self._parsed(caller, query, listing, problems)
@@ -104,7 +104,7 @@ class Deliveries:
     async def attempts(
         self, caller: Caller, delivery: str, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> tuple[Delivery, Page[Attempt]]:
-        """Return a delivery and its attempts. Raises the errors of `get`."""
+        """Return a delivery and its attempts. Raises the same errors as `get`."""
         caller.require(Scope.DELIVERIES_READ)
         found = await self._get(caller, delivery)
         request = self._context.page_request(listing, 1, problems)
@@ -116,7 +116,7 @@ class Deliveries:
     async def list_attempts(
         self, caller: Caller, query: DeliveryQuery, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[ListedAttempt]:
-        """Return a page of attempts in the order of their events. `outcome` and `status_code` filter the attempts."""
+        """Return a page of attempts, sorted by event. `outcome` and `status_code` filter the attempts."""
         caller.require(Scope.DELIVERIES_READ)
         found = [*problems]
         wanted = await delivery_filter(self._context, caller, query, found, id_field="delivery")
@@ -154,7 +154,7 @@ class Deliveries:
     async def resend(self, caller: Caller, delivery: str, *, problems: Sequence[Problem] = ()) -> ShownDelivery:
         """Attempt a delivery now, regardless of its status.
 
-        If the worker of the endpoint does not respond, the attempt starts later. Raises NotFound, or Conflict if the
+        If the endpoint's worker does not respond, the attempt starts later. Raises NotFound, or Conflict if the
         delivery is in flight, blocked or expired, or if its endpoint is not enabled.
         """
         caller.require(Scope.DELIVERIES_WRITE)

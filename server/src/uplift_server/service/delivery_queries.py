@@ -24,7 +24,7 @@ _STATUS_CODE: Final = re.compile(r"[1-5](?:\d\d|xx)")
 
 
 class DeliveryQuery(NamedTuple):
-    """The filters of a list of deliveries. Timestamps are Unix ms.
+    """Filters for a delivery list. Timestamps are Unix ms.
 
     A delivery matches if, for each filter, it has one of the given values.
     """

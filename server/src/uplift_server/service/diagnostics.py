@@ -71,7 +71,7 @@ def nearest_existing(path: Path) -> Path:
 
 
 def disk_finding(config: Config) -> Finding:
-    """Check the free space on the disk of the SQLite database."""
+    """Check the free space on the disk that holds the SQLite database."""
     free = shutil.disk_usage(nearest_existing(config.database_path.absolute().parent)).free
     text = f"{free / 1024**3:.1f} GiB free on the database's disk"
     fix = "free disk space or shorten UPLIFT_RETENTION: with a full disk, the server rejects events"

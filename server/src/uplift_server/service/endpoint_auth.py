@@ -37,7 +37,7 @@ _MISMATCH: Final = "The private key does not belong to the first certificate. Se
 
 
 class AuthColumns(NamedTuple):
-    """The columns of an endpoint that store its authentication."""
+    """The endpoint columns that store the authentication."""
 
     encrypted: bytes | None
     certificate_expires_at: int | None
@@ -50,7 +50,7 @@ class StoredAuth:
         self._cipher = cipher
 
     def of(self, endpoint: Endpoint) -> EndpointAuth | None:
-        """Return the authentication of an endpoint, including its secrets."""
+        """Return an endpoint's authentication, including the secrets."""
         if endpoint.auth is None:
             return None
         return auth_from_text(self._cipher.decrypt(endpoint.auth, endpoint.id, "auth"))

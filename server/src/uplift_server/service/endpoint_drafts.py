@@ -1,4 +1,4 @@
-"""The fields of an endpoint in a request, and the checks of these fields."""
+"""The endpoint fields in a request, and the checks for these fields."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,10 +18,7 @@ from uplift_server.store.records import EndpointState
 
 @dataclass(frozen=True, slots=True)
 class EndpointDraft:
-    """The fields of an endpoint in a request.
-
-    An update does not change absent fields. The value None sets the default.
-    """
+    """The endpoint fields in a request. An update does not change absent fields. The value None sets the default."""
 
     url: str | Unset = UNSET
     description: str | Unset | None = UNSET

@@ -46,7 +46,7 @@ class ProblemFinder:
         self._endpoints = endpoints
 
     async def of_account(self, caller: Caller) -> EndpointProblems:
-        """Return the counts of the caller's account, and its endpoints that need attention. Raises AccountRequired."""
+        """Return the counts and the endpoints that need attention for the caller's account. Raises AccountRequired."""
         caller.require(Scope.ENDPOINTS_READ)
         live = list(self._context.cache.endpoints_of(caller.require_account()))
         candidates = sorted(filter(_is_candidate, live), key=_rank)[:LISTED_MAX]

@@ -14,7 +14,7 @@ from uplift_server.store.records import EndpointFilter, EndpointState
 
 
 class EndpointQuery(NamedTuple):
-    """The filters of a list of endpoints. An endpoint matches if, for each filter, it has one of the given values."""
+    """Filters for an endpoint list. An endpoint matches if, for each filter, it has one of the given values."""
 
     state: Sequence[str] = ()
     """Names of states, or `failing` for enabled endpoints whose last attempt failed."""

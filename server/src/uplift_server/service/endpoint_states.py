@@ -58,7 +58,7 @@ class _DisabledSince(Exception):
 
 
 class EndpointStates:
-    """Changes the states of endpoints. All methods are idempotent."""
+    """Changes endpoint states. All methods are idempotent."""
 
     def __init__(self, context: ServiceContext, endpoints: Endpoints) -> None:
         self._context = context
@@ -111,7 +111,7 @@ class EndpointStates:
             try:
                 return await self._apply(caller, endpoint, self._enable(record, held), problems)
             except _DisabledSince as newer:
-                # The endpoint was disabled again. First hold the deliveries that were pending at that time.
+                # The endpoint was disabled again. First hold the deliveries that were pending when it was disabled.
                 self._context.cache.put_endpoint(newer.endpoint)
                 self._context.engine.endpoints.disabled(newer.endpoint.seq)
 
@@ -159,7 +159,7 @@ class EndpointStates:
         require_valid(problems)
         changed = await self._context.run_shielded(self._change(caller, record.id, change_state))
         if hold:
-            # Without this wait, the response would count leased deliveries in memory as in flight.
+            # Without this wait, the response would report deliveries that are leased but still in memory as in flight.
             await self._context.engine.endpoints.finish_holding(changed.seq, HOLD_WAIT_SHORT_MS)
         return await self._endpoints.show(changed)
 

@@ -111,7 +111,7 @@ class EndpointTests:
         """Send a test with a wrong signature, then a test with a valid signature, and wait for both outcomes.
 
         If the receiver rejects the first test and accepts the second test, mark the endpoint as verified. Raises the
-        errors of `send`.
+        same errors as `send`.
         """
         caller.require_right(Right.ENDPOINTS_TEST)
         # The URL can change during the check.
@@ -198,7 +198,7 @@ class EndpointTests:
         return await self._context.run_shielded(self._context.database.write(note))
 
     async def _outcome(self, endpoint: Endpoint, event_id: bytes, until: int) -> tuple[Delivery, Attempt | None]:
-        """Wait until a test ends or until the time `until` (Unix ms).
+        """Wait for a test to end, until the time `until` (Unix ms) at the latest.
 
         Return the test's delivery, and its attempt if the attempt has ended.
         """

@@ -1,4 +1,4 @@
-"""The operations of the engine that services use."""
+"""The engine operations that services use."""
 
 from dataclasses import dataclass
 from typing import Protocol

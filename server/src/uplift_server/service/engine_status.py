@@ -13,7 +13,7 @@ from uplift_server.store.processes import Process
 
 
 class EngineStatus:
-    """The state of this process, and the state of the other processes as their last heartbeats report it."""
+    """The state of this process, and of the other processes according to their last heartbeats."""
 
     def __init__(
         self,
@@ -26,7 +26,7 @@ class EngineStatus:
         breaker: BreakerRule,
         delivers: bool,
     ) -> None:
-        """`delivers` is True if the role of this process includes deliveries."""
+        """`delivers` is True if this process's role includes deliveries."""
         self._cache = cache
         self._shards = shards
         self._peers = peers

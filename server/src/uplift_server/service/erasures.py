@@ -30,7 +30,7 @@ _KIND: Final = "erasure"
 
 @dataclass(frozen=True, slots=True)
 class ErasureDraft:
-    """The fields of an erasure in a request. Exactly one field is set."""
+    """The erasure fields in a request. Exactly one field is set."""
 
     object_id: str | None = field(default=None, repr=False)
     event_ids: Sequence[str] | None = None
@@ -41,7 +41,7 @@ class ErasurePreview(NamedTuple):
 
     found: Found
     missing: int
-    """The number of requested IDs that no event of the account has."""
+    """The number of requested IDs that match none of the account's events."""
     object_digest: str | None
     complete: bool
 

@@ -51,7 +51,7 @@ NO_TEXTS: Final[Mapping[str, str]] = {}
 
 
 def _decode(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T | None:
-    """Return the decoded body, or None if it does not match the type of the decoder.
+    """Return the decoded body, or None if it does not match the decoder's type.
 
     Raises Malformed if the body is not JSON.
     """

@@ -30,7 +30,7 @@ _TAKEN: Final = Problem("name", "taken", "The event type already exists. Update 
 
 @dataclass(frozen=True, slots=True)
 class EventTypeDraft:
-    """The fields of an event type in a request. None sets the default."""
+    """The event type fields in a request. None sets the default."""
 
     description: str | Unset = UNSET
     group: str | Unset | None = UNSET
@@ -108,7 +108,7 @@ class EventTypes:
         return sorted((each.record for each in known), key=lambda each: (each.group, each.name))
 
     def exists(self, name: str) -> bool:
-        """Return whether the catalog has a type of this name."""
+        """Return whether the catalog has a type with this name."""
         return name in self._context.cache.event_types
 
     def get(self, name: str) -> EventType:

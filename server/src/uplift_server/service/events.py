@@ -22,7 +22,7 @@ Id = TypeVar("Id")
 
 
 class EventQuery(NamedTuple):
-    """The filters of a list of events. Timestamps are Unix ms."""
+    """Filters for an event list. Timestamps are Unix ms."""
 
     type: Sequence[str] = ()
     created_after: int | None = None
@@ -34,7 +34,7 @@ class EventQuery(NamedTuple):
 
 
 class Events:
-    """Reads the events of accounts."""
+    """Reads accounts' events."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
@@ -73,9 +73,8 @@ class Events:
         )
 
     async def get(self, caller: Caller, event: str) -> Event:
-        """Return an event with its body.
-
-        Raises NotFound, or AccountRequired if events of several accounts have this ID.
+        """Return an event with its body. Raises NotFound, or AccountRequired if several accounts have an event with
+        this ID.
         """
         caller.require(Scope.EVENTS_READ)
         return await find_event(self._context, caller, event)
@@ -92,7 +91,7 @@ class Events:
     async def deliveries(
         self, caller: Caller, event: str, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[ShownDelivery]:
-        """Return a page of the deliveries of an event. Raises the errors of `get`."""
+        """Return a page of an event's deliveries. Raises the same errors as `get`."""
         caller.require(Scope.DELIVERIES_READ)
         found = await find_event(self._context, caller, event)
         request = self._context.page_request(listing, 1, problems)
@@ -116,7 +115,8 @@ class Events:
 
 
 async def find_event(context: ServiceContext, caller: Caller, event: str) -> Event:
-    """Return an event with its body. Raises NotFound, or AccountRequired if events of several accounts have this ID."""
+    """Return an event with its body. Raises NotFound, or AccountRequired if several accounts have an event with this
+    ID."""
     event_id = ids.parse_uuid(event)
     if event_id is None:
         raise not_found(_KIND, event)
@@ -159,7 +159,7 @@ def _type_seq(cache: EndpointCache, name: str) -> int | None:
 def parsed_ids(
     parse: Callable[[str], Id | None], texts: Sequence[str], field: str, problems: list[Problem]
 ) -> tuple[Id, ...]:
-    """Return the parsed IDs of a filter. Add a problem to `problems` if an ID is invalid."""
+    """Parse the IDs in a filter. Add a problem to `problems` if an ID is invalid."""
     found = {text: parse(text) for text in texts}
     wrong = [text for text, value in found.items() if value is None]
     if wrong:

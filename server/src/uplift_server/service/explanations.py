@@ -39,12 +39,12 @@ from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Attempt, Delivery, Endpoint, Event, Page
 
 DELIVERIES_MAX: Final = 2 * ENDPOINTS_PER_ACCOUNT_MAX
-"""The maximum number of deliveries of one event.
+"""The maximum number of deliveries per event.
 
 The number is twice the endpoint limit, because endpoints that have since been deleted can also have deliveries.
 """
 OTHERS_MAX: Final = 50
-"""The maximum number of endpoints in each list of endpoints without a delivery (`removed` and `others`)."""
+"""The maximum length of each list of endpoints without a delivery (`removed` and `others`)."""
 DELETED_MAX: Final = 20
 """The maximum number of listed endpoints that were deleted before the event. The newest are listed."""
 
@@ -94,8 +94,8 @@ class Explanations:
     ) -> list[Explained]:
         """Explain an event for one endpoint, or for all endpoints of its account.
 
-        Existing endpoints come first, newest first, then deleted endpoints and listen sessions. Raises the errors of
-        `Events.get`.
+        Existing endpoints come first, newest first, then deleted endpoints and listen sessions. Raises the same errors
+        as `Events.get`.
         """
         caller.require(Scope.DELIVERIES_READ)
         found = await find_event(self._context, caller, event)
@@ -120,9 +120,9 @@ class Explanations:
         return one
 
     async def overview(self, caller: Caller, event: str, listing: Listing) -> EventOverview:
-        """Return an event, a page of its deliveries, and why other endpoints have no delivery.
+        """Return an event, a page of its deliveries, and the reasons why other endpoints have no delivery.
 
-        Raises the errors of `Events.get`.
+        Raises the same errors as `Events.get`.
         """
         caller.require(Scope.DELIVERIES_READ)
         found = await find_event(self._context, caller, event)
@@ -205,7 +205,7 @@ class Explanations:
 
 
 class _Read(NamedTuple):
-    """The stored data that the explanations of an event need."""
+    """The stored data that an event's explanations need."""
 
     deliveries: Page[Delivery]
     failures: dict[int, Attempt]

@@ -23,7 +23,7 @@ from uplift_server.store.records import Event, EventFilter
 
 @dataclass(frozen=True, slots=True)
 class FilterPreviewDraft:
-    """The fields of a preview in a request."""
+    """The filter preview fields in a request."""
 
     filter: Mapping[str, object] | None = None
     event_types: Sequence[str] | None = None

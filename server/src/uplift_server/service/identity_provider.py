@@ -28,7 +28,7 @@ _SERVER_ERROR: Final = 500
 
 
 class ProviderFailed(Exception):
-    """The response of the provider does not prove the person's identity. The message is for the log."""
+    """The provider's response does not prove the person's identity. The message is for the log."""
 
 
 class ProviderDown(ProviderFailed):
@@ -68,7 +68,7 @@ class IdentityProvider:
         await self._sender.close()
 
     async def metadata(self) -> ProviderMetadata:
-        """Return the metadata of the provider. Load the metadata again if it is too old. Raises ProviderDown."""
+        """Return the provider's metadata. Load the metadata again if it is too old. Raises ProviderDown."""
         if self._metadata is not None and self._clock.now_ms() < self._metadata_until:
             return self._metadata
         if self._loading is None or self._loading.done():
@@ -79,14 +79,14 @@ class IdentityProvider:
         return found
 
     async def check_keys(self) -> int:
-        """Load the keys of the provider, and return the number of usable keys. Raises ProviderDown."""
+        """Load the provider's keys, and return the number of usable keys. Raises ProviderDown."""
         failed = await self._load_keys(await self.metadata())
         if failed is not None:
             raise failed
         return id_tokens.count_usable_keys(self._keys)
 
     async def identify(self, code: str, verifier: str, nonce: str) -> Identified:
-        """Exchange a code for the identity of a person. Raises ProviderFailed or ProviderDown."""
+        """Exchange a code for a person's identity. Raises ProviderFailed or ProviderDown."""
         metadata = await self.metadata()
         head, body = oidc.code_request(metadata, self.client, code, verifier, self._user_agent)
         tokens = oidc.read_tokens(await self._send(metadata.token_endpoint, head, body, what="token response"))

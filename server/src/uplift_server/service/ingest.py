@@ -1,4 +1,4 @@
-"""Acceptance of events, with checks of the permission, the account and the fields."""
+"""Accepts events after checking the permission, the account and the fields."""
 
 import asyncio
 import time
@@ -114,9 +114,9 @@ class Ingest:
     ) -> AcceptFuture:
         """Accept all events or none, each for the account that it names or the caller's account.
 
-        A key of an account can name only its account. `problems` contains the problems that were found before this
-        call. Between the checks of two events, other requests can run. Raises Forbidden, AccountRequired or the errors
-        of `accept`.
+        An account key can name only its own account. `problems` contains the problems that were found before this call.
+        Between the checks of two events, other requests can run. Raises Forbidden, AccountRequired or the same errors
+        as `accept`.
         """
         caller.require(Scope.EVENTS_WRITE)
         found = list(problems)

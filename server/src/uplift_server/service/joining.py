@@ -2,7 +2,7 @@
 
 A person has one email for all accounts, so a link must not let one person act as another person. A link proves that its
 user owns the email if the server emailed the link, or if the operator created the link. If the server does not send
-email, an admin sees the links of invitations. Such a link does not prove the email, so it cannot set the password of an
+email, an admin sees the invitation links. Such a link does not prove the email, so it cannot set the password of an
 existing person. An identity provider proves the email that it has verified, but only on the first sign-in. After that,
 only the identity identifies the person, so a changed email gives no access.
 """
@@ -196,7 +196,7 @@ def _create(
 
 
 def _prove(connection: Transaction, person: Person) -> Person:
-    """Mark the email of a person as verified. Remove the password, because another person could have set it."""
+    """Mark a person's email as verified. Remove the password, because another person could have set it."""
     return _renew(connection, person, password_hash=None)
 
 

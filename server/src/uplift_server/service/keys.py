@@ -29,7 +29,7 @@ _FIELDS: Final = ("name", "expires_at")
 
 @dataclass(frozen=True, slots=True)
 class KeyDraft:
-    """The fields of a key in a request. An update leaves absent fields unchanged."""
+    """The API key fields in a request. An update leaves absent fields unchanged."""
 
     name: str | Unset = UNSET
     scopes: Sequence[str] | Unset | None = UNSET
@@ -63,7 +63,7 @@ class KeyDraft:
 
 
 class Keys:
-    """Creates, reads, updates and revokes the keys of accounts."""
+    """Creates, reads, updates and revokes account keys."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
@@ -77,7 +77,7 @@ class Keys:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> tuple[ApiKey, str | None]:
-        """Create a key of an account. Return the key with its text, or with None if the request is repeated.
+        """Create a key for an account. Return the key and its text, which is None if the request is repeated.
 
         The key can have only scopes that the caller has. Raises NotFound, Invalid, or ConfirmationRequired for a key
         that can read secrets, because a person must confirm the password to see secrets.
@@ -100,7 +100,7 @@ class Keys:
         return await self._context.database.read(lambda c: keys.page(c, owner.seq, request))
 
     async def get(self, caller: Caller, account: str, key: str) -> ApiKey:
-        """Return a key of an account. Raises NotFound."""
+        """Return one of an account's keys. Raises NotFound."""
         caller.require_right(Right.KEYS_MANAGE)
         owner, key_id = self._context.find_account(caller, account), parse_id(ids.KEY, key, KEY_KIND)
         found = await self._context.database.read(lambda c: keys.get(c, owner.seq, key_id))
@@ -111,10 +111,10 @@ class Keys:
     async def update(
         self, caller: Caller, account: str, key: str, draft: KeyDraft, *, problems: Sequence[Problem] = ()
     ) -> ApiKey:
-        """Update the name and the expiry of a key. To change the expiry, the caller needs all scopes of the key.
+        """Update a key's name and expiry. To change the expiry, the caller needs all of the key's scopes.
 
-        Raises NotFound, Invalid, or Forbidden. Raises ConfirmationRequired for a change to the expiry of a key that can
-        read secrets.
+        Raises NotFound, Invalid, or Forbidden. Raises ConfirmationRequired if the request changes the expiry and the
+        key can read secrets.
         """
         caller.require_right(Right.KEYS_MANAGE)
         owner = self._context.find_account(caller, account)
@@ -200,7 +200,7 @@ class Keys:
         self._context.engine.relay.end_streams_of_key(revoked.id)
 
     def _require_own_scopes(self, caller: Caller, key: ApiKey) -> None:
-        """Raise Forbidden unless the caller can change the expiry of a key. This requires all scopes of the key."""
+        """Raise Forbidden unless the caller has all of the key's scopes, which a change to its expiry requires."""
         for scope in Scope:
             if scope in key.scopes:
                 caller.require(scope)
@@ -228,7 +228,7 @@ def created_details(key: ApiKey | ServiceKey) -> dict[str, object]:
 
 
 def changed_details(before: ApiKey | ServiceKey, after: ApiKey | ServiceKey) -> dict[str, object]:
-    """Describe the update of a key for the audit log."""
+    """Describe a key's update for the audit log."""
     return difference(_fields(before), _fields(after), shown=_FIELDS)
 
 

@@ -47,7 +47,7 @@ _AFTER_INVALID: Final = "The stream position is not valid. Use the `place` of an
 
 @dataclass(frozen=True, slots=True)
 class ListenDraft:
-    """The fields of a new session in a request."""
+    """The fields for a new session in a request."""
 
     event_types: Sequence[str] | None = None
     since: str | None = None
@@ -134,7 +134,7 @@ class Listening:
     async def responses(
         self, caller: Caller, session: str, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[ListenResponse]:
-        """Return the responses of the developer's server to events of this session. Raises NotFound."""
+        """Return the responses from the developer's server to this session's events. Raises NotFound."""
         caller.require(Scope.LISTEN)
         found = await self._find(caller, session)
         request = self._context.page_request(listing, 1, problems)
@@ -181,7 +181,7 @@ class Listening:
         return f"test{item.position}" if item.position < 0 else self._context.cursors.encode((item.position,))
 
     def record_response(self, stream: Stream, response: LocalResponse) -> None:
-        """Record the response of a developer's server to an event."""
+        """Record a response from a developer's server to an event."""
         text = response.place
         if text.startswith("test-") and text[5:].isdecimal() and len(text) < 20:
             stream.record_response(-int(text[5:]), response)

@@ -37,7 +37,7 @@ _LAST_OWNER: Final = "An account must have an owner. First, give another member 
 
 @dataclass(frozen=True, slots=True)
 class InvitationDraft:
-    """The fields of an invitation in a request."""
+    """The invitation fields in a request."""
 
     email: str | Unset = UNSET
     role: str | Unset = UNSET

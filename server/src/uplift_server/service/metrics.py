@@ -1,4 +1,4 @@
-"""Metrics of the server for monitoring, and the permission to read them."""
+"""Server metrics for monitoring, and the permission to read them."""
 
 import asyncio
 import hashlib
@@ -51,7 +51,7 @@ class MetricsSettings:
 
 
 class Metrics:
-    """Collects the metrics of the server."""
+    """Collects the server's metrics."""
 
     def __init__(
         self,
@@ -169,7 +169,7 @@ def _is_token(authorization: bytes | None, token: str) -> bool:
 
 
 def _disk(database: Path) -> Disk | None:
-    """Return the disk usage of the database, or None if the system does not report it."""
+    """Return the database's disk usage, or None if the system does not report it."""
     try:
         usage = shutil.disk_usage(database.parent)
         return Disk(database_bytes(database), usage.free, usage.total)

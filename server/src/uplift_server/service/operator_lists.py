@@ -29,7 +29,7 @@ ENDPOINTS_WITH_HELD_MAX: Final = 10_000
 
 
 class EndpointStatus(StrEnum):
-    """The status filters of the list of endpoints."""
+    """Status filters for the endpoint list."""
 
     FAILING = "failing"
     """Endpoints that are failing or warned, or that the server disabled because they were failing."""
@@ -43,7 +43,7 @@ class EndpointStatus(StrEnum):
 
 
 class EndpointOrder(StrEnum):
-    """The order of the list of failing endpoints."""
+    """Sort orders for the list of failing endpoints."""
 
     SINCE = "since"
     """The endpoints that have been failing for the longest time come first."""
@@ -55,14 +55,14 @@ class EndpointOrder(StrEnum):
 
 LISTED_PER_CAUSE: Final = 5
 SORTED_MAX: Final = 200
-"""The maximum number of endpoints in the list of failing endpoints with one cause.
+"""The maximum number of failing endpoints in a list for one cause.
 
 The list has only one page, because the order of the endpoints changes between requests.
 """
 
 
 class EndpointSearch(NamedTuple):
-    """The search, the filters and the order of the list of endpoints."""
+    """The search text, the filters and the sort order for the endpoint list."""
 
     status: EndpointStatus | None = None
     text: str = ""
@@ -75,7 +75,7 @@ class EndpointSearch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AccountSummary:
-    """An account and counts of its endpoints."""
+    """An account and its endpoint counts."""
 
     account: Account
     endpoints: int
@@ -112,7 +112,7 @@ class EndpointList(NamedTuple):
     page: Page[EndpointSummary]
     counts: Mapping[EndpointStatus | None, int]
     causes: Sequence[tuple[FailureCause, int]]
-    """The causes of failures, each with the number of its failing endpoints, highest number first."""
+    """The failure causes, each with its number of failing endpoints, highest number first."""
     accounts: Sequence[tuple[Account, int]]
     """Accounts, each with its number of matching endpoints, highest number first, at most ACCOUNTS_LISTED_MAX."""
 
@@ -138,7 +138,7 @@ class OperatorLists:
         return Page([self._account_summary(each, reading) for each in page.items], page.next_key)
 
     async def account_summary(self, account: Account) -> AccountSummary:
-        """Return an account with counts of its endpoints."""
+        """Return an account with its endpoint counts."""
         return self._account_summary(account, await self._backlogs.for_page())
 
     def _account_summary(self, account: Account, reading: Reading | None) -> AccountSummary:

@@ -176,7 +176,7 @@ class OperatorOverview:
         return counts
 
     async def _late(self, reading: Reading | None) -> tuple[dict[HeldUpBy, int], list[LimitedEndpoint]]:
-        """Return the earliest due time of the deliveries that each cause delays, and the endpoints at their limit."""
+        """Return the earliest due time of delayed deliveries by cause, and the endpoints whose limits delay them."""
         if reading is None:
             return {}, []
         context, oldest, limited = self._context, dict[HeldUpBy, int](), []

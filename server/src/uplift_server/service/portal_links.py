@@ -1,4 +1,4 @@
-"""One-time links into the dashboard, for members of accounts and for operators."""
+"""One-time links to the dashboard, for account members and for operators."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ _OPERATOR_KIND: Final = "sign-in link"
 
 @dataclass(frozen=True, slots=True)
 class LinkDraft:
-    """The fields of a portal link in a request."""
+    """The portal link fields in a request."""
 
     email: str | Unset | None = UNSET
     role: str | Unset | None = UNSET
@@ -81,7 +81,7 @@ class PortalLinks:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> ShownLink:
-        """Create a link for a person of an account. Raises NotFound."""
+        """Create a link to an account's dashboard for one person. Raises NotFound."""
         caller.require_operator()
         owner = self._context.find_account(caller, account)
         require_valid([*problems, *draft.problems(), check_idempotency_key(idempotency_key)])

@@ -13,7 +13,7 @@ from uplift_server.store.schema_version import HEAD, REMEDY_NEWER, UnknownSchema
 
 CLOCK_MS_WARN: Final = 2_000
 CLOCK_MS_FAIL: Final = 240_000
-"""The maximum difference between the clock of this machine and the clock of the database server.
+"""The maximum difference between this machine's clock and the database server's clock.
 
 It is less than 5 minutes, because receivers reject timestamps that are off by more than 5 minutes.
 """
@@ -26,8 +26,8 @@ _OWN_PORT: Final = "UPLIFT_PORT=… uplift-server serve"
 def database_findings(url: str, name: str) -> Iterator[Finding]:
     """Check the database, its clock, its settings, its schema and its processes.
 
-    `name` is the URL of the database without the password. Stop at a failure that would also cause the remaining checks
-    to fail.
+    `name` is the database URL without the password. Stop at a failure that would also cause the remaining checks to
+    fail.
     """
     try:
         found = asyncio.run(inspection.inspect(url))

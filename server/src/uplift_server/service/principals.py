@@ -36,7 +36,7 @@ _OPERATORS: Final = (PrincipalKind.OPERATOR_KEY, PrincipalKind.OPERATOR_SESSION)
 PRINCIPALS_CACHED_MAX: Final = 256
 """The maximum number of cached principals.
 
-The server needs a principal for each request, and a lookup in the cache is faster than the creation of a principal.
+The server needs a principal for each request, and a lookup in the cache is faster than creating a principal.
 """
 READ_ONLY: Final = "You are signed in read-only. Sign in with the operator key, or with a link that can make changes."
 READ_ONLY_SCOPES: Final = frozenset(map(str, SCOPES_OF_ROLE[Role.MEMBER]))
@@ -53,7 +53,7 @@ class Principal:
     id: bytes
     """The ID of the member or the key.
 
-    For the session of an operator, it is the ID of the operator's key, or an ID that is derived from `subject`.
+    For an operator's session, it is the ID of the operator's key, or an ID that is derived from `subject`.
     """
     account_seq: int | None
     """The account of the principal. None for operators and service keys, which act for all accounts."""
@@ -67,7 +67,7 @@ class Principal:
     is_read_only: bool = False
     """Whether the principal is an operator who can only read."""
     subject: str | None = None
-    """The ID of the operator at the identity provider. None if the operator did not use single sign-on."""
+    """The operator's ID at the identity provider. None if the operator did not use single sign-on."""
 
     @staticmethod
     @lru_cache(PRINCIPALS_CACHED_MAX)
@@ -110,7 +110,7 @@ class Principal:
         return scope in self.scopes or (self.is_operator and not self.is_read_only)
 
     def has_right(self, right: Right) -> bool:
-        """Return whether the principal has this right, from the role of a member or from the scopes of a key."""
+        """Return whether the principal has this right through a member's role or a key's scopes."""
         if self.is_operator:
             return not self.is_read_only or right is Right.AUDIT_READ
         if self.role is not None:
@@ -203,7 +203,7 @@ class Caller:
 
     @property
     def spans_accounts(self) -> bool:
-        """Whether the caller sees objects of several accounts."""
+        """Whether the caller sees objects from several accounts."""
         return self.account_seq is None
 
     def require(self, scope: Scope | AccountsScope) -> None:

@@ -1,4 +1,4 @@
-"""Readiness of the server: whether it can read and write its database, or use its event stream."""
+"""Server readiness: whether the server can read and write its database, or use its event stream."""
 
 import asyncio
 import time

@@ -58,7 +58,7 @@ class RegistrationEvents:
         self._context = context
 
     def prepare(self, account_seq: int) -> Callable[[Endpoint], list[NewEvent]]:
-        """Return a function, callable on any thread, that builds the event of a new endpoint.
+        """Return a function, callable from any thread, that builds the registration event for a new endpoint.
 
         The function returns no event if the operator deleted or archived the event type.
         """

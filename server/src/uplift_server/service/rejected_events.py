@@ -16,9 +16,9 @@ _KIND = "rejected event"
 
 
 class RejectedEvents:
-    """Reads the rejected events of accounts.
+    """Reads accounts' rejected events.
 
-    Only callers that act for all accounts see the rejected events of unknown accounts.
+    Only callers that act for all accounts see rejected events for unknown accounts.
     """
 
     def __init__(self, context: ServiceContext) -> None:

@@ -17,7 +17,7 @@ ENDPOINT_UNKNOWN: Final = Problem("endpoint", "endpoint_unknown", "The endpoint 
 
 
 def as_conflict(error: Conflict) -> errors.Conflict:
-    """Convert a conflict of the store to a service error."""
+    """Convert a store conflict to a service error."""
     kind = errors.IdempotencyConflict if isinstance(error, idempotency.KeyReused) else errors.Conflict
     return kind(str(error))
 

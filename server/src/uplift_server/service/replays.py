@@ -1,4 +1,4 @@
-"""Replays: jobs that resend many deliveries of one endpoint."""
+"""Replays: jobs that resend many of an endpoint's deliveries."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ _ACTIONS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class ReplayDraft:
-    """The fields of a replay in a request. `created_after` and `created_before` are exclusive bounds in Unix ms."""
+    """The replay fields in a request. `created_after` and `created_before` are exclusive bounds in Unix ms."""
 
     endpoint: str | None = None
     status: Sequence[str] | None = None
@@ -49,12 +49,12 @@ class ReplayDraft:
     created_before: int | None = None
     rate_per_second: int | None = None
     include_missing: bool = False
-    """Whether the replay also creates deliveries of events for which the endpoint has no delivery."""
+    """Whether the replay also creates the missing deliveries, for events without a delivery to the endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """The number of deliveries of a replay. `complete` is False if the count did not finish in time."""
+    """The number of deliveries in a replay. `complete` is False if the count did not finish in time."""
 
     count: int
     missing: int
@@ -96,7 +96,7 @@ class Replays:
         self._context = context
 
     async def preview(self, caller: Caller, draft: ReplayDraft, *, problems: Sequence[Problem] = ()) -> Preview:
-        """Count the deliveries of a replay without creating it. Raises Invalid."""
+        """Count the deliveries that a replay would send, without creating the replay. Raises Invalid."""
         caller.require(Scope.DELIVERIES_WRITE)
         endpoint, selection = self._select(caller, draft, problems)
         found = await self._count(selection)
@@ -216,7 +216,7 @@ class Replays:
         return self.show(replay)
 
     async def _count(self, selection: ReplaySelection) -> _Counting:
-        """Count the deliveries of a replay, one batch at a time, but stop after COUNT_WAIT_MS."""
+        """Count a replay's deliveries, one batch at a time, but stop after COUNT_WAIT_MS."""
         read = self._context.database.read
         first, last = await read(
             lambda c: event_times.bounds(c, after=selection.created_after, before=selection.created_before)

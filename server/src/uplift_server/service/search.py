@@ -1,4 +1,4 @@
-"""Search for objects by ID, beginning of an ID, URL, object ID, idempotency key or name."""
+"""Search for objects by ID, ID prefix, URL, object ID, idempotency key or name."""
 
 from collections.abc import Iterator
 from enum import StrEnum

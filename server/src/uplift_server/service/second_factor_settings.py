@@ -69,7 +69,7 @@ class SecondFactorSettings:
     async def turn_on(
         self, visitor: Visitor, secret: bytes, code: str, password: str, *, address: str | None
     ) -> list[str]:
-        """Store the key of the app, end all other sessions, and return the recovery codes.
+        """Store the authenticator app's key, end all other sessions, and return the recovery codes.
 
         Raises Invalid (`code`, `password`), Conflict if a second factor is on, Forbidden, RateLimited or Busy.
         """
@@ -91,7 +91,7 @@ class SecondFactorSettings:
         return await self._context.run_shielded(self._context.database.write(turn_on))
 
     async def turn_off(self, visitor: Visitor, code: str, password: str, *, address: str | None) -> None:
-        """Delete the key of the app and the recovery codes.
+        """Delete the authenticator app's key and the recovery codes.
 
         Raises Invalid (`code`, `password`), Conflict if no second factor is on, Forbidden, RateLimited or Busy.
         """

@@ -1,4 +1,4 @@
-"""Second factors at sign-in: a code from an authenticator app, or a recovery code, after the right password."""
+"""Second factors at sign-in: a code from an authenticator app, or a recovery code, after the correct password."""
 
 from typing import Final, NamedTuple
 
@@ -13,7 +13,7 @@ from uplift_server.store.encryption import TOTP_SECRET, Cipher
 from uplift_server.store.records import Person, SecondFactor
 
 PENDING_MS: Final = 5 * 60_000
-"""The maximum time between the password and the code at a sign-in, in ms."""
+"""The maximum time between the password and the code during a sign-in, in ms."""
 APP: Final = "app"
 RECOVERY_CODE: Final = "recovery code"
 WRONG_CODE: Final = (
@@ -23,7 +23,7 @@ WRONG_CODE: Final = (
 
 
 class PendingSignIn(NamedTuple):
-    """A sign-in with the right password that still needs a code. The server does not store it."""
+    """A sign-in with the correct password that still needs a code. The server does not store it."""
 
     person_id: bytes
     mark: str
@@ -34,7 +34,7 @@ class PendingSignIn(NamedTuple):
 
 
 class SecondFactorRequired(ServiceError):
-    """The password is right, and the person must enter a code to begin a session."""
+    """The password is correct, and the person must enter a code to begin a session."""
 
     code = "unauthorized"
 
@@ -84,7 +84,7 @@ class SecondFactors:
         second_factors.create(connection, SecondFactor(person.id, encrypted, step, now))
 
     def new_recovery_codes(self, connection: Transaction, person: Person) -> list[str]:
-        """Replace the recovery codes of a person, and return the new codes. The database stores only their digests."""
+        """Replace a person's recovery codes, and return the new codes. The database stores only their digests."""
         random = [self._context.random_bytes(totp.RECOVERY_BYTES) for _ in range(totp.RECOVERY_CODES)]
         codes = [totp.recovery_code(each) for each in random]
         digests = [totp.recovery_digest(person.id, each) for each in codes]

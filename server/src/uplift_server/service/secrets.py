@@ -1,4 +1,4 @@
-"""Signing secrets of endpoints. The audit log records every reveal and change."""
+"""Endpoints' signing secrets. The audit log records every reveal and change."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -37,7 +37,7 @@ _UNCHANGED: Final = Problem(
 
 @dataclass(frozen=True, slots=True)
 class RotationDraft:
-    """The fields of a rotation in a request. Absent fields and fields with the value None get their defaults."""
+    """The rotation fields in a request. Absent fields and fields with the value None get their defaults."""
 
     secret: str | Unset | None = field(default=UNSET, repr=False)
     """The new secret. By default, the server generates one."""
@@ -185,7 +185,7 @@ class Secrets:
         return self._shown(changed)
 
     async def _write(self, live: Endpoint, body: Callable[[Transaction], T]) -> T:
-        """Run a transaction on an endpoint. Raises errors of the service instead of errors of the store."""
+        """Run a transaction on an endpoint. Raises service errors instead of store errors."""
         try:
             return await self._context.database.write(body)
         except _Deleted:

@@ -35,7 +35,7 @@ class ServiceKeys:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> tuple[ServiceKey, str | None]:
-        """Create a key. Return the key with its text, or with None if the request is repeated. Raises Invalid."""
+        """Create a key. Return the key and its text, which is None if the request is repeated. Raises Invalid."""
         caller.require_operator()
         found = draft.problems(self._context.now(), known=SERVICE_SCOPES)
         require_valid([*problems, *found, check_idempotency_key(idempotency_key)])
@@ -59,7 +59,7 @@ class ServiceKeys:
     async def update(
         self, caller: Caller, key: str, draft: KeyDraft, *, problems: Sequence[Problem] = ()
     ) -> ServiceKey:
-        """Update the name and the expiry of a key. Raises NotFound or Invalid."""
+        """Update a key's name and expiry. Raises NotFound or Invalid."""
         caller.require_operator()
         require_valid([*problems, *draft.problems(self._context.now())])
         return await self._context.run_shielded(self._update(caller, key, draft))

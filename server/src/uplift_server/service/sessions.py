@@ -1,6 +1,6 @@
-"""Sessions of the dashboard.
+"""Dashboard sessions.
 
-The cookie of a session is 32 random bytes, and the store contains only its digest. The server looks up the session for
+Each session's cookie is 32 random bytes, and the store contains only its digest. The server looks up the session for
 each request. Therefore, changed roles, removed members and revoked operator keys take effect immediately.
 """
 
@@ -50,7 +50,7 @@ class _Found(NamedTuple):
 
 
 class Sessions(Credentials):
-    """Begins, confirms and ends the sessions of visitors."""
+    """Begins, confirms and ends visitors' sessions."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class Sessions(Credentials):
         return visitor
 
     async def confirm(self, visitor: Visitor, password: str, *, address: str | None) -> None:
-        """Confirm the visitor's identity with the password, or with the key of an operator.
+        """Confirm the visitor's identity with the password or an operator's key.
 
         Raises Unauthorized, RateLimited or Busy.
         """
@@ -123,7 +123,7 @@ class Sessions(Credentials):
         await self._context.database.write(lambda c: sessions.end(c, visitor.session_id))
 
     async def sign_out_everywhere(self, visitor: Visitor) -> None:
-        """End all sessions of the person or the operator. For a guest, end only this session."""
+        """End all of the person's or operator's sessions. For a guest, end only this session."""
 
         def end(connection: Transaction) -> None:
             found = sessions.get(connection, visitor.session_id)
@@ -240,8 +240,10 @@ class Sessions(Credentials):
         )
 
     def _operator_of(self, session: Session) -> Principal | None:
-        """Return the operator of a session. Return None if the operator's key was revoked, or if the settings of single
-        sign-on changed."""
+        """Return a session's operator.
+
+        Return None if the operator's key was revoked, or if the single sign-on settings changed.
+        """
         if session.subject is not None:
             if session.key_digest != self._operator_grant:
                 return None

@@ -18,12 +18,12 @@ FAILURES_PER_SESSION_MAX: Final = 5
 CODES_PER_PERSON_MAX: Final = 5
 """The maximum number of wrong codes for a second factor. At any time, 3 of the 1,000,000 possible codes are valid."""
 FAILURES_PER_NETWORK_MAX: Final = {4: {32: 30, 24: 120}, 6: {64: 30, 56: 60, 48: 120}}
-"""The maximum number of failures in each network, by IP version and prefix length.
+"""The maximum number of failures from each network, by IP version and prefix length.
 
 An IPv6 site has a /64, a /56 or a /48, so one attacker has up to 65,536 networks with the prefix length 64.
 """
 FAILURES_MAX: Final = 3_000
-"""The maximum number of failures of all callers.
+"""The maximum number of failures for all callers together.
 
 Each failure costs 60 ms of CPU time, so failed sign-ins use at most a fifth of one CPU.
 """
@@ -40,12 +40,12 @@ class SignInAttempt:
     """An attempt that counts as failed until it succeeds or is cancelled."""
 
     own: _Counts
-    """The failure counts of the email, the session or the person. Empty if the attempt has none of these."""
+    """The failure counts for the email, the session or the person. Empty if the attempt has none of these."""
     shared: _Counts
-    """The failure counts of the networks, and the total count."""
+    """The failure counts for the networks, and the total count."""
 
     def succeed(self) -> None:
-        """Reset the count of the email, session or person, and remove this attempt from the other counts."""
+        """Reset the count for the email, session or person, and remove this attempt from the other counts."""
         for counts, key in self.own:
             counts.forget(key)
         for counts, key in self.shared:
@@ -61,7 +61,7 @@ class SignInLimits:
     """Counts the failures of the last 15 minutes in the memory of this process.
 
     If `has_unknown_proxy` is set, there are no counts for private addresses, because all requests may come from the
-    address of the proxy.
+    proxy's address.
     """
 
     def __init__(self, *, has_unknown_proxy: bool = False) -> None:
@@ -91,7 +91,7 @@ class SignInLimits:
         return self._begin(now_ms, [(self._by_session, session_id.hex())], self._networks(address))
 
     def begin_code(self, now_ms: int, *, person_id: bytes, address: str | None) -> SignInAttempt:
-        """Start an attempt to enter the code of a second factor. Raises RateLimited.
+        """Start an attempt to enter a second-factor code. Raises RateLimited.
 
         Only a person who knows the password can start such an attempt, so that other people cannot use up the limit.
         """
@@ -123,9 +123,9 @@ class SignInLimits:
             _log.warning("sign-ins or password resets throttled: server-wide limit reached")
 
     def _networks(self, address: str | None) -> _Counts:
-        """Return the counts of the networks that contain an address.
+        """Return the failure counts for the networks that contain an address.
 
-        Return no counts without a valid address, or if all callers may share the address.
+        Return no counts if the address is missing or invalid, or if all callers may share it.
         """
         if address is None:
             return []

@@ -1,4 +1,4 @@
-"""Single sign-on with OpenID Connect: sign-in of members and operators, sign-out, and linked identities."""
+"""Single sign-on with OpenID Connect: sign-in for members and operators, sign-out, and linked identities."""
 
 import hmac
 import os
@@ -134,7 +134,7 @@ class SingleSignOn:
         return await self._context.database.read(lambda c: identities.is_linked(c, issuer, person))
 
     async def unlink(self, visitor: Visitor, *, address: str | None) -> None:
-        """Unlink the identity of a person, so that another identity with the same email can sign in."""
+        """Unlink a person's identity, so that another identity with the same email can sign in."""
         person, now, issuer = visitor.person, self._context.now(), self._provider.client.issuer
         if person is None or person.email is None:
             raise Forbidden("Only members with an email address have a linked identity. Sign in as a member.")
@@ -153,7 +153,7 @@ class SingleSignOn:
             raise Busy(_DOWN) from error
 
     async def _code(self, response: AuthorizationResponse, address: str | None) -> str:
-        """Return the authorization code from the response of the provider. Raises Unauthorized."""
+        """Return the authorization code from the provider's response. Raises Unauthorized."""
         named = response.issuer
         if named is None and (await self._metadata()).names_issuer:
             named = ""

@@ -1,4 +1,4 @@
-"""Preparation of the database and the cache before the server accepts requests."""
+"""Prepares the database and the cache before the server accepts requests."""
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
@@ -62,7 +62,7 @@ async def prepare(
 
     If this call creates the first operator key, return its text, because the server cannot show the text later.
     `keep_key` receives the text before the server stores the key, so that an interrupted start leaves no active key
-    with an unknown text. Raises WrongSecretKey if a stored secret cannot be decrypted or a live process uses another
+    whose text is unknown. Raises WrongSecretKey if a stored secret cannot be decrypted or a live process uses another
     encryption key, or the store's Unavailable.
     """
     await _seed_catalog(context)

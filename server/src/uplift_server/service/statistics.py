@@ -1,4 +1,4 @@
-"""Statistics of endpoints, accounts and the server.
+"""Statistics for endpoints, accounts and the server.
 
 An event or attempt appears in the statistics within 1 or 2 seconds, or 10 seconds while the process is busy.
 """
@@ -22,7 +22,7 @@ FIRST_PAGE: Final = Listing(PAGE_ITEMS_DEFAULT)
 
 
 class Statistics:
-    """Reads the statistics of endpoints, accounts and the server."""
+    """Reads statistics for endpoints, accounts and the server."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
@@ -44,7 +44,7 @@ class Statistics:
         return await self._read_one(scope, period)
 
     async def of_endpoints(self, caller: Caller, endpoints: Sequence[str]) -> dict[str, Series]:
-        """Return the hourly statistics of the last day for each endpoint ID. Raises NotFound.
+        """Return the hourly statistics for the last day, by endpoint ID. Raises NotFound.
 
         An endpoint that is not in the cache has empty statistics.
         """
@@ -60,7 +60,7 @@ class Statistics:
         return dict.fromkeys(endpoints, empty) | await self._read(scopes, span)
 
     async def of_accounts(self, caller: Caller, accounts: Sequence[str]) -> dict[str, Series]:
-        """Return the hourly statistics of the last day for each account ID.
+        """Return the hourly statistics for the last day, by account ID.
 
         Raises Forbidden unless the caller is an operator.
         """
@@ -86,7 +86,7 @@ class Statistics:
         endpoint: str | None = None,
         problems: Sequence[Problem] = (),
     ) -> RangeStatistics:
-        """Return the statistics of a range for an endpoint, the caller's account, or all accounts. Raises NotFound."""
+        """Return statistics in a time range for an endpoint, the caller's account, or all accounts. Raises NotFound."""
         if endpoint is None:
             return await self._ranges.of_account(caller, query, listing, problems=problems)
         caller.require(Scope.DELIVERIES_READ)

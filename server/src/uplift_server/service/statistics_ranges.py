@@ -1,4 +1,4 @@
-"""Statistics of any time range, grouped by hour, day, event type or endpoint."""
+"""Statistics for any time range, grouped by hour, day, event type or endpoint."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -16,7 +16,7 @@ from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Page
 
 DAYS_BY_HOUR_MAX: Final = 31
-"""Maximum range, in days, of statistics that are grouped by hour, event type or endpoint."""
+"""Maximum range, in days, for statistics that are grouped by hour, event type or endpoint."""
 DAYS_BY_DAY_MAX: Final = 366
 _UNTIL_MAX: Final = 253_370_764_800_000
 """The latest end of a range: the start of the year 9999 (Unix ms).
@@ -77,7 +77,7 @@ class RangeStatistics(NamedTuple):
 
 
 class StatisticsRanges:
-    """Reads the statistics of any time range."""
+    """Reads statistics for any time range."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
@@ -116,7 +116,7 @@ class StatisticsRanges:
         return RangeStatistics(await self._context.database.read(lambda c: _series(c, scope, starts)))
 
     def _types(self, account_seq: int, request: PageRequest) -> Page[tuple[statistics.Scope, str]]:
-        """Return a page of event types, including deleted types, each as the scope of its statistics and its name."""
+        """Return a page of event types, including deleted types, each with the scope of its statistics and its name."""
         rows = request.chosen(self._context.cache.event_types_by_seq.items(), lambda each: each[0])
         page = request.page(rows, lambda each: (each[0],))
         return page.of([(statistics.Scope.of_type(account_seq, seq), each.name) for seq, each in page.items])

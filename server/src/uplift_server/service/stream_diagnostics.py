@@ -1,4 +1,4 @@
-"""Checks of the event stream in NATS. The server imports this module only if UPLIFT_NATS_URL is set."""
+"""Checks for the event stream in NATS. The server imports this module only if UPLIFT_NATS_URL is set."""
 
 import asyncio
 from collections.abc import Iterator, Sequence

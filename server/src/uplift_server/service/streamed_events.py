@@ -42,18 +42,18 @@ class StreamedEvents:
             return Rejection(problem) if event is None else _rejection(problem, event)
 
     def unknown_account(self, account: str) -> Rejection:
-        """Return the rejection of an event whose subject contains an unknown account."""
+        """Return the rejection for an event whose subject contains an unknown account."""
         text = f"The account {account[:64]} does not exist. Publish to `uplift.events.` and the account's ID or uid."
         return Rejection(_document(Invalid([Problem("account", "account_unknown", text)])))
 
     def conflict(self, draft: Draft, conflict: hot_records.IdempotencyConflict) -> Rejection:
-        """Return the rejection of an event whose idempotency key or ID already belongs to another event."""
+        """Return the rejection for an event whose idempotency key or ID already belongs to another event."""
         event_id = None if draft.id is None else uuid_text(draft.id)
         text = conflict_text(conflict, draft.idempotency_key, event_id)
         return _of_draft(_document(IdempotencyConflict(text)), draft)
 
     def defect(self, draft: Draft | None) -> Rejection:
-        """Return the rejection of an event that the server cannot store because of a defect in the server."""
+        """Return the rejection for an event that the server cannot store because of a defect in the server."""
         problem = problem_document("internal_error", "The server could not store the event. See the log of the worker.")
         return Rejection(problem) if draft is None else _of_draft(problem, draft)
 

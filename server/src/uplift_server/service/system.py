@@ -1,4 +1,4 @@
-"""Facts about the server for operators: version, configuration and checks of the machine."""
+"""Facts about the server for operators: version, configuration and machine checks."""
 
 import asyncio
 import contextlib

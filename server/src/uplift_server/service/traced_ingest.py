@@ -21,7 +21,7 @@ _NS_PER_US: Final = 1_000
 class TracedIngest(Ingest):
     """Accepts events, and calls `record` for each stored event.
 
-    `record` receives the sequence number of the event, its trace data and the `traceparent` header of the request.
+    `record` receives the event's sequence number, its trace data and the request's `traceparent` header.
     """
 
     def __init__(self, cache: EndpointCache, acceptance: Acceptance, clock: Clock, record: Record) -> None:

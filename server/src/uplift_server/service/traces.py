@@ -24,10 +24,10 @@ from uplift_server.store.records import Account, Attempt, Delivery, DeliveryFilt
 EVENTS_MAX: Final = 5
 """The maximum number of traced events. Several accounts can have an event with the same ID."""
 DELIVERIES_MAX: Final = 25
-"""The maximum number of deliveries of one event in a trace."""
+"""The maximum number of deliveries per event in a trace."""
 ATTEMPTS_MAX: Final = 20
 LATEST_MAX: Final = 10
-"""The maximum number of deliveries in the trace of an endpoint, and of events in the trace of an account."""
+"""The maximum number of deliveries in an endpoint's trace, and of events in an account's trace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class TracedEvent:
     deliveries: Sequence[TracedDelivery]
     """Up to DELIVERIES_MAX deliveries. The requested delivery comes first."""
     delivery_count: int
-    """The number of all deliveries of the event."""
+    """The event's total number of deliveries."""
     removed: Sequence[Explained]
     """Endpoints whose deliveries were deleted by retention, at most `explanations.OTHERS_MAX`."""
     removed_count: int
@@ -111,7 +111,7 @@ class Traces:
         self._replays = replays
 
     async def find(self, caller: Caller, text: str) -> Trace:
-        """Return the trace of any ID, of an account's uid, or of an idempotency key of events.
+        """Return the trace for any ID, an account's uid, or an event's idempotency key.
 
         The trace is empty if nothing matches.
         """

@@ -8,9 +8,9 @@ from uplift_server.service.errors import Busy, RateLimited
 from uplift_server.service.principals import Principal
 
 ANONYMOUS: Final = 0
-"""The sender of all requests to the dashboard without a session. No account has this number."""
+"""The sender for all dashboard requests without a session. No account has this number."""
 SERVICE_KEYS: Final = -1
-"""The sender of all requests with service keys. No account has this number."""
+"""The sender for all requests with service keys. No account has this number."""
 _TRY_AGAIN: Final = "Send fewer requests in parallel, or try again after `Retry-After` seconds."
 
 

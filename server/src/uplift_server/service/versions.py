@@ -11,7 +11,7 @@ from uplift_server.store.records import Account, Endpoint, EventType
 
 Record = Account | Endpoint | EventType
 Versions = frozenset[str] | None
-"""The versions of an object that the caller of an update expects. None means any version."""
+"""The object versions that the caller of an update expects. None means any version."""
 ANY = "*"
 """A version that matches every object that exists."""
 

@@ -32,11 +32,11 @@ class Visitor:
     confirmed_at: int | None
     """When the person last entered the password (Unix ms)."""
     csrf_token: str
-    """The token that each form of this session contains."""
+    """The token that each form in this session contains."""
     is_portal: bool = False
     """Whether the session began with a portal link. If so, the operator's site can embed the pages in a frame."""
     subject: str | None = None
-    """The ID of the person at the identity provider, if the session began with single sign-on."""
+    """The person's ID at the identity provider, if the session began with single sign-on."""
     _operator: Principal | None = field(default=None, repr=False)
     _accounts: Mapping[bytes, Account] = field(default_factory=dict, repr=False, compare=False)
     """All accounts by account ID, if the visitor is an operator. Otherwise empty."""

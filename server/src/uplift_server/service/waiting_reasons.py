@@ -1,4 +1,4 @@
-"""The reasons why pending deliveries are waiting. They come from the database and the memory of this process."""
+"""The reasons why pending deliveries are waiting. They come from the database and this process's memory."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
