@@ -72,7 +72,7 @@ def create_api(
 ) -> FastAPI:
     """Return the application. The caller starts and stops the services.
 
-    The OpenAPI document and the examples of the documentation use `public_url` as the address of the server.
+    The OpenAPI document and the documentation's examples use `public_url` as the server's address.
     """
     api = _framework(public_url)
     api.state.services = services
@@ -84,7 +84,7 @@ def create_api(
 
 
 def document() -> dict[str, Any]:
-    """Return the OpenAPI document of all routes."""
+    """Return the OpenAPI document for all routes."""
     return _framework().openapi()
 
 

@@ -1,4 +1,4 @@
-"""Models of request bodies, for pydantic and OpenAPI.
+"""Request body models, for pydantic and OpenAPI.
 
 They define only types and bounds. The rules of `core/` check the values.
 """

@@ -11,7 +11,7 @@ IDLE_FRAMES_SECONDS: Final = 10.0
 Such frames are cheap for the client, but use the server's CPU time.
 """
 FAREWELL_SECONDS: Final = 5.0
-"""How long the client of a closed connection may take to read the remaining data, in seconds."""
+"""How long the client may take to read the remaining data after the connection is closed, in seconds."""
 
 
 class BoundedWebsocket(WebSocketsSansIOProtocol):

@@ -1,4 +1,4 @@
-"""Models of the authentication of endpoints, in requests and responses."""
+"""Models of endpoint authentication, in requests and responses."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal

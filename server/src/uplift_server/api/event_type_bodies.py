@@ -1,4 +1,4 @@
-"""Models of the request bodies for event types."""
+"""Request body models for event types."""
 
 from typing import Any
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from uplift_server.api.problems import ErrorResponse, error_response_of, problem, unavailable
 
 ANSWER_SECONDS_MAX: Final = 4.5
-"""Time limit of a response in seconds. It is less than the public limit of 5 s, which includes network time."""
+"""Time limit for a response, in seconds. It is less than the public limit of 5 s, which includes network time."""
 WAITED_S: Final = "uplift.waited_s"
 """Key in the ASGI scope: the seconds that a request waited before this middleware. They count toward the time limit."""
 

@@ -60,12 +60,12 @@ class BoundedHeads(HttpToolsProtocol):
     """
 
     request_seconds_max: ClassVar[float] = 30
-    """Time limit of a request, and of the wait for the first request, in seconds.
+    """Time limit for a request, and for the wait for the first request, in seconds.
 
     A request that takes longer ends after 1 to 2 times this duration.
     """
     body_seconds_max: ClassVar[float] = ANSWER_SECONDS_MAX
-    """Time limit of a body in seconds, counted from the end of the request headers."""
+    """Time limit for a body, in seconds, counted from the end of the request headers."""
     connections_max: ClassVar[int] = 10_000
     """Maximum number of connections whose requests the server handles.
 
@@ -85,7 +85,7 @@ class BoundedHeads(HttpToolsProtocol):
     _body_of = 0
     """The number of the last request on this connection whose body was incomplete.
 
-    The first request has the number 1.
+    The first request is number 1.
     """
     _body_since = 0.0
     _discards = False
@@ -94,7 +94,7 @@ class BoundedHeads(HttpToolsProtocol):
     _may_linger = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the time limit of the first request. Close connections beyond `files_max`."""
+        """Start the time limit for the first request. Close connections beyond `files_max`."""
         super().connection_made(cast(asyncio.Transport, CorkedTransport(transport, self.loop, self._linger)))
         # Use one timer per connection, because one timer per request would slow down every event.
         self._watch = self.loop.call_later(self.request_seconds_max, self._give_up, 0)
@@ -102,7 +102,7 @@ class BoundedHeads(HttpToolsProtocol):
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel the time limits of the connection."""
+        """Cancel the connection's time limits."""
         self._cancel_timers()
         self.lingering.discard(self)
         super().connection_lost(exc)
@@ -217,7 +217,7 @@ class BoundedHeads(HttpToolsProtocol):
             self._end_late()
 
     def _give_up(self, begun_before: int) -> None:
-        """Close the connection if its request was already incomplete at the previous call, or if it has no request."""
+        """Close the connection if it has no request, or if its request was already incomplete at the previous call."""
         if self._begun == begun_before and self._complete < max(self._begun, 1):
             self._end_late()
         else:

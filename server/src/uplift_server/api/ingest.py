@@ -60,7 +60,7 @@ class _Headers(msgspec.Struct, frozen=True, gc=False):
     content_type: bytes | None
     content_length: int | None
     query: bytes
-    """The query of the URL, before decoding."""
+    """The URL's query, before decoding."""
 
 
 class _Accepted(msgspec.Struct, frozen=True, gc=False):
@@ -72,7 +72,7 @@ class _Accepted(msgspec.Struct, frozen=True, gc=False):
 
 
 class IngestRoutes:
-    """ASGI application of the two ingest routes. It passes all other requests to `rest`."""
+    """ASGI application for the two ingest routes. It passes all other requests to `rest`."""
 
     def __init__(
         self, rest: App, authenticator: Authenticator, ingest: Ingest, unfinished_bodies: UnfinishedBodies

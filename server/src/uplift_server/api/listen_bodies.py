@@ -1,4 +1,4 @@
-"""Models of the request bodies for listen sessions."""
+"""Request body models for listen sessions."""
 
 from pydantic import Field
 

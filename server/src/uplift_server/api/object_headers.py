@@ -1,4 +1,4 @@
-"""Response headers and request headers for objects: `Location` of new objects, `ETag`, and `If-Match` of updates."""
+"""Response headers and request headers for objects: `Location` for new objects, `ETag`, and `If-Match` for updates."""
 
 from starlette.requests import Request
 from starlette.responses import Response

@@ -54,7 +54,7 @@ _NAMES: Final = {
 }
 """Public names of some schemas. Every other schema has the name of its model without the suffix `View`.
 
-A schema must not have the name of one of its fields, because generated Python code would use the name twice.
+A schema must not have the same name as one of its fields, because generated Python code would use the name twice.
 """
 _ACCOUNT_HEADER: Final = {
     "name": "Uplift-Account",
@@ -238,7 +238,7 @@ def _public(value: Any) -> Any:
 
 
 def _complete(operation: dict[str, Any], route: APIRoute, schemas: dict[str, Any]) -> None:
-    """Add the request body and the query parameters from the models of the readers. Add `Location` and `ETag`."""
+    """Add the request body and the query parameters from the readers' models. Add `Location` and `ETag`."""
     for reader in (dependency.call for dependency in route.dependant.dependencies):
         if isinstance(reader, BodyReader):
             content = {_JSON: {"schema": _schema(reader.model, schemas)}}
@@ -321,7 +321,7 @@ def _finish(operation: dict[str, Any], call: str, errors: dict[str, Any], *, is_
 
 
 def _separate(responses: Mapping[str, Any]) -> None:
-    """Remove the alternatives of a response schema that belong to another status code of the operation."""
+    """Remove a response schema's alternatives that belong to another of the operation's status codes."""
     contents = [each["content"][_JSON] for each in responses.values() if _JSON in each.get("content", {})]
     schemas = [each["schema"] for each in contents]
     for content in contents:

@@ -1,4 +1,4 @@
-"""The error responses and the response headers of the OpenAPI document."""
+"""The error responses and the response headers in the OpenAPI document."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
@@ -111,7 +111,7 @@ def error_responses(operation: Operation, described: Mapping[str, Any], shared: 
 
 
 def _implied_codes(described: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the error codes that the authentication, the body and the parameters of an operation can cause."""
+    """Yield the error codes that an operation's authentication, body and parameters can cause."""
     yield from _EVERY
     if described.get("security") != []:
         yield from _WITH_KEY

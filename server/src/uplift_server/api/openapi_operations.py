@@ -1,4 +1,4 @@
-"""The operations of the OpenAPI document: their IDs, and the errors that their parameters do not imply.
+"""The operations in the OpenAPI document: their IDs, and the errors that their parameters do not imply.
 
 Generated clients name their methods after the IDs, so an ID never changes. The Python library has the same names with a
 dot: `endpoints_create` is `client.endpoints.create`.
@@ -15,7 +15,7 @@ class Operation:
     id: str
     """The operation's noun and verb, such as `endpoints_create`."""
     codes: tuple[str, ...] = ()
-    """Error codes of this operation. The parameters of the operation imply additional codes."""
+    """Error codes for this operation. The operation's parameters imply additional codes."""
     headers: tuple[str, ...] = ()
     """Headers of successful responses, in addition to `Idempotency-Replayed`.
 
@@ -25,7 +25,10 @@ class Operation:
 
 _CONFLICT: Final = ("conflict",)
 _ACCOUNT: Final = ("account_required",)
-"""Error codes of calls for one account. A caller whose key has access to several accounts must select the account."""
+"""Error codes for calls about one account.
+
+A caller whose key has access to several accounts must select the account.
+"""
 _CONFLICT_AND_ACCOUNT: Final = ("conflict", "account_required")
 
 OPERATIONS: Final = {

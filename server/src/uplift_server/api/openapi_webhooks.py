@@ -1,4 +1,4 @@
-"""The webhooks of the OpenAPI document: the requests that an endpoint receives, with a schema for each event type."""
+"""The webhooks in the OpenAPI document: the requests that an endpoint receives, with a schema for each event type."""
 
 from typing import Any, Final
 
@@ -33,12 +33,12 @@ _RESPONSES: Final = {
 
 
 def webhooks() -> dict[str, Any]:
-    """Return the webhook of each built-in event type."""
+    """Return the webhook for each built-in event type."""
     return {each.name: {"post": _webhook(each)} for each in EVENT_TYPES}
 
 
 def event_schemas() -> dict[str, Any]:
-    """Return the schema of the envelope of each built-in event type."""
+    """Return the envelope schema for each built-in event type."""
     return {_schema_name(each): _envelope(each) for each in EVENT_TYPES}
 
 

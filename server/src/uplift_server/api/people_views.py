@@ -1,4 +1,4 @@
-"""Models of API responses about keys, members, invitations and links."""
+"""Response models for keys, members, invitations and links."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Models of query parameters, for pydantic and OpenAPI."""
+"""Query parameter models, for pydantic and OpenAPI."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal

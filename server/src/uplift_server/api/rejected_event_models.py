@@ -1,4 +1,4 @@
-"""Models of rejected events: query parameters and responses."""
+"""Models for rejected events: query parameters and responses."""
 
 from typing import Any
 

@@ -427,7 +427,7 @@ def _share_view(share: EndpointShare) -> EndpointShareView:
 
 
 def status_code_text(low: int, high: int) -> str:
-    """Return a range of status codes in the notation of filters: a code, or a class such as `5xx`."""
+    """Return a range of status codes in filter notation: a code, or a class such as `5xx`."""
     return str(low) if low == high else f"{low // 100}xx"
 
 

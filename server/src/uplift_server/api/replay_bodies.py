@@ -1,4 +1,4 @@
-"""Models of the request bodies for replays."""
+"""Request body models for replays."""
 
 from pydantic import Field
 

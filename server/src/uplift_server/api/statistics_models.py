@@ -1,4 +1,4 @@
-"""Models of statistics: query parameters and responses."""
+"""Models for statistics: query parameters and responses."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Models of API responses. FastAPI generates their schemas in the OpenAPI document."""
+"""Response models of the API. FastAPI generates their schemas in the OpenAPI document."""
 
 from typing import Annotated, Any, Generic, Literal, TypeVar
 

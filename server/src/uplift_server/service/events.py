@@ -73,8 +73,9 @@ class Events:
         )
 
     async def get(self, caller: Caller, event: str) -> Event:
-        """Return an event with its body. Raises NotFound, or AccountRequired if several accounts have an event with
-        this ID.
+        """Return an event with its body.
+
+        Raises NotFound, or AccountRequired if several accounts have an event with this ID.
         """
         caller.require(Scope.EVENTS_READ)
         return await find_event(self._context, caller, event)
@@ -115,8 +116,10 @@ class Events:
 
 
 async def find_event(context: ServiceContext, caller: Caller, event: str) -> Event:
-    """Return an event with its body. Raises NotFound, or AccountRequired if several accounts have an event with this
-    ID."""
+    """Return an event with its body.
+
+    Raises NotFound, or AccountRequired if several accounts have an event with this ID.
+    """
     event_id = ids.parse_uuid(event)
     if event_id is None:
         raise not_found(_KIND, event)

@@ -16,7 +16,7 @@ STYLE: Final = "/docs/style.css"
 SCRIPT: Final = "/docs/script.js"
 
 _PACKAGED: Final = Path(uplift_server.__file__).parent / "documents"
-"""The folder of the documentation in an installed server. `hatch_build.py` copies the files from the repository."""
+"""The documentation folder in an installed server. `hatch_build.py` copies the files from the repository."""
 _CHECKOUT: Final = Path(uplift_server.__file__).parents[3]
 _IMAGE: Final = re.compile(r"/docs/(?:[a-z0-9-]+/)?[a-z0-9-]+\.(?:svg|png)")
 
@@ -98,7 +98,7 @@ NAVIGATION: Final = (
 PAGES: Final = tuple(
     document for group in NAVIGATION for document in group.documents if not document.address.endswith(".json")
 )
-"""The documents that are HTML pages, in the order of the navigation."""
+"""The documents that are HTML pages, in navigation order."""
 FILES: Final = {
     document.address: document.source
     for group in NAVIGATION

@@ -1,4 +1,4 @@
-"""The responses of the documentation.
+"""Responses to requests for the documentation.
 
 The server renders each response on the first request, and caches the response until the server stops.
 """
@@ -45,7 +45,7 @@ _TYPES: Final = {"json": "application/json", "svg": "image/svg+xml", "png": "ima
 
 
 _EXAMPLE_URL: Final = b"https://webhooks.example"
-"""The server URL in the examples of the documentation files. Pages show the URL of the running server instead."""
+"""The server URL in the documentation files' examples. Pages show the URL of the running server instead."""
 _rendering: Final = Lock()
 
 

@@ -252,7 +252,7 @@ def _fields(
 
 
 def _type(schema: Schema, *, required: bool = False) -> str:
-    """Return the type of a field and its limits, as Markdown."""
+    """Return a field's type and limits, as Markdown."""
     words = [_kind(schema)]
     for each in (schema, *schema.get("anyOf", ())):
         if "minimum" in each and "maximum" in each:

@@ -1,4 +1,4 @@
-"""Sample requests and responses of the API reference, from `reference_data.json` and the schemas."""
+"""Sample requests and responses for the API reference, from `reference_data.json` and the schemas."""
 
 import json
 import re
@@ -55,7 +55,7 @@ class SampleRequest:
     body: Mapping[str, Any] | None = None
     is_public: bool = False
     method_name: str | None = None
-    """The method of the Python client, such as `endpoints.create`, or None if the client has no method for the call."""
+    """The Python client's method, such as `endpoints.create`, or None if the client has no method for the call."""
     result: str | None = None
     """The variable name for the response, such as `listen_session`, or None if the response is not JSON."""
 
@@ -81,7 +81,7 @@ def reference_data() -> dict[str, Any]:
 
 
 def sample_request(method: str, path: str, operation: Schema) -> SampleRequest:
-    """Return the sample request of a call."""
+    """Return the sample request for a call."""
     given = reference_data()["calls"].get(f"{method} {path}", {})
     names = re.findall(r"{(\w+)}", path)
     values = tuple(str(reference_data()["fields"].get(name, name)) for name in names)
@@ -101,7 +101,7 @@ def sample_request(method: str, path: str, operation: Schema) -> SampleRequest:
 
 
 def sample_response(method: str, path: str, schema: Schema, schemas: Schema) -> Any:
-    """Return a sample response of a call, with the call's own values from `reference_data.json`."""
+    """Return a sample response to a call, with the call's own values from `reference_data.json`."""
     call = reference_data()["calls"].get(f"{method} {path}", {})
     value = _value(schema, schemas, frozenset(call.get("shows", ())))
     found = value["data"][0] if isinstance(value.get("data"), list) else value
@@ -212,7 +212,7 @@ LANGUAGES: Final[tuple[tuple[str, str, Callable[[SampleRequest], str]], ...]] = 
     ("Python", "python", python),
     ("TypeScript", "typescript", typescript),
 )
-"""The languages in the order of the page: title, language of the code block, and function that returns the code."""
+"""The languages in page order: each title, code block language, and function that returns the code."""
 
 
 def _urllib(request: SampleRequest) -> str:
@@ -266,7 +266,7 @@ def _object(reference: str, schemas: Schema, shown: frozenset[str], name: str) -
 
 
 def _result(operation: Schema) -> str | None:
-    """Return the variable name for the response of a call, or None if the response is not JSON."""
+    """Return the variable name for the response to a call, or None if the response is not JSON."""
     for status, response in operation["responses"].items():
         schema = response.get("content", {}).get("application/json", {}).get("schema")
         if not status.isdigit() or schema is None:

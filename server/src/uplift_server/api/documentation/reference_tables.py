@@ -1,4 +1,4 @@
-"""Tables of the API reference, as Markdown, from the definitions in the code."""
+"""Tables for the API reference, as Markdown, from the definitions in the code."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -105,7 +105,7 @@ def scopes() -> str:
 
 
 def roles() -> str:
-    """Return the table of the permissions of each role."""
+    """Return the table of each role's permissions."""
     rows = [
         (text, *(_yes(permission in SCOPES_OF_ROLE[role] | RIGHTS_OF_ROLE[role]) for role in Role))
         for permission, text in _OF_ROLES.items()

@@ -33,7 +33,7 @@ class Section:
 
     @property
     def link(self) -> str:
-        """The address of the page, with the anchor of the section."""
+        """The page's address, with the section's anchor."""
         return f"{self.address}#{self.anchor}"
 
 

@@ -21,9 +21,12 @@ _PAGE_POLICY: Final = (
     " form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 _IMAGE_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
-"""Content-Security-Policy of images that a browser opens as pages. It allows inline styles, which SVG files contain."""
+"""Content-Security-Policy for images that a browser opens as pages.
+
+It allows inline styles, which SVG files contain.
+"""
 _CACHE: Final = "public, max-age=300"
-"""Cache-Control header of pages. After an upgrade, readers see old pages for at most 5 minutes."""
+"""Cache-Control header for pages. After an upgrade, readers see old pages for at most 5 minutes."""
 _T = TypeVar("_T")
 
 

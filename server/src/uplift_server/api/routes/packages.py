@@ -33,7 +33,7 @@ PLACES: Final = (
 _HEADERS: Final = {"content-security-policy": "default-src 'none'", "x-content-type-options": "nosniff"}
 _PAGE_CACHE: Final = "public, max-age=300"
 _FILE_CACHE: Final = "public, max-age=31536000, immutable"
-"""Cache-Control header of the wheel. Its URL contains its digest, so the content at a URL never changes."""
+"""Cache-Control header for the wheel. Its URL contains its digest, so the content at a URL never changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ async def get_project(request: Request, project: str) -> Response:
 @router.head("/packages/files/{digest}/{name}")
 @router.get("/packages/files/{digest}/{name}")
 async def get_file(request: Request, digest: str, name: str) -> Response:
-    """Send the wheel of the library."""
+    """Send the library's wheel."""
     try:
         wheel = await _wheel()
     except FileNotFoundError:
@@ -117,9 +117,9 @@ async def _wheel() -> Wheel:
 
 @cache
 def library_wheel() -> Wheel:
-    """Read the wheel of the library. The wheel has the same version as the server.
+    """Read the library's wheel. The wheel has the same version as the server.
 
-    Raises FileNotFoundError if the wheel of a checkout is not built.
+    Raises FileNotFoundError if the server runs from a checkout without a built wheel.
     """
     path = next((each for each in PLACES if each.is_file()), None)
     if path is None:

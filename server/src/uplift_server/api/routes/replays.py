@@ -1,4 +1,4 @@
-"""Routes for replays, which resend many deliveries of an endpoint."""
+"""Routes for replays, which resend many of an endpoint's deliveries."""
 
 from typing import Annotated
 

@@ -14,7 +14,7 @@ from uplift_server.service.secrets import RotationDraft
 router = APIRouter(tags=["Endpoints"])
 
 _NOT_STORED: Final = "no-store"
-"""Value of the Cache-Control header of responses that contain a secret."""
+"""Cache-Control value for responses that contain a secret."""
 
 
 @router.get("/v1/endpoints/{endpoint}/secret", summary="Reveal an endpoint's secret", response_model_exclude_unset=True)

@@ -1,4 +1,4 @@
-"""Routes that return statistics of an account, an endpoint or the server."""
+"""Routes that return statistics for an account, an endpoint or the server."""
 
 from typing import Annotated
 
