@@ -1,4 +1,4 @@
-"""Conversion of erasures to API models."""
+"""Converts erasures to API models."""
 
 from typing import Literal
 

@@ -15,7 +15,7 @@ _HEADER = b"x-forwarded-for"
 
 
 class Forwarded:
-    """ASGI middleware that replaces the address of a trusted proxy with the client's address.
+    """ASGI middleware that replaces a trusted proxy's address with the client's address.
 
     The ingest of events does not need this middleware.
     """
@@ -25,7 +25,7 @@ class Forwarded:
         self._trusted = trusted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Replace the address of a trusted proxy with the client's address, then run the application."""
+        """Replace a trusted proxy's address with the client's address, then run the application."""
         peer = scope.get("client")
         if peer is not None:
             said = [value.decode("latin-1") for name, value in scope["headers"] if name == _HEADER]

@@ -55,8 +55,8 @@ async def _reject_malformed(_scope: Scope, _receive: Receive, send: Send) -> Non
 class BoundedHeads(HttpToolsProtocol):
     """uvicorn's protocol with limits on the size and duration of requests.
 
-    If a response is complete before the body of its request, the protocol reads and discards the rest of the body
-    within limits. Therefore, a client that sends its whole body before it reads still receives the response.
+    If a response is complete before its request's body, the protocol reads and discards the rest of the body within
+    limits. Therefore, a client that sends its whole body before it reads still receives the response.
     """
 
     request_seconds_max: ClassVar[float] = 30
@@ -164,7 +164,7 @@ class BoundedHeads(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Record the end of the request headers. Beyond `connections_max` connections, reject the request."""
-        # Do not use uvicorn's own limit: its responses are plain text without a Retry-After.
+        # Do not use uvicorn's own limit, because its responses are plain text without a Retry-After.
         crowded = len(self.connections) > self.connections_max
         self.app = cast(Any, _reject_crowded) if crowded else self.config.loaded_app
         super().on_headers_complete()
@@ -178,7 +178,7 @@ class BoundedHeads(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Discard an unread body after the response, so that it does not stay in memory with an idle connection."""
-        # Write now: on a busy server, the next iteration of the event loop starts tens of milliseconds later.
+        # Write now, because on a busy server the event loop's next iteration starts tens of milliseconds later.
         cast(CorkedTransport, self.transport).flush()
         cycle = self.cycle
         if cycle.response_complete and cycle.body:
@@ -208,7 +208,7 @@ class BoundedHeads(HttpToolsProtocol):
         if self._complete == self._begun or self._in_head:
             return
         if self.pipeline:
-            # Restart the time limit: the server does not read the body of a request that waits for an earlier response.
+            # Restart the limit, because the server reads no body while its request waits for an earlier response.
             self._body_since = self.loop.time()
         seconds_left = self._body_since + self.body_seconds_max - self.loop.time()
         if seconds_left > 0:

@@ -192,10 +192,10 @@ class IngestRoutes:
 
 
 def _key_of(batch_key: str | None, index: int) -> str | None:
-    """Return the idempotency key of a batch event that has no key of its own.
+    """Return the idempotency key for a batch event that has no key of its own.
 
-    The key consists of the key in the request header and the position of the event in the batch. Return None if the
-    header has no key.
+    The key consists of the key in the request header and the event's position in the batch. Return None if the header
+    has no key.
     """
     return None if batch_key is None else f"{batch_key}/{index}"
 

@@ -1,4 +1,4 @@
-"""Conversion of listen session records to API models."""
+"""Converts listen session records to API models."""
 
 from uplift_server.api.rendering import account_field
 from uplift_server.api.views import ListenAnswerView, ListenSessionView, ListenTestView

@@ -216,7 +216,7 @@ def _public_ref(ref: str) -> str:
 
 
 def _public(value: Any) -> Any:
-    """Return a part of the document with the public names of schemas, and without pydantic's titles and defaults.
+    """Return a part of the document with public schema names, and without pydantic's titles and defaults.
 
     Otherwise, generated clients would name types after the titles, and send the defaults for omitted fields.
     """

@@ -1,4 +1,4 @@
-"""Conversion of keys, members, invitations and links to API models."""
+"""Converts keys, members, invitations and links to API models."""
 
 from typing import Final
 

@@ -169,7 +169,7 @@ def read_object(model: type[BaseModel], value: Any) -> tuple[dict[str, Any], lis
 
 
 def _variant(detail: ErrorDetails, known: dict[str, Any]) -> bool:
-    """Return whether pydantic added the `type` of an object to the path of a problem."""
+    """Return whether pydantic added an object's `type` to a problem's path."""
     field, *rest = detail["loc"]
     value = known.get(str(field))
     return len(rest) > 1 and isinstance(value, dict) and value.get("type") == rest[0]

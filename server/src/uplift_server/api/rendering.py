@@ -1,4 +1,4 @@
-"""Conversion of records to API models."""
+"""Converts records to API models."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -434,7 +434,7 @@ def status_code_text(low: int, high: int) -> str:
 def headers_of(head: bytes) -> dict[str, str]:
     """Parse the headers of a request or response.
 
-    Return lowercase names and values. Join the values of repeated headers.
+    Return the values by lowercase name. Join the values of repeated headers.
     """
     headers: dict[str, str] = {}
     for line in head.decode("latin-1").split("\r\n")[1:]:

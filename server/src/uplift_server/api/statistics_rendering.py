@@ -1,4 +1,4 @@
-"""Conversion of statistics to API models."""
+"""Converts statistics to API models."""
 
 from typing import Any
 

@@ -54,7 +54,7 @@ UNKNOWN: Final = EndpointBacklog(None, None, None)
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The state of the database across all accounts at the time of one reading."""
+    """One reading of the database's state, across all accounts."""
 
     stored: DatabaseReading
     open: Mapping[int, OpenCounts] | None

@@ -209,7 +209,7 @@ class Credentials:
         ):
             raise NotFound(_NO_RESET)
         require_valid([check_password(password, person.email)])
-        # The link verifies the email address: the server sent the link to it, or the operator created the link.
+        # The link verifies the email address, because the server sent the link to it or the operator created the link.
         renewed = replace(person, password_hash=await self._passwords.hash(password), proved=True)
         await self._context.run_shielded(self._renew(person, renewed, "reset", address))
         return await self.begin_session(renewed, "reset", address)

@@ -35,7 +35,7 @@ class DeliveryQuery(NamedTuple):
     outcome: Sequence[str] = ()
     """Outcomes of the last attempt."""
     status_code: Sequence[str] = ()
-    """Status codes of the last attempt, such as `404`, or classes of status codes, such as `5xx`."""
+    """Status codes of the last attempt, such as `404`, or status code classes, such as `5xx`."""
     object_id: str | None = None
     created_after: int | None = None
     created_before: int | None = None

@@ -164,7 +164,7 @@ class Endpoints:
         versions: Versions = None,
         problems: Sequence[Problem] = (),
     ) -> tuple[ShownEndpoint, bool]:
-        """Update an endpoint, or create it if no endpoint of the account has the given uid.
+        """Update an endpoint, or create it if none of the account's endpoints has the given uid.
 
         Return the endpoint, and whether it is new. If `endpoint` is an ID instead of a uid, only update. Raises
         NotFound or PreconditionFailed.

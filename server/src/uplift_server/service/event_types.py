@@ -64,7 +64,7 @@ class EventTypes:
         caller.require_operator()
         wrong = check_name(name, "name")
         schema, example = _json_text(draft.schema), _json_text(draft.example)
-        # The analysis of a large schema would block the event loop for too long.
+        # Analyzing a large schema would block the event loop for too long.
         found = await asyncio.to_thread(_check, name, schema, example)
         require_valid([*problems, wrong, *found])
         return await self._context.run_shielded(

@@ -261,7 +261,7 @@ def _about(event: Event) -> EventFacts:
 
 
 def _evaluation(event: Event) -> FilterEvaluation | None:
-    """Return the evaluation of filters against the data of an event, or None if the event was erased."""
+    """Return an object that evaluates filters against an event's data, or None if the event was erased."""
     return None if event.body is None else FilterEvaluation(data_of(event.body))
 
 

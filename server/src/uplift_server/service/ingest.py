@@ -36,7 +36,7 @@ AcceptFuture = asyncio.Future[list[Appended] | IdempotencyConflict]
 
 
 class Incoming(msgspec.Struct, frozen=True, gc=False):
-    """An event from a request. The decoder has checked the types of the fields, but not the values.
+    """An event from a request. The decoder has checked the field types, but not the values.
 
     A field of the wrong type is None.
     """

@@ -1,4 +1,4 @@
-"""API keys of accounts. The server returns the text of a key only when it creates the key, and stores only a digest."""
+"""Account API keys. The server returns a key's text only when it creates the key, and stores only a digest."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace

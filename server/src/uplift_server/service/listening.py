@@ -153,7 +153,7 @@ class Listening:
         await self._context.run_shielded(delete())
 
     async def connect(self, caller: Caller, session: str, after: str | None) -> Stream:
-        """Start the stream of a session after the position `after`, or after the last position if `after` is None.
+        """Start a session's stream after the position `after`, or after the last position if `after` is None.
 
         Raises NotFound, Invalid for an invalid position, Forbidden unless the caller's key created the session,
         RateLimited or Busy.

@@ -188,7 +188,7 @@ class OperatorOverview:
             held_up_by = context.engine.status.held_up_by(endpoint_seq)
             is_late = reading.stored.read_at - due_at > LATE_MS
             if is_late and held_up_by is HeldUpBy.SERVER and not context.engine.status.owns(endpoint_seq):
-                # The lane is in the memory of another process, so count the leased deliveries in the database.
+                # The lane is in another process's memory, so count the leased deliveries in the database.
                 if leased is None:
                     leased = await context.database.read(lambda c: backlog.leased(c, limit=LEASED_COUNTED_MAX))
                 if leased.get(endpoint_seq, 0) >= context.engine.status.in_flight_max_of(live):

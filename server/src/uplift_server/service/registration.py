@@ -1,4 +1,4 @@
-"""Registration of endpoints: the check of the URL, and the registration event `webhook.created`."""
+"""Endpoint registration: the URL check, and the registration event `webhook.created`."""
 
 import asyncio
 import json
@@ -47,7 +47,7 @@ class UrlChecker:
             async with asyncio.timeout(RESOLVE_SECONDS_MAX):
                 return tuple(await self._resolve(host))
         except Exception:
-            # A temporary failure: the name may resolve by the time of the first delivery.
+            # The failure may be temporary, and the name may resolve by the time of the first delivery.
             return ()
 
 

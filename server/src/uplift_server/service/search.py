@@ -19,7 +19,7 @@ from uplift_server.store.records import Account, Event, EventFilter
 HITS_MAX: Final = 50
 TEXT_CHARACTERS_MAX: Final = 300
 _EVENTS_MAX: Final = 10
-"""The maximum number of events whose deliveries are read when the text is the beginning of a delivery ID."""
+"""The maximum number of events whose deliveries are read when the text is a delivery ID prefix."""
 _UUID_DIGITS: Final = 32
 _DELIVERY_DIGITS: Final = 44
 
@@ -48,7 +48,7 @@ class Hit(NamedTuple):
 
 
 class Search:
-    """Finds objects of the caller's account, or of all accounts for an operator without an account."""
+    """Finds objects in the caller's account, or in all accounts for an operator without an account."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context

@@ -58,7 +58,7 @@ class SignInAttempt:
 
 
 class SignInLimits:
-    """Counts the failures of the last 15 minutes in the memory of this process.
+    """Counts failures from the last 15 minutes, in this process's memory.
 
     If `has_unknown_proxy` is set, there are no counts for private addresses, because all requests may come from the
     proxy's address.

@@ -69,7 +69,7 @@ async def prepare(
     if await context.database.read(database_identity.get) is None:
         await context.database.write(database_identity.ensure)
     await _load(context)
-    # Check the encryption key first: a start with the wrong key must not create an operator key.
+    # Check the encryption key first, because a start with the wrong key must not create an operator key.
     await _check_encryption_key(context, process_key)
     return await _ensure_operator(context, configured_operator_key, keep_key)
 
@@ -123,7 +123,7 @@ async def _seed_catalog(context: ServiceContext) -> None:
         return
 
     def seed(transaction: Transaction) -> None:
-        # Use one commit: the next start would treat a partial catalog as the operator's choice.
+        # Use one commit, because the next start would treat a partial catalog as the operator's choice.
         locks.take(transaction, locks.CATALOG)
         for built_in in _missing_types(transaction):
             event_types.put(

@@ -70,7 +70,7 @@ class Group(NamedTuple):
 
 
 class RangeStatistics(NamedTuple):
-    """The statistics of a range. They include a page of groups if the grouping is `type` or `endpoint`."""
+    """The statistics for a range. They include a page of groups if the grouping is `type` or `endpoint`."""
 
     series: Series
     groups: Page[Group] | None = None
@@ -85,7 +85,7 @@ class StatisticsRanges:
     async def of_account(
         self, caller: Caller, query: StatisticsQuery, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> RangeStatistics:
-        """Return the statistics of the caller's account, or of all accounts for operators."""
+        """Return the statistics for the caller's account, or for all accounts if the caller sees all accounts."""
         caller.require(Scope.DELIVERIES_READ)
         found = [*problems]
         starts = query.starts(self._context.now(), found)
@@ -108,7 +108,7 @@ class StatisticsRanges:
     async def of_endpoint(
         self, caller: Caller, scope: statistics.Scope, query: StatisticsQuery, problems: Sequence[Problem]
     ) -> RangeStatistics:
-        """Return the statistics of an endpoint."""
+        """Return the statistics for an endpoint."""
         caller.require(Scope.DELIVERIES_READ)
         found = [*problems]
         starts = query.starts(self._context.now(), found)

@@ -41,7 +41,7 @@ class TracedIngest(Ingest):
         return self._traced(await super().accept_batch(caller, events, problems), caller.account_seq, events, began)
 
     def _now(self) -> tuple[int, int]:
-        """Return the Unix time in ns, with a precision of 1 ms, and the time of a monotonic clock in ns."""
+        """Return the Unix time in ns, with a precision of 1 ms, and a monotonic clock's time in ns."""
         return self._clock.wall_ms() * _NS_PER_MS, self._clock.monotonic_us() * _NS_PER_US
 
     def _traced(

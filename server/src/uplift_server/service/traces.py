@@ -44,7 +44,7 @@ class TracedDelivery:
 
 @dataclass(frozen=True, slots=True)
 class TracedEvent:
-    """An event with its deliveries, and the reasons why other endpoints of the account have no delivery."""
+    """An event with its deliveries, and the reasons why the account's other endpoints have no delivery."""
 
     event: Event
     account: Account | None

@@ -63,7 +63,7 @@ def _is_account(sender: int | None) -> bool:
 
 
 class Reservation:
-    """A reservation of bytes for one unfinished body. The end of a `with` block releases the bytes."""
+    """Bytes reserved for one unfinished body. The end of a `with` block releases the bytes."""
 
     def __init__(self, bodies: UnfinishedBodies, sender: int | None) -> None:
         self._bodies = bodies

@@ -17,7 +17,7 @@ ANY = "*"
 
 
 def version_of(record: Record) -> str:
-    """Return the version of an object. Each update, and each change of an endpoint's state, changes the version."""
+    """Return the version of an object. Each update, and each change to an endpoint's state, changes the version."""
     state_since = record.state_since if isinstance(record, Endpoint) else None
     parts = f"{type(record).__name__} {record.seq} {record.updated_at} {state_since}"
     return hashlib.sha256(parts.encode()).hexdigest()[:24]

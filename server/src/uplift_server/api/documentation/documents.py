@@ -1,4 +1,4 @@
-"""The navigation of the documentation: the address and the file of each page."""
+"""The documentation's navigation, with each page's address and file."""
 
 import posixpath
 import re
@@ -107,7 +107,7 @@ FILES: Final = {
 }
 """The file of each document. The keys are addresses."""
 ADDRESSES: Final = frozenset({*FILES, REFERENCE, INDEX, STYLE, SCRIPT})
-"""The path of every page, style sheet and script of the documentation. The paths of images are not included."""
+"""The path of every page, style sheet and script in the documentation. Image paths are not included."""
 MOVED: Final = {f"{HOME}/guide": HOME, f"{HOME}/quickstart": HOME, f"{HOME}/api-reference": REFERENCE}
 """The current address for each old or alternative address."""
 _ADDRESSES_OF: Final = {source: address for address, source in FILES.items()}
@@ -119,7 +119,7 @@ def file_of(source: str) -> Path:
 
 
 def is_image(address: str) -> bool:
-    """Return whether an address is the address of an image in `docs/` or in one of its folders."""
+    """Return whether an image in `docs/` or in one of its folders has this address."""
     return _IMAGE.fullmatch(address) is not None and file_of(address[1:]).is_file()
 
 

@@ -49,7 +49,7 @@ _CLASSES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """An entry of a table of contents."""
+    """An entry in a table of contents."""
 
     level: str
     text: str
@@ -87,7 +87,7 @@ def inline(text: str) -> str:
 
 
 def anchor(text: str, taken: set[str]) -> str:
-    """Return the anchor of a heading according to GitHub's rules, and add it to `taken`."""
+    """Return the anchor for a heading according to GitHub's rules, and add it to `taken`."""
     slug = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
     found, number = slug, 0
     while found in taken:

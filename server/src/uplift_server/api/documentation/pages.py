@@ -122,7 +122,7 @@ def _framed(shown: Article, address: str | None, template: str = "page.html", **
         navigation=NAVIGATION,
         previous=PAGES[number - 1] if number else None,
         following=PAGES[number + 1] if number is not None and number + 1 < len(PAGES) else None,
-        # Pages of a new version must not use cached files of an old one.
+        # Pages from a new version must not use cached files from an old one.
         style=f"{STYLE}?{digest(_asset('style.css'))}",
         script=f"{SCRIPT}?{digest(_asset('script.js'))}",
         version=__version__,
