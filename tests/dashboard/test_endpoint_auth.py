@@ -54,7 +54,7 @@ def test_oauth_credentials_are_created_and_changed(server: Server, account: tupl
     }
     own = f"/accounts/{name}/endpoints/{made['id']}"
     shown = guest.get(f"{own}/subscription")
-    assert "OAuth 2.0 client credentials of uplift <b> at https://login.example.com/token" in shown.text
+    assert "OAuth 2.0 client credentials for uplift <b> at https://login.example.com/token" in shown.text
     assert "tenant" not in shown.html
     form = guest.get(f"{own}/edit")
     assert re.search(r'<option value="oauth2_client_credentials" selected', form.html)

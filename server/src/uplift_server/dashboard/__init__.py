@@ -1,1 +1,1 @@
-"""The dashboard: web pages for members of accounts and for operators."""
+"""The dashboard: web pages for account members and operators."""

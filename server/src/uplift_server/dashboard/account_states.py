@@ -11,7 +11,7 @@ from uplift_server.service.endpoint_problems import EndpointProblems
 def account_sentence(troubles: EndpointProblems, numbers: Statistics, span: str, *, now: int) -> tuple[str, str]:
     """Return the health of an account at `now` (Unix ms) as a CSS class and a sentence.
 
-    `numbers` contains the statistics of the period `span`, such as `last 24 hours`.
+    `numbers` contains the statistics for the period `span`, such as `last 24 hours`.
     """
     if not troubles.endpoints:
         return "unknown", "No endpoints yet. Create an endpoint to receive events."
@@ -36,7 +36,7 @@ def account_sentence(troubles: EndpointProblems, numbers: Statistics, span: str,
 
 
 def backlog_sentence(troubles: EndpointProblems, now: int) -> str:
-    """Return a sentence with the number of pending deliveries and how long the oldest has been due.
+    """Return a sentence that states the number of pending deliveries, and how long the oldest one has been due.
 
     The sentence begins with a space. Return an empty string if no delivery is pending.
     """

@@ -82,7 +82,7 @@ PAGES: Final[Sequence[Page]] = tuple(
         )
     )
 )
-"""The routes of all pages and forms."""
+"""The routes for all pages and forms."""
 ASSET_CACHE: Final = "public, max-age=31536000, immutable"
 
 

@@ -80,7 +80,7 @@ def auth_in(form: Form, stored: ShownEndpoint | None, problems: list[Problem]) -
 
 
 def at_auth_fields(problems: Iterable[Problem]) -> list[Problem]:
-    """Remove the prefix `auth.` from the fields of problems, because the form's field names have no prefix."""
+    """Remove the prefix `auth.` from each problem's field, because the form's field names have no prefix."""
     return [
         Problem(each.field.removeprefix("auth."), each.code, each.message) if each.field.startswith("auth.") else each
         for each in problems

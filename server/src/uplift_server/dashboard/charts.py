@@ -35,7 +35,7 @@ _LABELS_END: Final = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A time bucket of a chart. `at` is its start (Unix ms)."""
+    """A time bucket in a chart. `at` is its start (Unix ms)."""
 
     at: int
     length_ms: int
@@ -54,7 +54,7 @@ class Slot:
 
     @property
     def label(self) -> Markup:
-        """The label of the bucket on the time axis."""
+        """The bucket's label on the time axis."""
         by_day = self.length_ms > _HOUR_MS
         return Markup('<time datetime="{}" data-short="{}">{}</time>').format(
             format_timestamp(self.at), "day" if by_day else "minute", day(self.at) if by_day else _minute(self.at)
@@ -72,14 +72,14 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """The column of one time bucket. Its parts are stacked."""
+    """A stacked column for one time bucket."""
 
     slot: Slot
     parts: tuple[Part, ...]
 
     @property
     def total(self) -> float:
-        """The sum of the parts."""
+        """The sum of the column's parts."""
         return sum(part.value for part in self.parts)
 
     @property
@@ -205,7 +205,7 @@ def _rect(x: float, y: float, width: float, height: float, kind: str) -> str:
 
 
 def _opened(slot: Slot, title: str, x: float, width: float) -> str:
-    """Return the start of the SVG group of a bucket: the title, and an invisible area that shows the title on hover."""
+    """Return the start of a bucket's SVG group: the title, and an invisible area that shows the title on hover."""
     return (
         f'<g data-at="{slot.at}" data-length="{slot.length_ms}"><title>{escape(title)}</title>'
         f'<rect class="target" x="{x:.1f}" y="0" width="{width:.1f}" height="{HEIGHT}"/>'

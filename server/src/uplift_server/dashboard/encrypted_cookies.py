@@ -15,7 +15,7 @@ _NONCE_BYTES: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class EncryptedCookies:
-    """Encrypts and decrypts the cookies of one purpose. `key` is the dashboard's key."""
+    """Encrypts and decrypts cookies for one purpose. `key` is the dashboard's key."""
 
     key: bytes = field(repr=False)
     purpose: bytes

@@ -130,7 +130,7 @@ def draft_of(form: Form, stored: ShownEndpoint | None = None) -> tuple[EndpointD
     problems.extend(wrong)
     own = own_data(form, problems)
     draft = EndpointDraft(
-        # Do not validate an unchanged URL again, because the URL must not block changes to other fields.
+        # Do not validate an unchanged URL again: a URL that is no longer valid must not block other changes.
         url=UNSET if stored is not None and url == stored.endpoint.url else url,
         description=description,
         # Checkboxes have no order, so keep the stored order if the selection is the same.
@@ -162,7 +162,7 @@ def named_at_fields(problems: Iterable[Problem]) -> list[Problem]:
 
 
 def groups(types: Sequence[EventType], chosen: Sequence[str]) -> list[Group]:
-    """Return the groups of checkboxes in the order of the form.
+    """Return the groups of checkboxes in display order.
 
     The form shows a group for each first word, then the operational event types, then the selected patterns that are in
     no other group.
@@ -201,7 +201,7 @@ def _first_sentence(text: str) -> str:
 
 
 def _without_covered(patterns: Sequence[str]) -> tuple[str, ...]:
-    """Return the patterns, except event types that the pattern of a selected group includes."""
+    """Return the patterns without the event types that a selected group's pattern includes."""
     whole = tuple(each[:-1] for each in patterns if each.endswith(GROUP_SUFFIX))
     return tuple(
         dict.fromkeys(each for each in patterns if each.endswith(GROUP_SUFFIX) or not each.startswith(whole or ("\0",)))

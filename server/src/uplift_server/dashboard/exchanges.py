@@ -95,7 +95,7 @@ def told(attempt: Attempt) -> Told:
 
 
 def curl(attempt: Attempt, url: str, body: bytes) -> str:
-    """Return a POSIX shell command that sends the request of an attempt to a URL.
+    """Return a POSIX shell command that sends an attempt's request to a URL.
 
     If the body is too large for an argument, the command pipes the body to curl.
     """

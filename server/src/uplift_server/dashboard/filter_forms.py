@@ -18,7 +18,7 @@ _EXAMPLE: Final = '{"object": {"movement": ["pitching"]}}'
 
 @dataclass(frozen=True, slots=True)
 class ShownPreview:
-    """A preview of a filter: the newest events, each with the result of the filter, or the filter's problems."""
+    """A preview of a filter: the newest events, each with the filter's result, or the problems with the filter."""
 
     events: Sequence[PreviewedEvent] = ()
     problems: Sequence[Problem] = ()
@@ -30,7 +30,7 @@ class ShownPreview:
 
 
 def filter_input(stored: str | None) -> str:
-    """Return a stored filter as the text of the form field."""
+    """Return a stored filter as text for the form field."""
     return "" if stored is None else json.dumps(json.loads(stored), ensure_ascii=False, indent=2)
 
 

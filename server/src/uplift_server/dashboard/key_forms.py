@@ -36,7 +36,7 @@ def new_key(form: Form) -> tuple[KeyDraft, list[Problem]]:
 
 
 def changed_key(form: Form, key: ApiKey | ServiceKey) -> tuple[KeyDraft, list[Problem]]:
-    """Return the changes to a key in a form, and the problems with the expiry.
+    """Return the changes that a form makes to a key, and the problems with the expiry.
 
     The changes include the expiry only if the person changed it.
     """

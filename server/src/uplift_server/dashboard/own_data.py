@@ -29,7 +29,7 @@ def own_data(form: Form, problems: list[Problem]) -> OwnData:
 
 
 def metadata_input(stored: str | None) -> str:
-    """Return stored metadata as the text of the form field."""
+    """Return stored metadata as text for the form field."""
     return "" if stored is None else json.dumps(metadata_of(stored), ensure_ascii=False, indent=2)
 
 

@@ -24,7 +24,7 @@ def ask_code(visit: Visit, pending: PendingSignIn, page: str) -> Response:
 
 
 def keep_pending(visit: Visit, pending: PendingSignIn) -> None:
-    """Store a pending sign-in in a cookie of the response."""
+    """Store a pending sign-in in a response cookie."""
     visit.set_cookie(_COOKIE, _cookies(visit).encrypt(msgspec.json.encode(pending)), seconds=PENDING_MS // 1000)
 
 

@@ -40,7 +40,7 @@ _INSTANT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)")
 TURN_SECONDS: Final = 0.0005
 """The maximum duration of a slice, in seconds. A slice is the work between two yields to the event loop."""
 OTHERS_SECONDS: Final = 0.0002
-"""If the event loop needs more than this many seconds to resume the rendering, other tasks are busy."""
+"""If the event loop needs more than this many seconds to resume rendering, other tasks are busy."""
 PAUSE_SECONDS: Final = 0.002
 """The pause between two slices while other tasks are busy, in seconds.
 

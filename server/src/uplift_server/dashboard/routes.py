@@ -51,7 +51,7 @@ class Page:
     """
 
     def page_of_form(self, visit: Visit) -> str:
-        """Return the URL of the page `back`, with the path parameters of this request."""
+        """Return the URL of the page `back`, with this request's path parameters."""
         assert self.back is not None
         return _PARAMETER.sub(lambda found: quote(visit.parameter(found[1]), safe=""), self.back)
 

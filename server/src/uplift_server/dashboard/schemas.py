@@ -46,7 +46,7 @@ class Node:
 
 
 def tree(schema: str) -> Node:
-    """Return the tree of a schema (JSON text) that describes the `data` of events."""
+    """Return the tree for a schema (JSON text) that describes the `data` of events."""
     return _Reader(json.loads(schema)).node("data", None, required=True, depth=0)
 
 
@@ -56,7 +56,7 @@ class _Reader:
         self._left = NODES_MAX
 
     def node(self, name: str, schema: Any, *, required: bool, depth: int) -> Node:
-        """Return the node of a schema with its children, within the limits of the tree.
+        """Return the node for a schema, with its children, within the limits of the tree.
 
         If `schema` is None, use the root schema.
         """

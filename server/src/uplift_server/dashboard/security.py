@@ -1,4 +1,4 @@
-"""Security headers, cookies, and form tokens of the dashboard."""
+"""The dashboard's security headers, cookies, and form tokens."""
 
 import base64
 import binascii
@@ -131,9 +131,9 @@ def same(given: str, expected: str) -> bool:
 
 
 def is_foreign(request: Request, public_url: str) -> bool:
-    """Whether the browser reports that a page of another site sent the request.
+    """Whether the browser reports that a page on another site sent the request.
 
-    The host of the public URL also counts as this site's host, because a reverse proxy can change the `Host` header.
+    The public URL's host also counts as this site's host, because a reverse proxy can change the `Host` header.
     """
     if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
         return True

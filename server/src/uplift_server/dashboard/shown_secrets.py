@@ -34,7 +34,7 @@ class ShownSecret(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SecretCookies:
-    """Encrypts and decrypts the cookies of one-time secrets."""
+    """Encrypts and decrypts the cookies that contain one-time secrets."""
 
     key: bytes = field(repr=False)
 

@@ -1,6 +1,6 @@
-"""Sign-in on the page of a form after the session has ended.
+"""Sign-in for a form that a visitor submits after the session has ended.
 
-The page keeps the values in the form, and submits the form after the sign-in.
+The sign-in page keeps the form's values, and submits the form after the sign-in.
 """
 
 from typing import Final

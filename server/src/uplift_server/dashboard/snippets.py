@@ -1,4 +1,4 @@
-"""Code samples of receivers, with the path and port of an endpoint.
+"""Code samples for receivers, with an endpoint's path and port.
 
 Each sample is identical to a documentation sample, or contains the functions of a documentation sample. Tests run the
 samples.

@@ -166,7 +166,7 @@ class Visit:
         return "uplift-server " + command.removeprefix("uplift ") + account
 
     def enter(self, account: str) -> None:
-        """Select the account of this request. Raises NotFound if the visitor has no access to the account."""
+        """Select the account for this request. Raises NotFound if the visitor has no access to the account."""
         assert self.visitor is not None
         self._caller = self.visitor.caller(account, self.address)
         self.account = self.services.context.cache.accounts[self._caller.require_account()]
@@ -177,7 +177,7 @@ class Visit:
         self._caller = self.visitor.operator(self.address)
 
     def cookie(self, name: str) -> str | None:
-        """Return the value of a cookie of the dashboard."""
+        """Return the value of a dashboard cookie."""
         return self.dashboard.safety.cookie(self.request, name)
 
     async def is_still_let_in(self) -> bool:
@@ -195,7 +195,7 @@ class Visit:
         return True
 
     def path(self, *parts: str) -> str:
-        """Return the URL of a page of the account to which this request belongs."""
+        """Return the URL of a page in this request's account."""
         assert self.account is not None
         start = f"/accounts/{ids.prefixed(ids.ACCOUNT, self.account.id)}"
         return "/".join([start, *(quote(part, safe="") for part in parts)])
@@ -206,7 +206,7 @@ class Visit:
         return value
 
     def listing(self) -> Listing:
-        """Return the part of a list that the URL requests: the number of rows and the cursor."""
+        """Return the number of rows and the cursor of the list page that the URL requests."""
         return Listing(PAGE_ITEMS, self.query.optional("cursor"))
 
     def cursor(self, key: tuple[int, ...] | None) -> str | None:
@@ -290,7 +290,7 @@ class Visit:
         return known and not foreign and same(token, self.csrf_token)
 
     async def has_token(self) -> bool:
-        """Whether the request has the form token of this session, in a header or a field."""
+        """Whether the request has this session's form token, in a header or a field."""
         return self.is_own_token(self.request.headers.get(CSRF_HEADER) or (await self.form()).text(CSRF_FIELD))
 
     def sign_in(self, cookie: str) -> None:
@@ -340,7 +340,7 @@ class Visit:
         return self.finish(RedirectResponse(path, 303))
 
     def leave_with_secret(self, path: str, subject: str, secret: str | None, notice: str | None = None) -> Response:
-        """Redirect to a page that shows the secret of an object for SHOWN_SECONDS.
+        """Redirect to a page that shows an object's secret for SHOWN_SECONDS.
 
         If the request repeats an earlier request, `secret` is None, and the page shows the secret from that request.
         """
@@ -351,7 +351,7 @@ class Visit:
         return self.leave(f"{path}{'&' if '?' in path else '?'}{urlencode({SHOWN: subject})}", notice)
 
     def shown_secret(self, subject: str, *, since: int = 0) -> ShownSecret | None:
-        """Return the shown secret of an object, or None if this URL shows no secret of the object.
+        """Return an object's shown secret, or None if this URL does not show the object's secret.
 
         `since` is the time (Unix ms) when the secret last changed. If the page first showed the secret before this
         time, return None.
@@ -365,7 +365,7 @@ class Visit:
 
     @property
     def _place(self) -> bytes:
-        """Return the session ID and the account ID to which the cookie of a shown secret is bound."""
+        """Return the session ID and the account ID to which a shown secret's cookie is bound."""
         assert self.visitor is not None, "only signed-in visitors see secrets"
         return self.visitor.session_id + (b"" if self.account is None else self.account.id)
 
@@ -374,7 +374,7 @@ class Visit:
         self._cookies.append((SHOWN_COOKIE, "", 0))
 
     def finish(self, response: Response) -> Response:
-        """Add the cookies and security headers of this request to a response."""
+        """Add this request's cookies and security headers to a response."""
         if self._form_cookie is not None and self.cookie(FORM_COOKIE) != self._form_cookie:
             self._cookies.append((FORM_COOKIE, self._form_cookie, SESSION_SECONDS))
         for name, value, seconds in self._cookies:
@@ -409,7 +409,7 @@ def link(path: str, **query: str | None) -> str:
 
 
 def own_path(text: str) -> str:
-    """Return `text` unchanged if it is a path of this server. Otherwise, return the path of the home page."""
+    """Return `text` unchanged if it is a path on this server. Otherwise, return the home page's path."""
     # Browsers ignore white space in URLs and treat \\ as /, so "/\t/elsewhere" leads to another site.
     ours = text.startswith("/") and not text.startswith("//") and _PLAIN_PATH.fullmatch(text)
     return text if ours else "/"

@@ -1,4 +1,4 @@
-"""Page of a delivery: its attempts and status, and the actions Resend and Cancel."""
+"""Delivery page: the delivery's attempts and status, and the actions Resend and Cancel."""
 
 from typing import Final
 

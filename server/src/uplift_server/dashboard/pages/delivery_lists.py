@@ -1,4 +1,4 @@
-"""Lists of deliveries with filters: the deliveries of one account or, for operators, the deliveries of all accounts."""
+"""Delivery lists with filters: the deliveries of one account or, for operators, of all accounts."""
 
 import json
 import re
@@ -199,7 +199,7 @@ def _values(query: DeliveryQuery) -> list[tuple[str, str]]:
 
 
 def _body(query: DeliveryQuery) -> str:
-    """Return the filters as the request body of a resend."""
+    """Return the filters as the request body for a resend."""
     single = {"object_id", "created_after", "created_before"}
     return json.dumps({name: each[0] if name in single else [*each] for name, each in _lists(query).items() if each})
 

@@ -1,4 +1,4 @@
-"""Page of an endpoint: the state card, the actions, and the tabs Deliveries, Subscription and Activity."""
+"""Endpoint page: the state card, the actions, and the tabs Deliveries, Subscription and Activity."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -149,7 +149,7 @@ def type_names(visit: Visit, chosen: str | None = None) -> list[str]:
 
 
 async def _numbers(visit: Visit, endpoint: str) -> dict[str, Any]:
-    """Return the statistics and charts of an endpoint for the period in the URL. Raises NotFound."""
+    """Return an endpoint's statistics and charts for the period in the URL. Raises NotFound."""
     period = period_of(visit.query.text("period"))
     series = await visit.services.statistics.of_endpoint(visit.caller, endpoint, period)
     labels, latencies = latency_lines(series)

@@ -1,4 +1,4 @@
-"""Endpoints of an account: list, create, edit and delete."""
+"""An account's endpoints: list, create, edit and delete."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -168,7 +168,7 @@ async def delete(visit: Visit) -> Response:
 
 
 async def permalink(visit: Visit) -> Response:
-    """Redirect from the URL in emails to the page of the endpoint."""
+    """Redirect from the endpoint URL that emails contain to the endpoint's page."""
     endpoint = visit.parameter("endpoint")
     account = _account_of(visit, endpoint)
     return visit.leave(f"/accounts/{account}/endpoints/{endpoint}")
@@ -197,7 +197,7 @@ def _account_of(visit: Visit, endpoint: str) -> str:
 
 
 async def _previewed(visit: Visit, form: Form) -> ShownPreview | None:
-    """Return the newest events of the selected types, each with the result of the filter in the form.
+    """Return the newest events of the selected types, each with its result for the filter in the form.
 
     Return None if there is no filter.
     """

@@ -1,4 +1,4 @@
-"""Members and invitations of an account."""
+"""An account's members and invitations."""
 
 from typing import Any, Final
 

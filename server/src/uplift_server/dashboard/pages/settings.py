@@ -1,4 +1,4 @@
-"""Settings of an account: contacts and audit log."""
+"""Account settings: contacts and audit log."""
 
 from typing import Any, Final
 

@@ -18,4 +18,4 @@ from uplift_server.dashboard.routes import Page
 
 _MODULES: Final = (fleet, accounts, endpoints, traces, audit_log, event_types, keys, outbox, system)
 PAGES: Final[tuple[Page, ...]] = tuple(chain.from_iterable(module.PAGES for module in _MODULES))
-"""The routes of all pages and forms for operators."""
+"""The routes for all operator pages and forms."""

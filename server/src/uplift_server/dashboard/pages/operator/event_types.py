@@ -136,7 +136,7 @@ def _no_number(text: str) -> Any:
 
 
 def _at_fields(problems: Sequence[Problem]) -> list[Problem]:
-    """Set the field of each problem to its form field.
+    """Set each problem's field to the matching form field.
 
     If the problem is inside a JSON value, add the path in the JSON value to the message.
     """

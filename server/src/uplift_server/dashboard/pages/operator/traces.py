@@ -13,7 +13,7 @@ from uplift_server.service.traces import ATTEMPTS_MAX, Trace, TracedEvent
 
 _ID_CHARACTERS_MAX: Final = 300
 OTHERS_SHOWN: Final = 20
-"""Maximum number of rows in each of the lists: deleted deliveries, and endpoints without a delivery."""
+"""Maximum number of rows in the list of deleted deliveries, and in the list of endpoints without a delivery."""
 
 
 async def trace(visit: Visit) -> Response:

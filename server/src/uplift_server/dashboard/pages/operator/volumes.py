@@ -19,7 +19,7 @@ class Volume(NamedTuple):
 
 
 def volume(series: Series) -> Volume:
-    """Return the statistics of a series for a table row."""
+    """Summarize a series of statistics for a table row."""
     succeeded = success_share(series.totals)
     errors = None if succeeded is None else 1 - succeeded
     return Volume(series.totals, errors, status_columns(series), status_words(series.totals))
