@@ -123,7 +123,7 @@ def resume(session: Session, replay: Replay) -> None:
 def cancel(session: Session, replay: Replay) -> None:
     """Cancel a replay.
 
-    The server finishes attempts in flight, but does not send the remaining deliveries of the replay.
+    The server finishes attempts in flight, but does not send the replay's remaining deliveries.
     """
     _change(session, replay, "cancel")
 

@@ -93,7 +93,7 @@ class Application:
         """`operator_key` overrides the configured key. `keep_key` saves a new operator key before its first use.
 
         Without `dispatch`, the server stores deliveries as due but does not send them. `log_writer` writes the log
-        lines of attempts, and the caller must close it. By default, the lines go to standard error. `new_database`
+        lines about attempts, and the caller must close it. By default, the lines go to standard error. `new_database`
         allows an empty SQLite database even if the key of an earlier database exists. Raises ConfigError for a `role`
         that needs PostgreSQL.
         """

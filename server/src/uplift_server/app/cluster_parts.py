@@ -59,7 +59,7 @@ class ClusteredFoundation:
         self.cluster: Cluster
 
     def announcer(self, audience: Audience) -> Announcer:
-        """Create the announcer, which notifies other processes of listen streams and their events."""
+        """Create the announcer, which notifies other processes about listen streams and their events."""
         self._announcer = ClusteredAnnouncer(self._notifier, audience, self._clock)
         return self._announcer
 

@@ -1,4 +1,4 @@
-"""Detects the loss of a running server's SQLite file, and saves the content of the file."""
+"""Detects the loss of a running server's SQLite file, and saves its content."""
 
 import asyncio
 import contextlib

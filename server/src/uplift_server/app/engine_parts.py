@@ -122,10 +122,10 @@ class Foundation(Protocol):
 
     @property
     def health_check_every_ms_max(self) -> int:
-        """The longest time between two checks of the health monitor, in ms."""
+        """The longest time between two health monitor checks, in ms."""
 
     def announcer(self, audience: Audience) -> Announcer:
-        """Create the announcer, which notifies other processes of listen streams and their events."""
+        """Create the announcer, which notifies other processes about listen streams and their events."""
 
     def complete(self, parts: CommonParts) -> tuple[Commands, Cluster]:
         """Create the commands and the cluster from the parts that they use."""
@@ -165,8 +165,8 @@ def build_engine(
 ) -> EngineParts:
     """Build all parts of an engine.
 
-    `public_url` is the URL of the dashboard. `on_lines` receives the log lines of attempts. For `on_loop_failure`, see
-    `Engine`. `random_bytes` is the source of IDs and of the jitter of retries.
+    `public_url` is the URL of the dashboard. `on_lines` receives the log lines about attempts. For `on_loop_failure`,
+    see `Engine`. `random_bytes` is the source of IDs and retry jitter.
     """
     shards, jobs, lease_ms = foundation.shards, foundation.jobs, settings.lease_ms
     counters, audience, due = EngineCounters(), Audience(), DueEndpoints()

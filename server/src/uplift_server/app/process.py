@@ -1,4 +1,4 @@
-"""Settings of the server's process: its directory, file descriptors, threads and memory."""
+"""Settings for the server process: its directory, file descriptors, threads and memory."""
 
 import contextlib
 import ctypes

@@ -32,7 +32,7 @@ _log = structlog.get_logger()
 
 
 class StreamParts:
-    """The connection of a process to the event stream, and the parts that publish and consume events."""
+    """A process's connection to the event stream, and the parts that publish and consume events."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class StreamParts:
         clock: Clock,
         on_failure: Callable[[BaseException | None], None],
     ) -> None:
-        """`on_failure` receives the error of a loop that ended unexpectedly."""
+        """`on_failure` receives the error from a loop that ended unexpectedly."""
         self._database = database
         self._parts = parts
         self._clustered = clustered
@@ -66,7 +66,7 @@ class StreamParts:
         self._consuming: asyncio.Task[None] | None = None
 
     def consume(self, ingest: Ingest, traces: TraceSink | None) -> None:
-        """Create the consumer, which checks events in the stream as if they came in requests, and stores them."""
+        """Create the consumer, which checks and stores events in the stream like events in requests."""
         self._consumer = StreamConsumer(
             self.stream,
             self._parts.cache,

@@ -93,7 +93,7 @@ def traces(config: Config, database: Database, clock: Clock) -> Traces | None:
 
 
 def attempt_timeouts(config: Config) -> AttemptTimeouts:
-    """Return the configured timeouts of attempts."""
+    """Return the configured attempt timeouts."""
     return AttemptTimeouts(config.attempt_timeout_ms, config.endpoint_timeout_max_ms)
 
 

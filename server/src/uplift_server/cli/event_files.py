@@ -1,4 +1,4 @@
-"""Sends the events of a file. Each line of the file is one event as a JSON object."""
+"""Sends the events in a file. Each line of the file is one event as a JSON object."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ _REPEAT: Final = "repeat the command: the server does not store the accepted eve
 
 
 def send_file(client: Calls, output: Output, source: str, account: str | None) -> None:
-    """Send every event of a file, or of standard input if `source` is `-`. Raises CliError.
+    """Send every event in a file, or from standard input if `source` is `-`. Raises CliError.
 
     If an event has neither an ID nor an idempotency key, it gets a key derived from its content and its line number. If
     the user repeats the command, the server does not store the event again.

@@ -1,4 +1,4 @@
-"""Commands that manage members of accounts, and dashboard links."""
+"""Commands that manage account members and dashboard links."""
 
 from typing import Annotated, Final
 

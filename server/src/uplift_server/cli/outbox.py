@@ -30,7 +30,7 @@ from uplift_webhooks.cli.kit.inputs import read_secret
 from uplift_webhooks.cli.kit.output import Output
 
 _REJECTED: Final = frozenset({400, 409, 413, 415, 422})
-"""Status codes with which the server rejects the events of a request."""
+"""Status codes that mean that the server rejected the events in a request."""
 _TOO_LARGE: Final = 413
 _TOO_MANY_REQUESTS: Final = 429
 _SERVER_ERRORS: Final = 500

@@ -40,7 +40,7 @@ With an event stream, the second line can name a problem with the database.
 _NOT_READY: Final = (503, "unavailable")
 """Status code and problem code of the `/readyz` response if the server is not ready."""
 _WORKER_STATUS_CODES: Final = (421, 404)
-"""Status codes with which a worker responds to API requests. Workers of an earlier release respond with 404."""
+"""A worker's status codes for API requests. Workers from an earlier release respond with 404."""
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 30.0
 _LOOPBACK_BY_WILDCARD: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared only
@@ -50,8 +50,8 @@ _LOOPBACK_BY_WILDCARD: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S1
 def reach(config: Config, *, create: bool = False) -> Iterator[Calls]:
     """Open an API client that has an operator key, for the running server or a temporary one.
 
-    `create`: create the database if it is missing. Raises CliError, ConfigError and the startup errors
-    of the temporary server.
+    `create`: create the database if it is missing. Raises CliError, ConfigError and the temporary server's startup
+    errors.
     """
     uses_running = _uses_running_server(config)
     if not create and not uses_running and not database_exists(config):
@@ -72,7 +72,7 @@ def _uses_running_server(config: Config) -> bool:
 
 
 def remedy_to_send(config: Config) -> str:
-    """Return how to fix the error of a command that needs a running server."""
+    """Return how to fix the error for a command that needs a running server."""
     if not config.on_postgresql or not server_runs(config):
         return "start the server: uplift-server serve"
     if not serves_api(config):
@@ -142,7 +142,7 @@ def no_database(config: Config) -> CliError:
 
 
 def _temporary_client(config: Config, ending: contextlib.ExitStack) -> Calls | None:
-    """Return a client of a temporary server, or None if another server has just started on the SQLite file."""
+    """Return a client for a temporary server, or None if another server has just locked the SQLite file."""
     try:
         return ending.enter_context(_temporary_server(config))
     except Unavailable:
@@ -153,7 +153,7 @@ def _temporary_client(config: Config, ending: contextlib.ExitStack) -> Calls | N
 
 
 def running_client(config: Config) -> Calls:
-    """Open an API client of the running server with an operator key. Raises CliError if there is no key."""
+    """Open an API client for the running server, with an operator key. Raises CliError if there is no key."""
     key = config.operator_key or stored_operator_key(config)
     if key is None and not responds(config):
         # On the first start, `serve` stores the operator key only shortly before the server is ready.
@@ -181,7 +181,7 @@ def local_url(config: Config) -> str:
 def server_runs(config: Config) -> bool:
     """Whether another process has locked the SQLite file.
 
-    On PostgreSQL, or if the lock is not readable: whether a server responds at the configured address.
+    On PostgreSQL, or if the lock is not readable, the result is whether a server responds at the configured address.
     """
     if config.on_postgresql:
         return responds(config)
@@ -239,7 +239,7 @@ def responds(config: Config) -> bool:
 
 
 def serves_api(config: Config) -> bool:
-    """Whether the server at the configured address serves the API. A worker does not."""
+    """Whether the server at the configured address serves the API. A worker does not serve it."""
     try:
         return _get(config, "/v1/accounts?limit=1").status not in _WORKER_STATUS_CODES
     except ApiFailure:
@@ -247,7 +247,7 @@ def serves_api(config: Config) -> bool:
 
 
 def operator_key_path(config: Config) -> Path:
-    """Return the path of the operator key. The first `serve` creates the file for commands of the same user."""
+    """Return the path of the operator key. The first `serve` creates the file for commands that the same user runs."""
     return config.database_path.with_name("operator.key")
 
 
@@ -283,7 +283,7 @@ def _temporary_server(config: Config) -> Iterator[Calls]:
     The temporary server does not send deliveries, because the settings in this shell can differ from the settings of
     the real server.
     """
-    # The log of the temporary server would hide the output of the command.
+    # The temporary server's log would hide the command's output.
     own = replace(config, host="127.0.0.1", port=0, log_format="none")
     configure_logs(own.log_format)
     key = new_operator_key()

@@ -78,8 +78,8 @@ def create_replay(
 ) -> None:
     """Replay an endpoint's failed deliveries, oldest first.
 
-    The server sends each matching delivery once. The replay continues after the command exits and after a restart of
-    the server. To replay every delivery that never succeeded, use `--status failed --status cancelled`.
+    The server sends each matching delivery once. The replay continues after the command exits and after a server
+    restart. To replay every delivery that never succeeded, use `--status failed --status cancelled`.
     """
     body = replay_body(
         status=status,
@@ -153,7 +153,7 @@ def resume_replay(session: Session, replay: Chosen, account: AnyAccount = None) 
 def cancel_replay(session: Session, replay: Chosen, account: AnyAccount = None) -> None:
     """Cancel a replay.
 
-    The server finishes attempts in flight, but does not send the remaining deliveries of the replay.
+    The server finishes attempts in flight, but does not send the replay's remaining deliveries.
     """
     _change(session, replay, account, "cancel")
 

@@ -207,7 +207,7 @@ class Stopper:
         self._is_stopping = False
 
     def install(self) -> None:
-        """Install the handlers of SIGTERM, SIGINT and SIGHUP."""
+        """Install the handlers for SIGTERM, SIGINT and SIGHUP."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)

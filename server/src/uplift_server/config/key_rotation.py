@@ -22,18 +22,18 @@ class KeyRotation:
     old: str = field(repr=False)
     new: str = field(repr=False)
     path: Path | None
-    """The file of the old key, or None if the operator sets the key."""
+    """The old key's file, or None if the operator sets the key."""
     next_path: Path | None
-    """The file of the new key during the rotation.
+    """The new key's file during the rotation.
 
     None if the operator sets the key, or if the keys are already equal.
     """
 
     def finish(self, now_ms: int) -> Path | None:
-        """Replace the file of the old key with the file of the new key.
+        """Replace the old key's file with the new key's file.
 
-        Call this method after all values are encrypted with the new key. Return the file that keeps the old key for
-        earlier copies of the database, or None if there is no file to replace. Raises ConfigError.
+        Call this method after all values are encrypted with the new key. Return the file that keeps the old key for use
+        with earlier copies of the database, or None if there is no file to replace. Raises ConfigError.
         """
         if self.path is None or self.next_path is None:
             return None

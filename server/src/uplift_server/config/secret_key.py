@@ -19,8 +19,8 @@ def secret_key(config: Config) -> str:
 
     Unless the operator sets the key, the server generates and stores it when it first starts. Call this function before
     the database is created. If a database exists without its key, the key was lost, and a new key would hide the loss.
-    The file of a new key has a temporary name until `publish_key` is called. Raises ConfigError if the key is not
-    available, or if a rotation is not finished.
+    A new key's file has a temporary name until `publish_key` is called. Raises ConfigError if the key is not available,
+    or if a rotation is not finished.
     """
     if config.secret_key is not None:
         return config.secret_key

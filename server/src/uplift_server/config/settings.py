@@ -217,11 +217,11 @@ class Config:
     """The ID or uid of the account whose endpoints receive operational events about every account."""
     source_ips: tuple[str, ...]
     egress_address: tuple[str, ...] | None
-    """The IP addresses from which the server sends: one address, or one of each IP version."""
+    """The IP addresses from which the server sends: one address, or one address per IP version."""
     egress_proxy: str | None = field(repr=False)
     egress_ca_file: str | None
     retention_ms: int
-    """The retention of events in milliseconds. 0 means forever."""
+    """The event retention period in milliseconds. 0 means forever."""
     dashboard_frame_ancestors: str | None
     """The origins that may embed the dashboard, in the syntax of Content-Security-Policy."""
     brand_name: str | None
@@ -239,7 +239,7 @@ class Config:
     given: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False, compare=False)
     """The source and the unparsed text of each setting that was set explicitly.
 
-    The keys are names of settings and of OpenTelemetry variables.
+    The keys are the names of settings and OpenTelemetry variables.
     """
 
     @property
@@ -277,10 +277,10 @@ class Config:
 
     @property
     def secret_key_path(self) -> Path:
-        """The file of the encryption key. The server does not use this file if the operator sets the key."""
+        """The file that contains the encryption key. The server does not use this file if the operator sets the key."""
         return self.database_path.with_name("secret.key")
 
     @property
     def next_secret_key_path(self) -> Path:
-        """The file of the new encryption key during a rotation."""
+        """The file that contains the new encryption key during a rotation."""
         return self.database_path.with_name("secret.key.new")

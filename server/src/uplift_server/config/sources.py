@@ -270,7 +270,7 @@ def _text(value: object) -> str | None:
 def _unknown(shown: str, wanted: str, known: Iterable[str]) -> ConfigProblem:
     """Return the problem for an unknown name.
 
-    The fix suggests the most similar name. The comparison ignores the prefix of the names.
+    The fix suggests the most similar name. The comparison ignores the names' prefix.
     """
     bare = {name.removeprefix(PREFIX).lower(): name for name in known}
     nearest = difflib.get_close_matches(wanted.lower().removeprefix(PREFIX.lower()), bare, n=1)
@@ -290,7 +290,7 @@ class DescribedSetting:
 
 
 def describe(config: Config) -> list[DescribedSetting]:
-    """Return all settings for display, in the order of the settings table."""
+    """Return all settings for display, in the same order as the settings table."""
     return [_described(config, setting) for setting in SETTINGS]
 
 

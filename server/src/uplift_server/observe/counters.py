@@ -45,7 +45,7 @@ class Rejection(NamedCode):
 
 
 class SetAside(NamedCode):
-    """The kind of a row that the server did not store because the row conflicts with stored rows."""
+    """The kind of row that the server did not store because it conflicts with stored rows."""
 
     EVENT = 0
     """An event, which the server therefore did not accept."""
@@ -73,7 +73,7 @@ class Histogram:
         self.per_second = per_second
 
     def observe(self, value: int) -> None:
-        """Count a value. A negative value counts as 0. It can occur if two clocks differ."""
+        """Count a value. A negative value, which can occur if two clocks differ, counts as 0."""
         self.counts[bisect_left(self.bounds, value)] += 1
         if value > 0:
             self.sum += value
@@ -122,7 +122,7 @@ class RecentCommits:
 class OwnFailures:
     """Counts recent attempts that failed because of this server, and all attempts since the first of these failures.
 
-    Only a failure of this server updates the counts, so other attempts cost no time.
+    Only a failure that this server caused updates the counts, so other attempts add no work.
     """
 
     __slots__ = ("_attempts_before", "_count", "_previous", "_since_s")
@@ -143,7 +143,7 @@ class OwnFailures:
         self._count += 1
 
     def recent(self, attempts: int, now_s: float) -> tuple[int, int]:
-        """Return the number of recent failures of this server, and the number of all attempts since the first of them.
+        """Return the number of recent failures that this server caused, and of all attempts since the first failure.
 
         `attempts` is the number of all attempts so far.
         """
@@ -153,7 +153,7 @@ class OwnFailures:
 
 
 class EngineCounters:
-    """The counters of events, attempts and deliveries for one process."""
+    """The event, attempt and delivery counters for one process."""
 
     __slots__ = (
         "accept_durations",
@@ -227,7 +227,7 @@ class EngineCounters:
 
 
 class StoreCounters:
-    """The counters of transactions. Only the thread that commits transactions updates them."""
+    """The transaction counters. Only the thread that commits transactions updates them."""
 
     __slots__ = ("commits", "failed", "recent_commits", "writes")
 

@@ -26,13 +26,13 @@ def render(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
     encode, content_type = choose_encoder(accept)
     registry = CollectorRegistry()
     registry.register(_Collector(snapshot))
-    # The memory, CPU time, open files and start time of this process, with the standard names of metrics.
+    # The memory, CPU time, open files and start time of this process, under their standard metric names.
     ProcessCollector(registry=registry)
     return encode(registry), content_type
 
 
 class _Collector(Collector):
-    """Passes the metrics of one snapshot to the Prometheus client."""
+    """Passes the metrics from one snapshot to the Prometheus client."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot

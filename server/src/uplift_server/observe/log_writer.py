@@ -1,4 +1,4 @@
-"""A thread that writes the log from a bounded queue. The event loop never waits for a slow reader of the log."""
+"""A thread that writes the log from a bounded queue. The event loop never waits for a slow log reader."""
 
 import contextlib
 import io
@@ -16,7 +16,7 @@ LINES_WAITING_MAX: Final = 20_000
 TEXT_BYTES_PER_LINE: Final = 1024
 """The maximum size of a string that counts as one line, in bytes.
 
-A longer string counts as several lines. Therefore, LINES_WAITING_MAX also limits the memory of the queue.
+A longer string counts as several lines. Therefore, LINES_WAITING_MAX also limits the queue's memory use.
 """
 GATHER_SECONDS: Final = 0.025
 """How long the thread waits for more lines after it wakes, in seconds.
@@ -116,7 +116,7 @@ class LogWriter:
     def _write(self, content: bytes) -> None:
         rest = memoryview(content)
         while rest:
-            # A raw stream may write only a part of the content. A full pipe in non-blocking mode writes nothing.
+            # A raw stream may write only part of the content. A full pipe in non-blocking mode writes nothing.
             written: int | None = self._stream.write(rest)
             if written is None:
                 self._until_writable()
@@ -165,9 +165,9 @@ class QueuedStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Wait for at most `flush_seconds` until the thread has written the queue.
+        """Wait up to `flush_seconds` for the thread to write the queued lines.
 
-        Raises the error of the underlying stream (OSError).
+        Raises the underlying stream's error (OSError).
         """
         if self._flush_seconds:
             if not self._writer.flush(self._flush_seconds):

@@ -34,7 +34,7 @@ class Metric:
     value: Callable[[Snapshot], Value]
     label: str | None = None
     across_processes: Literal["sum", "max", "each"] = "sum"
-    """How to combine the values of processes that share a database. `each` means that the values stay separate."""
+    """How to combine the values from processes that share a database. `each` means that the values stay separate."""
 
 
 def _stored(value: Callable[[DatabaseReading, Snapshot], Value]) -> Callable[[Snapshot], Value]:
@@ -211,7 +211,7 @@ METRICS: Final[tuple[Metric, ...]] = (
 
 
 def samples_of(metric: Metric) -> Iterable[str]:
-    """Return the names under which Prometheus stores the samples of a metric."""
+    """Return the names under which Prometheus stores a metric's samples."""
     if metric.kind == "histogram":
         return (f"{metric.name}_bucket", f"{metric.name}_sum", f"{metric.name}_count")
     return (metric.name,)

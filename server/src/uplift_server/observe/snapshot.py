@@ -13,14 +13,14 @@ class DatabaseReading:
 
     read_at: int
     waiting: Mapping[str, int]
-    """The number of waiting deliveries of each kind. The count of each kind stops at a limit."""
+    """The number of waiting deliveries of each kind. Each count stops at a limit."""
     pending: int | None
     """The number of deliveries that are neither ended nor held.
 
     After an upgrade, the number is None until the server has counted these deliveries.
     """
     oldest_due_at: Mapping[str, int | None]
-    """For each cause of delay: when the oldest waiting delivery was due. None if no delivery is waiting."""
+    """For each cause of delay, the time when the oldest waiting delivery was due. None if no delivery is waiting."""
     emails_waiting: int
     oldest_email_at: int | None
     replays: Mapping[str, int]
@@ -30,7 +30,7 @@ class DatabaseReading:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """The sizes of the database and of its disk, and the free space on the disk, in bytes."""
+    """The sizes of the database and its disk, and the free space on the disk, in bytes."""
 
     database: int
     free: int
@@ -79,18 +79,18 @@ class Snapshot:
     processes: Mapping[str, int]
     """The number of active processes that use the database, for each role."""
     failing: Mapping[str, int]
-    """The number of failing endpoints for each outcome of the last attempt."""
+    """The number of failing endpoints for each outcome of their last attempts."""
     pending_failing: int | None
     """The number of pending deliveries to failing endpoints. None if the number is unknown."""
     certificates_expiring: int
     """The number of client certificates that expire soon or have expired."""
     at_limit: int
-    """The number of endpoints of this process whose own limits have delayed a delivery for more than a minute."""
+    """The number of this process's endpoints whose own limits have delayed a delivery for more than a minute."""
     probed: int
     mass_failure: bool
     log_lines_dropped: int
     disk: Disk | None
-    """The sizes of the database and of its disk. None if the database is on another machine."""
+    """The sizes of the database and its disk. None if the database is on another machine."""
     stored: DatabaseReading | None
     """The latest database reading. None if the database did not respond."""
     store_up: bool

@@ -18,7 +18,7 @@ WRITE_FAILED_S: Final = 5.0
 On a nearly full disk, small writes succeed while large writes fail.
 """
 READ_FAILED_S: Final = 60.0
-"""How long a failed read counts as a failure of the database, in seconds.
+"""How long a failed read counts as a database failure, in seconds.
 
 The failure ends earlier if the same read succeeds. If the database was unreachable, any successful read ends the
 failure.
@@ -45,7 +45,7 @@ class Trouble:
 class StoreHealth:
     """The results of the latest reads and writes.
 
-    The threads of a storage engine record the results. The event loop reads them.
+    Storage engine threads record the results, and the event loop reads them.
     """
 
     def __init__(self) -> None:

@@ -28,7 +28,7 @@ class AcceptedEvent(NamedTuple):
 
 
 class EndedAttempt(NamedTuple):
-    """An ended attempt, and the sender's span for the event of the attempt."""
+    """An ended attempt, and the sender's span for the attempt's event."""
 
     line: AttemptLine
     sender_span: TraceContext | None

@@ -1,6 +1,6 @@
 """OpenTelemetry traces: a span for every accepted event, and a child span for each attempt.
 
-The server imports this module only if traces are enabled. The module needs the packages of the extra `otel`. The SDK
+The server imports this module only if traces are enabled. The module needs the packages in the extra `otel`. The SDK
 reads the standard environment variables (headers, sampler, batches, timeouts, resource). Spans contain IDs, outcomes
 and codes. They contain no bodies, and no URLs, because URLs can contain tokens.
 """
@@ -46,7 +46,7 @@ _TEST: Final = Trigger.TEST.text
 
 
 class OtlpTracer:
-    """Creates spans, and sends them over OTLP/HTTP in batches. A thread of the SDK sends the batches."""
+    """Creates spans, and sends them over OTLP/HTTP in batches. An SDK thread sends the batches."""
 
     def __init__(self, endpoint: str | None) -> None:
         """`endpoint` is the base URL of the collector. If None, the standard OpenTelemetry variables set the URL."""
@@ -60,7 +60,7 @@ class OtlpTracer:
         self._tracer = self._provider.get_tracer("uplift_server", __version__)
 
     def record(self, events: Sequence[AcceptedEvent], attempts: Sequence[EndedAttempt]) -> None:
-        """Create the spans of events and attempts, and queue them."""
+        """Create spans for events and attempts, and queue them."""
         for event in events:
             self._event(event)
         for attempt in attempts:
@@ -117,7 +117,7 @@ class OtlpTracer:
         span.end(began_at + int(line.duration_ms * _NS_PER_MS))
 
     def _own(self, event_id: bytes, sender_span: TraceContext | None) -> TraceContext:
-        """Return the span of an event, which is the parent of the spans of its attempts."""
+        """Return an event's span, which is the parent of its attempts' spans."""
         own = event_span(event_id, sender_span, sampled=True)
         if sender_span is not None:
             return own

@@ -41,7 +41,7 @@ class Summary:
 
 
 class Tally:
-    """Counts the events of this run that the steady and the shaky receiver accept.
+    """Counts this run's events that the steady and the shaky receivers accept.
 
     With `--data-dir`, the server may also deliver events of earlier runs, which the tally does not count. The tally
     keeps the events in flight and a limited number of finished events, so that an endless run uses constant memory.
@@ -107,7 +107,10 @@ class Tally:
                 self._finished.popitem(last=False)
 
     def latency_ms(self, arrival: Arrival) -> float | None:
-        """Return the milliseconds from sending the event to receiving the request. None for an unknown or old event."""
+        """Return the milliseconds from sending the event to receiving the request.
+
+        Return None for an unknown or old event.
+        """
         at = self._in_flight.get(arrival.event, self._finished.get(arrival.event))
         return None if at is None else round((arrival.at - at) * 1000, 2)
 
