@@ -43,7 +43,7 @@ This time is longer than the sender's timeout of 15 seconds, but short enough fo
 ENTRIES_MAX: Final = 1_000_000
 """Maximum number of entries in a MemoryDeduplicator, about 300 bytes each. The oldest entries are removed first."""
 BUSY_SECONDS: Final = 10.0
-"""Maximum wait for other writers of the same file, in seconds."""
+"""Maximum wait for other writers to the same file, in seconds."""
 _FORGOTTEN_AT_A_TIME: Final = 10
 _KEY_CHARACTERS_MAX: Final = 256
 _INTEGER_MAX: Final = 2**63 - 1
@@ -60,7 +60,7 @@ class EventInProgress(Exception):
     """Another thread or process is handling this event, or an event about the same object.
 
     Respond with 409, so that the sender retries this event. A `Retry-After` header with 503 or 429 would also delay all
-    other events. The claim of the other handler expires after at most `retry_after_seconds`.
+    other events. The other handler's claim expires after at most `retry_after_seconds`.
     """
 
     def __init__(self, retry_after_seconds: float) -> None:
@@ -143,11 +143,11 @@ class Deduplicator(ABC):
         self._claim_seconds: Final = claim_seconds
 
     def first_time(self, event_id: str) -> Claim:
-        """Return the context manager of a block that handles one event: `with seen.first_time(event.id) as first:`."""
+        """Return the context manager for a block that handles one event: `with seen.first_time(event.id) as first:`."""
         return Claim(self, f"event:{_bounded(event_id)}", _ANY)
 
     def newest(self, event: Event, key: str | None = None, *, include_tests: bool = False) -> Claim:
-        """Return the context manager of a block that handles an event only if it is the newest about its object.
+        """Return the context manager for a block that handles an event only if it is the newest about its object.
 
         >>> with seen.newest(event) as newest:          # doctest: +SKIP
         ...     if newest:
@@ -173,11 +173,11 @@ class Deduplicator(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Release the resources of the deduplicator."""
+        """Release the deduplicator's resources."""
 
     @abstractmethod
     def _change(self, key: str, change: Callable[[_Entry | None], tuple[_Entry | None, T]]) -> T:
-        """Replace the entry of a key atomically. Return the result of the change.
+        """Replace a key's entry atomically. Return the result of the change.
 
         `change` returns two values: the new entry (None removes the entry) and the result.
         """
@@ -266,7 +266,7 @@ def _first(entries: dict[str, _Entry], count: int) -> list[str]:
 
 
 class SqliteDeduplicator(Deduplicator):
-    """Stores handled events in a SQLite file that the processes of one machine share.
+    """Stores handled events in a SQLite file that the processes on one machine share.
 
     Processes can crash or fork at any time. One event takes about 100 µs. If the machine crashes, the last events can
     be handled again, because the file uses `synchronous=NORMAL`.
@@ -369,7 +369,7 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
 
 
 _INHERITED: Final[list[object]] = []
-"""Connections of a parent process. This list prevents the garbage collector from closing them in the child process."""
+"""A parent process's connections. This list prevents the garbage collector from closing them in the child process."""
 _FORKING: Final[weakref.WeakSet[SqliteDeduplicator]] = weakref.WeakSet()
 
 

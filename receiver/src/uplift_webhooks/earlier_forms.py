@@ -22,7 +22,7 @@ _WRITTEN_AGAIN_DEPTH_MAX: Final = 32
 """Maximum size (in bytes) and depth of a body for which the module tries JSON forms. Larger bodies take too long."""
 _COMPACT_COST_MAX: Final = 60_000
 _INDENTED_COST_MAX: Final = 120_000
-"""Maximum cost of the one-line forms, and of the indented forms, of one body. The unit is the cost of one JSON value.
+"""Maximum cost of one body's one-line forms, and of its indented forms. The unit is the cost of one JSON value.
 
 Forms with the maximum cost take about 5 ms. An event of a few KiB does not exceed the maximums.
 """

@@ -12,7 +12,7 @@ class Data(dict[str, Any]):
 
     @property
     def object(self) -> Any:
-        """The object of the event. Raises KeyError if there is none."""
+        """The event's object. Raises KeyError if there is none."""
         return self["object"]
 
 

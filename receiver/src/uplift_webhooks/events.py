@@ -1,4 +1,4 @@
-"""Classes of the event types in the catalog.
+"""Classes for the event types in the catalog.
 
 >>> match webhook.unwrap(body, headers):                        # doctest: +SKIP
 ...     case MovementAnalyticsCreated() as event:
@@ -159,7 +159,7 @@ KINDS: Final[dict[str, type[AnyEvent]]] = {
     "endpoint.recovered": EndpointRecovered,
     "delivery.failed": DeliveryFailed,
 }
-"""The event classes of the catalog. The keys are event types."""
+"""The classes for the catalog's events. The keys are event types."""
 
 
 def read_event(envelope: dict[str, Any], message_id: str | None) -> AnyEvent:

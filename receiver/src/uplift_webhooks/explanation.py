@@ -1,7 +1,7 @@
 """Diagnosis of requests that fail verification.
 
-This module tests for common mistakes one by one. It never accepts a request. Some guesses are confirmed: a signature of
-the request matches the guessed input. The others rely on the form of the request.
+This module tests for common mistakes one by one. A request that failed verification stays rejected. A guess is
+confirmed if a signature in the request matches the guessed input. The other guesses rely on the request's format.
 """
 
 import hmac
@@ -40,7 +40,7 @@ Cause = (
         "secret_wrong",
     ]
 )
-"""A stable code: the `reason` of the error, or a more precise code."""
+"""A stable code: the error's `reason`, or a more precise code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +94,14 @@ class _Request:
     headers: dict[str, list[str]]
 
     def matches(self, secret: Secret, *, body: bytes | None = None, swapped: bool = False) -> bool:
-        """Return whether a signature of the request, of either scheme, matches a body and a secret."""
+        """Return whether a signature in the request, of either scheme, matches a body and a secret."""
         content = self.body if body is None else body
         return self.matches_standard(secret.standard_key, body=content, swapped=swapped) or (
             not swapped and _matches(uplift_signature(secret.uplift_key, content), self.uplift)
         )
 
     def matches_standard(self, key: bytes, *, body: bytes | None = None, swapped: bool = False) -> bool:
-        """Return whether a Standard Webhooks signature of the request matches a body and a key."""
+        """Return whether a Standard Webhooks signature in the request matches a body and a key."""
         content = self.body if body is None else body
         signed = (self.timestamp, self.message_id) if swapped else (self.message_id, self.timestamp)
         message_id, timestamp = (each.encode("utf-8", "surrogatepass") for each in signed)
@@ -302,7 +302,7 @@ def _about_length(request: _Request) -> Iterator[Explanation]:
 
 
 def _clock(request: _Request) -> Explanation:
-    """Explain the wrong timestamp of a request whose signature is valid."""
+    """Explain the wrong timestamp in a request whose signature is valid."""
     age_s = int(time.time()) - int(request.timestamp)
     return _found(
         "clock_off",

@@ -27,7 +27,7 @@ WANTED: Final = (ID, TIMESTAMP, SIGNATURE, UPLIFT_SIGNATURE)
 
 
 def spellings(names: Iterable[str]) -> dict[str | bytes, str]:
-    """Map the lowercase name of each header to the name: as a string, as bytes, and as a WSGI variable.
+    """Map each lowercase header name, as a string, as bytes and as a WSGI variable, to the name as a string.
 
     Source: PEP 3333, "environ Variables".
     """

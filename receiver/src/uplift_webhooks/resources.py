@@ -1,4 +1,4 @@
-"""The objects in the data of events, as the event catalog describes them.
+"""The objects in event data, as the event catalog describes them.
 
 If the event omits a field, or if the field is null or has another type, the attribute is None (or empty for a list).
 `raw` is the complete JSON object, including fields that this version of the library does not know. `repr` omits
@@ -128,7 +128,7 @@ class Session(Resource):
     activity: str | None = _text()
     """Activity, such as baseball."""
     movement: str | None = _text()
-    """Movement of the activity, such as pitching."""
+    """Movement within the activity, such as pitching."""
     data: Link | None = field(default=None, metadata=_nested(Link))
     organization: Organization | None = field(default=None, metadata=_nested(Organization))
     athlete: Athlete | None = field(default=None, metadata=_nested(Athlete))
@@ -254,7 +254,7 @@ class EndpointHealth(Resource):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedDelivery(Resource):
-    """The latest failed delivery of an endpoint."""
+    """An endpoint's latest failed delivery."""
 
     id: str | None = _text()
     endpoint: str | None = _text()
@@ -276,7 +276,7 @@ class FailedDelivery(Resource):
     failed_at: str | None = _text()
     """When the delivery failed, ISO 8601."""
     count: int | None = _integer()
-    """Number of failed deliveries of the endpoint since the previous event."""
+    """Number of the endpoint's deliveries that have failed since the previous event."""
     first_failed_at: str | None = _text()
     """When the first of these deliveries failed, ISO 8601."""
     cause_code: str | None = _text()

@@ -17,13 +17,13 @@ from uplift_webhooks.api.failures import ApiFailure, ApiUnreachable
 REFRESH_SECONDS: Final = 3600.0
 """The interval between requests for the addresses, in seconds.
 
-The server announces new addresses days before their use.
+The server announces new addresses days before it uses them.
 """
 _RETRY_SECONDS: Final = 60.0
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Published = tuple[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, float], ...]
-"""Networks, each with the time when its use begins, in Unix seconds. Most networks contain one address."""
+"""Networks, each with the time when the server starts to use it, in Unix seconds. Most networks contain one address."""
 
 
 class Source(Protocol):
@@ -124,7 +124,7 @@ class SourceAddresses:
 
 
 def _published(answer: Mapping[str, Any]) -> _Published:
-    """Parse a response of the API. Any exception means that the response is not valid."""
+    """Parse an API response. Any exception means that the response is not valid."""
     found = [(ipaddress.ip_network(each, strict=False), 0.0) for each in answer["current"]]
     found += [
         (ipaddress.ip_network(each["address"], strict=False), _unix_seconds(each["from"]))

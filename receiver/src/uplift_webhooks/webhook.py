@@ -21,7 +21,7 @@ SECRET_VARIABLE: Final = "UPLIFT_WEBHOOK_SECRET"  # noqa: S105 - the name of a v
 TOLERANCE_SECONDS: Final = 300
 """Maximum difference between a request's timestamp and the clock, in seconds, in either direction."""
 SIGNATURES_MAX: Final = 16
-"""Maximum number of tokens in a `webhook-signature` header: two active secrets, with room for future schemes."""
+"""Maximum number of tokens in a `webhook-signature` header. Two secrets need two. Future schemes may need more."""
 _TIMESTAMP_DIGITS_MAX: Final = 15
 
 _RAW_BODY = (
@@ -62,7 +62,7 @@ class Webhook:
     def verify(self, body: bytes | bytearray, headers: Headers) -> None:
         """Verify that the request comes from Uplift, is unchanged and recent, and has a JSON object as its body.
 
-        `body` is the raw bytes of the request. `headers` is a mapping, a list of pairs, or a WSGI environ.
+        `body` is the request body as raw bytes. `headers` is a mapping, a list of pairs, or a WSGI environ.
 
         Raises:
             WebhookVerificationError: the verification failed.
@@ -100,7 +100,7 @@ class Webhook:
             raise WebhookVerificationError(error.reason, found.text, found.hint) from None
 
     def _verified(self, body: object, headers: object) -> tuple[dict[str, Any], str | None]:
-        """Verify the request. Return the JSON object of the body, and the signed message ID, if any."""
+        """Verify the request. Return the body's JSON object, and the signed message ID, if any."""
         content = _bytes(body)
         found = read_headers(headers)
         if not self._allow_uplift_signature or found.keys() & {names.ID, names.TIMESTAMP, names.SIGNATURE}:

@@ -88,7 +88,7 @@ class Accounts(Noun[Way]):
 
 
 class Keys(Noun[Way]):
-    """`/v1/accounts/{account}/keys`: API keys of an account. Only operators can call these methods."""
+    """`/v1/accounts/{account}/keys`: an account's API keys. Only operators can call these methods."""
 
     @verb
     def list(

@@ -89,7 +89,7 @@ class AsyncEmitter:
         await asyncio.to_thread(self._emitter.__exit__, kind, error, traceback)
 
     async def _wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait until a condition is true, without blocking a thread of the event loop's default executor."""
+        """Wait until a condition is true, without blocking a thread in the event loop's default executor."""
         loop, emitter = asyncio.get_running_loop(), self._emitter
         while True:
             changed = asyncio.Event()

@@ -93,6 +93,6 @@ class AsyncClient(Everything[Awaited]):
         created_after: Instant | None = None,
         include_tests: bool = False,
     ) -> AsyncReconciliation:
-        """Return every event of the account, like `Client.reconcile`."""
+        """Return every event in the account, like `Client.reconcile`."""
         run = self._client.reconcile(cursor, types, created_after=created_after, include_tests=include_tests)
         return AsyncReconciliation(run)

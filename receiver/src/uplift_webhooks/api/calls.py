@@ -1,8 +1,8 @@
 """Decorators that convert descriptions of API calls into methods that make the calls.
 
-A noun is a resource of the API, such as endpoints. It defines one method for each API call. The method returns a Call,
-which describes the API call. The decorator `verb` replaces the method with one that makes the API call. In a
-`Noun[Blocking]`, the new method returns the result. In a `Noun[Awaited]`, it returns a coroutine.
+A noun is a class for one API resource, such as endpoints. A noun defines one method for each API call. Each method
+returns a Call, which describes the API call. The decorator `verb` replaces the method with one that makes the API call.
+In a `Noun[Blocking]`, the new method returns the result. In a `Noun[Awaited]`, it returns a coroutine.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ class Call(Generic[R_co]):
 
 
 class Noun(Generic[Way]):
-    """A resource of the API and its calls."""
+    """An API resource and its calls."""
 
     def __init__(self, request: Request, way: type[Way]) -> None:
         """`request` makes the HTTP requests. `way` selects blocking or awaited calls."""
@@ -138,7 +138,7 @@ class every(Generic[P]):  # noqa: N801 - as property is
 
 
 def _of_methods(describe: Callable[..., object]) -> Signature:
-    """Return the signature of the new method: without `self`, and with the result type of the Call."""
+    """Return the new method's signature, without `self` and with the Call's result type."""
     described = signature(describe)
     _, *own = described.parameters.values()
     [result] = get_args(described.return_annotation)

@@ -25,7 +25,7 @@ KEY_VARIABLE: Final = "UPLIFT_API_KEY"
 TIMEOUT_SECONDS: Final = 30.0
 RETRIES: Final = 2
 RETRY_AFTER_SECONDS_MAX: Final = 30.0
-"""Longest `Retry-After` that the client obeys, in seconds. If it is longer, the client does not retry the call."""
+"""Longest `Retry-After` that the client obeys, in seconds. After a longer one, the client does not retry the call."""
 _BACKOFF_SECONDS: Final = 0.5
 
 
@@ -52,11 +52,11 @@ class Client(Everything[Blocking]):
 
         `account` selects the account for an operator key. `timeout_seconds` limits each request, including its
         response. `retries` is the maximum number of retries. The client retries a read that gets no response. It also
-        retries every call with a 429 or 503 response whose `Retry-After` is at most 30 seconds. Every POST has an
+        retries every call that gets a 429 or 503 response with a `Retry-After` of at most 30 seconds. Every POST has an
         `Idempotency-Key`, so that a retry never creates an object twice.
 
         With `use_proxy`, the client uses the proxy that the environment variables set (`HTTPS_PROXY`, `NO_PROXY`). It
-        verifies certificates with the certificate authorities of the system or in `SSL_CERT_FILE`.
+        trusts the certificate authorities of the system, or those in `SSL_CERT_FILE`.
 
         Raises:
             ValueError: an argument or an environment variable is not valid. The message never contains the key.
@@ -108,7 +108,7 @@ class Client(Everything[Blocking]):
 
         If `body` is bytes, it must be JSON.
 
-        `path` starts with `/`. Parameters of `query` that are None are omitted. If a value is a list, the parameter is
+        `path` starts with `/`. Parameters in `query` that are None are omitted. If a value is a list, the parameter is
         repeated for each item. `query` and `body` may contain datetimes.
 
         Raises:
@@ -134,7 +134,7 @@ class Client(Everything[Blocking]):
         created_after: Instant | None = None,
         include_tests: bool = False,
     ) -> Reconciliation:
-        """Return every event of the account, oldest first, whether or not it was delivered.
+        """Return every event in the account, oldest first, whether or not it was delivered.
 
         `cursor` continues an earlier reconciliation. Without it, the first event is the oldest event, or the first
         event after `created_after`. `types` contains names, and patterns such as `movement.*`. The default is all

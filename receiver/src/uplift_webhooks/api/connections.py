@@ -218,7 +218,7 @@ class Proxy:
     url: str = field(repr=False)
     """The URL of the proxy. It may contain a password."""
     headers: dict[str, str] = field(repr=False)
-    """Headers for requests to the proxy. They may contain the password."""
+    """Headers for requests to the proxy. They may contain the proxy's password."""
 
 
 def proxy_to(server: SplitResult) -> Proxy | None:

@@ -25,16 +25,16 @@ WAITING_BYTES_MAX: Final = 32 * 1024 * 1024
 BATCH_EVENTS_MAX: Final = 500
 BATCH_BYTES_MAX: Final = 1024 * 1024
 REQUEST_SECONDS_MAX: Final = 10.0
-"""Time limit of a request, in seconds. The server responds to every request within 5 seconds."""
+"""Time limit for a request, in seconds. The server responds to every request within 5 seconds."""
 CLOSE_SECONDS_MAX: Final = 30.0
 """How long the emitter waits for responses when its `with` block or the process ends, in seconds."""
 BACKOFF_SECONDS_MAX: Final = 10.0
 REJECTIONS_KEPT_MAX: Final = 100
 _BACKOFF_SECONDS: Final = 0.2
 _REJECTED: Final = frozenset({400, 409, 413, 415, 422})
-"""Status codes of responses that reject the events of a request."""
+"""Status codes of responses that reject the events in a request."""
 _STOPPED: Final = frozenset({401, 403, 404})
-"""Status codes of responses that reject the key or the account of a request."""
+"""Status codes of responses that reject a request's key or account."""
 _log: Final = logging.getLogger("uplift_webhooks.emitter")
 
 
@@ -269,7 +269,7 @@ class Emitter:
 
     def _put(self, waiting: _Waiting) -> None:
         with self._changed:
-            # The callback of a future runs in the sender's thread, which must not wait for itself.
+            # A future's callback runs in the sender's thread, which must not wait for itself.
             is_sender = threading.current_thread() is self._thread
             self._changed.wait_for(lambda: self._has_room(waiting) or self._closing or is_sender)
             self._append(waiting)

@@ -1,4 +1,4 @@
-"""Types for the `auth` of an endpoint: how the server authenticates to it."""
+"""Types for an endpoint's `auth`, which states how the server authenticates to the endpoint."""
 
 from typing import Literal, TypedDict
 

@@ -1,4 +1,4 @@
-"""All resources of the API, for `Client` and `AsyncClient`."""
+"""All API resources, for `Client` and `AsyncClient`."""
 
 from typing import Literal
 
@@ -50,7 +50,7 @@ class Everything(Noun[Way]):
 
     @verb
     def account(self) -> Call[JsonObject]:
-        """Return the account of the API key. For an operator key or a service key, pass `account` to the client."""
+        """Return the API key's account. For an operator key or a service key, pass `account` to the client."""
         return get("/v1/account")
 
     @verb
@@ -63,7 +63,7 @@ class Everything(Noun[Way]):
 
     @verb
     def source_ips(self) -> Call[JsonObject]:
-        """Return the egress IPs: `current` IPs, and `upcoming` IPs with the start of their use in `from`.
+        """Return the egress IPs: `current` IPs, and `upcoming` IPs with `from`, the time of their first use.
 
         This call does not require a key. To check the source address of a request, use `SourceAddresses`.
         """

@@ -1,4 +1,4 @@
-"""Errors of API calls: the server rejected the call, or there was no valid response."""
+"""Errors from API calls: the server rejected the call, or there was no valid response."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class FieldError:
 
 
 class ApiFailure(Exception):
-    """Base class of errors of API calls. The message never contains the key."""
+    """Base class of API call errors. The message never contains the key."""
 
 
 class ApiError(ApiFailure):

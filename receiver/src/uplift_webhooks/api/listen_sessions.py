@@ -10,7 +10,7 @@ _LISTEN_SESSIONS: Final = "/v1/listen-sessions"
 
 
 class ListenSessions(Noun[Way]):
-    """`/v1/listen-sessions`: streams of events to a developer's machine, for `uplift listen`."""
+    """`/v1/listen-sessions`: event streams to a developer's machine, for `uplift listen`."""
 
     @verb
     def create(

@@ -106,8 +106,8 @@ class Endpoints(Noun[Way]):
 
         `auth` authenticates the requests to your server. The API never returns the secrets in `auth`. `uid` is your own
         ID for the endpoint. You can use it instead of the server's ID. `metadata` maps up to 50 keys to strings of your
-        choice. `filter` is a pattern that the data of an event must match. With the `state` "paused", the server holds
-        the deliveries until you enable the endpoint.
+        choice. `filter` is a pattern that an event's data must match. With the `state` "paused", the server holds the
+        deliveries until you enable the endpoint.
         """
         body = given(
             url=url,
@@ -425,7 +425,7 @@ def _as_sent(path: str, answer: object) -> AnyEvent:
     if not isinstance(answer, dict) or not isinstance(body, dict):
         raise ApiUnreachable(f"The response to GET {path} has no event body.")
     if answer.get("test") is True:
-        # Servers of earlier releases set `test` in the response, but not in the body of the event.
+        # Servers from earlier releases set `test` in the response, but not in the event's body.
         body = {**body, "test": True}
     try:
         return read_event(body, None)

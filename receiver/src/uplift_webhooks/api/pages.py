@@ -9,7 +9,7 @@ from urllib.parse import quote
 from uplift_webhooks.api.failures import ApiMisaddressed
 
 JsonObject = dict[str, Any]
-"""A JSON object of the API. The API reference describes its fields."""
+"""A JSON object in an API request or response. The API reference describes its fields."""
 
 
 class Versioned(dict[str, Any]):

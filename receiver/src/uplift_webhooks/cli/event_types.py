@@ -1,4 +1,4 @@
-"""`uplift event-types`: list and show the event types of the catalog."""
+"""`uplift event-types`: list and show the event types in the catalog."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`uplift ips`: show the egress IPs of the server."""
+"""`uplift ips`: show the server's egress IPs."""
 
 import typer
 
@@ -12,7 +12,7 @@ def register(app: typer.Typer) -> None:
 
 
 def ips(session: Session) -> None:
-    """List the egress IPs of the server.
+    """List the server's egress IPs.
 
     Allow these addresses in your firewall. For each upcoming address, the list shows when the server starts to use it.
     The command does not need an API key.

@@ -241,7 +241,7 @@ def _written(types: list[str], error: CallRejected) -> str:
 
 
 def _explained(calls: Calls, made: dict[str, Any], ended: Ended) -> CliError:
-    """Return the error to report for the end of the session. If the cause is unknown, ask the server."""
+    """Return the error to report when the session has ended. If the cause is unknown, ask the server."""
     if ended.unknown:
         try:
             calls.get(f"{_SESSIONS}/{segment(made['id'])}")

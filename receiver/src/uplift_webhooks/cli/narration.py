@@ -53,7 +53,7 @@ class Narration:
             )
 
     def reconnecting(self, why: str, wait_seconds: float) -> None:
-        """Report why there is no connection, and the seconds until the next attempt."""
+        """Report why there is no connection, and how many seconds remain until the next attempt."""
         state = "Reconnecting" if self._was_ready else "Not connected yet"
         self._output.state(f"{state}: {why}; next attempt in {wait_seconds:.1f} s", "yellow")
 

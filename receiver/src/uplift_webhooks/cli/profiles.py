@@ -51,7 +51,7 @@ def config_file(environ: Mapping[str, str]) -> Path:
 
 
 def find_access(asked: Asked, environ: Mapping[str, str] = os.environ, *, keyless: bool = False) -> Access:
-    """Return the server and the key: from options, `--profile`, the environment, or the default profile, in this order.
+    """Return the server and the key from options, `--profile`, the environment, or the default profile, in this order.
 
     `keyless`: a key is not required. Raises CliError. Messages never contain a key.
     """

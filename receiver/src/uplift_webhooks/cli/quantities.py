@@ -1,4 +1,4 @@
-"""Parsers of durations, timestamps and shares in options."""
+"""Parsers for durations, timestamps and shares in options."""
 
 import re
 from datetime import datetime, timedelta, timezone

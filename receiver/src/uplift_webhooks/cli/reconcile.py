@@ -1,4 +1,4 @@
-"""`uplift reconcile`: print every event of the account after a stored position, to find missed events."""
+"""`uplift reconcile`: print every event in the account after a stored position, to find missed events."""
 
 from pathlib import Path
 from typing import Annotated, Final
@@ -52,7 +52,7 @@ def reconcile(
         ),
     ] = 1000,
 ) -> None:
-    """List every event of the account, oldest first, whether or not it was delivered.
+    """List every event in the account, oldest first, whether or not it was delivered.
 
     With --cursor-file, each run continues after the last event of the previous run. To see the data of an event: uplift
     events ID.

@@ -1,4 +1,4 @@
-"""`uplift replays`: manage jobs that resend many deliveries of an endpoint."""
+"""`uplift replays`: manage jobs that resend many deliveries to an endpoint."""
 
 from typing import Annotated, Any, Final
 

@@ -1,4 +1,4 @@
-"""`uplift endpoints secret`: show and rotate the secrets of endpoints."""
+"""`uplift endpoints secret`: show and rotate endpoint secrets."""
 
 from typing import Annotated, Final
 

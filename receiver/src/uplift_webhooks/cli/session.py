@@ -26,7 +26,7 @@ class Session(kit.Session):
     profile: str | None = None
 
     def calls(self, *, keyless: bool = False) -> Calls:
-        """Return the API client of the selected server. `keyless`: a key is not required. Raises CliError."""
+        """Return the API client for the selected server. `keyless`: a key is not required. Raises CliError."""
         access = find_access(Asked(self.api_url, self.api_key, self.profile), keyless=keyless)
         if access.warning:
             self.output.note(f"Warning: {access.warning}")
@@ -36,7 +36,7 @@ class Session(kit.Session):
 
     @contextmanager
     def reach(self) -> Iterator[Calls]:
-        """Open an API client of the selected server. Raises CliError."""
+        """Open an API client for the selected server. Raises CliError."""
         with closing(self.calls()) as calls:
             yield calls
 
@@ -75,7 +75,7 @@ def _advice(access: Access) -> Advice:
 
 
 def _with_commands(text: str) -> str:
-    """Replace the API calls in the message of an error with commands of `uplift`."""
+    """Replace the API calls in an error message with `uplift` commands."""
     return _CALLS.sub(r"`uplift \1`", text)
 
 

@@ -1,4 +1,4 @@
-"""`uplift stats`: show statistics of deliveries and attempts."""
+"""`uplift stats`: show delivery and attempt statistics."""
 
 from collections.abc import Iterator
 from itertools import islice

@@ -53,9 +53,9 @@ def trigger(
 ) -> None:
     """Send a test event and show the response.
 
-    The event is the catalog's example of the event type. By default, the server sends the event to the newest connected
-    `uplift listen` session of this machine. If this machine has no session, the server sends the event to the newest
-    session of any machine. The server does not store events for listen sessions.
+    The event is the catalog's example for the event type. By default, the server sends the event to the newest
+    connected `uplift listen` session on this machine. If this machine has no session, the server sends the event to the
+    newest session on any machine. The server does not store events for listen sessions.
 
     The command waits up to 60 seconds. The exit code is 0 if the receiver accepts the event, and 1 otherwise.
     """
@@ -80,7 +80,7 @@ def trigger(
 def _session(calls: Calls, text: str | None) -> dict[str, Any]:
     """Return the session with this ID.
 
-    Without an ID, return the newest connected session of this machine, or of any machine if this machine has none.
+    Without an ID, return the newest connected session on this machine, or on any machine if this machine has none.
     """
     if text is not None:
         how = "use the session ID that `uplift listen` prints, or omit --session"

@@ -41,7 +41,7 @@ class WebhookApplication:
         self._body_bytes_max: Final = body_bytes_max
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request, or the lifespan events of the server."""
+        """Handle one request, or the server's lifespan events."""
         if scope["type"] == "lifespan":
             await _live(receive, send)
         elif scope["type"] == "websocket":

@@ -35,7 +35,7 @@ View = Callable[..., Any]
 
 
 def verified(webhook: Webhook, *, body_bytes_max: int = BODY_BYTES_MAX) -> Callable[[View], View]:
-    """Decorate a view, sync or async, that takes the request, the event, and the parameters of the URL pattern.
+    """Decorate a view, sync or async, that takes the request, the event, and the URL pattern's parameters.
 
     If the view returns None, the response is 204. Django's `DATA_UPLOAD_MAX_MEMORY_SIZE` also applies.
     """

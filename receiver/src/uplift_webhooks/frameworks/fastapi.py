@@ -4,7 +4,7 @@
 >>> @app.post("/webhook", status_code=204)                                   # doctest: +SKIP
 ... async def receive(event: Verified) -> None: ...
 
-With Starlette alone, use the application of `uplift_webhooks.frameworks.asgi`.
+With Starlette alone, use the application in `uplift_webhooks.frameworks.asgi`.
 """
 
 from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ from uplift_webhooks.webhook import Webhook
 
 
 class VerifiedEvent:
-    """A dependency that returns the event of the request.
+    """A dependency that returns the request's event.
 
     Before the route runs, the dependency rejects requests that fail verification.
     """
@@ -37,7 +37,7 @@ class VerifiedEvent:
         self._body_bytes_max: Final = body_bytes_max
 
     async def __call__(self, request: Request) -> AsyncIterator[AnyEvent]:
-        """Return the verified event of the request. Raises HTTPException if the request is not valid."""
+        """Return the request's verified event. Raises HTTPException if the request is not valid."""
         if request.method != "POST":
             raise _exception(WRONG_METHOD)
         body = bytearray()

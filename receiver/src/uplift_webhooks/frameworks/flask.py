@@ -32,7 +32,7 @@ P = ParamSpec("P")
 def verified(
     webhook: Webhook, *, body_bytes_max: int = BODY_BYTES_MAX
 ) -> Callable[[Callable[Concatenate[AnyEvent, P], ResponseReturnValue | None]], Callable[P, ResponseReturnValue]]:
-    """Decorate a view that takes the event and the parameters of the route.
+    """Decorate a view that takes the event and the route's parameters.
 
     If the view returns None, the response is 204.
     """

@@ -8,7 +8,7 @@ from uplift_webhooks.deduplication import EventInProgress
 from uplift_webhooks.errors import Reason, WebhookVerificationError
 
 BODY_BYTES_MAX: Final = 1024 * 1024
-"""Default size limit of a body. Uplift sends at most about 260 KiB: 256 KiB of data in an envelope."""
+"""Default size limit for a body. Uplift sends at most about 260 KiB: 256 KiB of data in an envelope."""
 CONTENT_TYPE: Final = "text/plain; charset=utf-8"
 _UNAUTHORIZED: Final[frozenset[Reason]] = frozenset(
     {"missing_header", "timestamp_too_old", "timestamp_too_new", "no_matching_signature"}
@@ -50,7 +50,7 @@ def too_large(body_bytes_max: int) -> Rejection:
 def unverified(error: WebhookVerificationError) -> Rejection:
     """Log a request that failed verification, and return the response to it.
 
-    Uplift stores the text of the response with the attempt and shows it to the account.
+    Uplift stores the response text with the attempt, and shows it to the account.
     """
     status = 401 if error.reason in _UNAUTHORIZED else 400
     _LOGGER.warning("webhook rejected with %d: %s", status, error)

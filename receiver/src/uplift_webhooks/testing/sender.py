@@ -39,8 +39,8 @@ Exchange = Callable[[str, bytes, dict[str, str]], Answer]
 class Sender:
     """Sends events to one path of a receiver, signed with a secret.
 
-    The receiver is a WSGI or ASGI application (such as Flask, FastAPI, Starlette or Django), or a test client of these
-    frameworks. If the receiver or its client raises an error, the call also raises it.
+    The receiver is a WSGI or ASGI application (such as Flask, FastAPI, Starlette or Django), or a test client for one
+    of these frameworks. If the receiver or its client raises an error, the call also raises it.
     """
 
     def __init__(self, receiver: Any, secret: str, path: str = PATH) -> None:
@@ -57,7 +57,7 @@ class Sender:
         return self._send(body, sign(body, self._secret), headers)
 
     def post_twice(self, event: bytes | None = None) -> tuple[Answer, Answer]:
-        """Send the same event twice, as if the first response was lost.
+        """Send the same event twice, as if the first response had been lost.
 
         The second request has a new timestamp and signature.
         """
@@ -85,7 +85,7 @@ class Sender:
 
 
 def _exchange_with(receiver: Any) -> Exchange:
-    """Return a function that sends a request through the interface of the receiver (WSGI, ASGI or a test client)."""
+    """Return a function that sends a request through the receiver's interface (WSGI, ASGI or a test client)."""
     if hasattr(receiver, "build_request"):  # httpx: the clients of Starlette and FastAPI
         return lambda path, body, headers: _from_httpx(receiver.post(path, content=body, headers=headers))
     if hasattr(receiver, "generic"):  # Django
@@ -214,7 +214,7 @@ def _run_apart(run: Callable[[], Any]) -> None:
         try:
             asyncio.run(run())
         except BaseException as error:
-            # The thread of the test raises this error after `join`.
+            # The test's thread raises this error after `join`.
             raised.append(error)
 
     thread = threading.Thread(target=work)

@@ -21,7 +21,7 @@ def sign(
     """Return the signature headers for a body, and `x-uplift-test` for the body of a test event.
 
     The default `message_id` is the `id` in the body, or a new UUID. The default `timestamp` (Unix seconds) is now.
-    Several secrets, newest first, produce the headers of a rotation: `webhook-signature` has one signature per secret,
+    Several secrets, newest first, produce the headers for a rotation: `webhook-signature` has one signature per secret,
     and `x-uplift-signature-256` has the signature of the oldest secret.
 
     Raises:

@@ -35,13 +35,13 @@ class Advice:
     unreachable: str
     """How to fix a call that gets no response."""
     server_error: str
-    """How to fix an internal error of the server."""
+    """How to fix an internal server error."""
     remedies: Mapping[int | str, str]
     """How to fix a rejected call. The keys are status codes and problem codes."""
     lists: Mapping[str, str] = field(default_factory=dict)
     """The commands that list objects. The keys are nouns, such as `endpoint`."""
     rewrite: Callable[[str], str] = str
-    """Function that replaces API calls in an error message with commands of the program."""
+    """Function that replaces API calls in an error message with the program's commands."""
 
 
 class CallRejected(CliError):
@@ -140,7 +140,7 @@ class Calls:
     def reconcile(
         self, cursor: str | None, types: Sequence[str] | None, created_after: str | None, *, at_least: int
     ) -> tuple[list[dict[str, Any]], str | None]:
-        """Return the events of the account after `cursor`, oldest first, and the new cursor.
+        """Return the account's events after `cursor`, oldest first, and the new cursor.
 
         Stops at the end of a page when `at_least` events have been read, or at the newest event.
         """
@@ -165,7 +165,7 @@ class Calls:
 
     @contextmanager
     def _reported(self) -> Iterator[None]:
-        """Convert errors of the API client in the block to CliError."""
+        """Convert API client errors in the block to CliError."""
         try:
             yield
         except ApiFailure as error:
@@ -188,7 +188,7 @@ def call_failure(error: ApiFailure, api_url: str, advice: Advice) -> CliError:
         return CliError(_clause(str(error)), f"correct {advice.address}", ExitCode.USAGE)
     if not isinstance(error, ApiError):
         return CliError(_clause(str(error)), advice.unreachable, ExitCode.TRY_LATER)
-    # Every error of the server has a code. A 429 or 5xx without a code (except 501) comes from a proxy.
+    # Every error from the server has a code. A 429 or 5xx without a code (except 501) comes from a proxy.
     if not error.code and (error.status < 500 or error.status == 501) and error.status != 429:
         return misaddressed(api_url, f"it responded with {error.status}", advice)
     problems = [(each.field, advice.rewrite(each.message)) for each in error.errors]

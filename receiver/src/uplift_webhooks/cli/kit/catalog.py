@@ -9,7 +9,7 @@ from uplift_webhooks.cli.kit.tables import Column
 
 
 def list_event_types(output: Output, calls: Calls, limit: int, *, wide: bool = False) -> None:
-    """Print the event types of the catalog."""
+    """Print the event types in the catalog."""
     output.rows(
         calls.items("/v1/event-types", limit=limit),
         [Column("name", "TYPE"), Column("description", "DESCRIPTION", folds=True)],

@@ -1,4 +1,4 @@
-"""The choices for a missing argument or option. The error message lists the choices if there are few."""
+"""The choices for a missing argument or option. The error message lists the choices if there are only a few."""
 
 import shlex
 from dataclasses import dataclass

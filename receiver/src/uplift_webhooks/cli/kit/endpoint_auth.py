@@ -1,6 +1,6 @@
-"""Command options for the authentication of an endpoint.
+"""Command options for endpoint authentication.
 
-Options read secrets from files, because other users of the machine can see the arguments of a command.
+Options read secrets from files, because other users of the machine can see a command's arguments.
 """
 
 import inspect
@@ -26,7 +26,7 @@ _MTLS: Final = ("client_certificate_file", "client_key_file")
 AUTH_OPTIONS: Final[dict[str, str]] = {
     f"auth.{field}": f"--{name.replace('_', '-')}" for name, (field, _, _) in _FIELDS.items()
 }
-"""The options for the authentication. The keys are API fields."""
+"""The authentication options. The keys are API fields."""
 
 
 def with_auth_options(body: Callable[..., None]) -> Callable[..., None]:

@@ -1,4 +1,4 @@
-"""Errors of commands, each with a cause, how to fix it, and a stable exit code."""
+"""Command errors, each with a cause, how to fix it, and a stable exit code."""
 
 from enum import IntEnum
 

@@ -27,10 +27,10 @@ Filter = Annotated[
     typer.Option(
         "--filter",
         metavar=_METAVAR,
-        help="Filter that the data of an event must match, or none to deliver every event.",
+        help="Filter that an event's data must match, or none to deliver every event.",
     ),
 ]
-PreviewedFilter = Annotated[str, typer.Argument(metavar=_METAVAR, help="Filter that the data of an event must match.")]
+PreviewedFilter = Annotated[str, typer.Argument(metavar=_METAVAR, help="Filter that an event's data must match.")]
 PreviewedTypes = Annotated[
     list[str] | None,
     typer.Option("--type", metavar="TYPE", help="Only events of this type or pattern, such as movement.*. Repeatable."),

@@ -80,7 +80,7 @@ class Output:
             print(json.dumps(value, ensure_ascii=False), flush=True)
 
     def print(self, *values: Any, **options: Any) -> None:
-        """Print tables, text and other values that rich can render. Writes to standard output."""
+        """Print tables, text and other rich renderables to standard output."""
         with self._printing():
             self.results.print(*values, **options)
             sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Options and output of the `rejected-events` commands of `uplift` and `uplift-server`."""
+"""Options and output of the `rejected-events` commands in `uplift` and `uplift-server`."""
 
 from typing import Annotated, Any, Final
 
@@ -35,7 +35,7 @@ def rejected_event_row(rejected: dict[str, Any]) -> dict[str, Any]:
 
 
 def show_rejected_event(output: Output, rejected: dict[str, Any]) -> None:
-    """Print a rejected event. The text output ends with the errors of the event's fields."""
+    """Print a rejected event. The text output ends with the errors in the event's fields."""
     output.streams = True
     if output.as_json:
         output.json(rejected)

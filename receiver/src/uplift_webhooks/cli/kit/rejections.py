@@ -1,4 +1,4 @@
-"""Errors of rejected calls. They name the command's arguments and options, and use their units."""
+"""Errors for rejected calls. They name the command's arguments and options, and use the options' units."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ A name can end with text in parentheses. The error shows this text only in the p
 
 @contextmanager
 def options(**names: Name) -> Iterator[None]:
-    """In the error of a rejected call, replace API field names with the names of CLI arguments and options."""
+    """In the error for a rejected call, replace API field names with the names of CLI arguments and options."""
     try:
         yield
     except CallRejected as error:
@@ -59,7 +59,7 @@ def _place(field: str, names: dict[str, Name]) -> str:
 
 
 def _words(message: str, field: str, names: dict[str, Name]) -> str:
-    """Replace API fields and units in a message with the names and units of options."""
+    """Replace API fields and units in a message with option names and units."""
 
     def assigned(found: re.Match[str]) -> str:
         return f"{_name(found[1], names)} {found[2]}" if found[1] in names else found[0]

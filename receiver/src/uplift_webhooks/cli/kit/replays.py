@@ -1,4 +1,4 @@
-"""Options of the commands that create a replay."""
+"""Options for the commands that create a replay."""
 
 from typing import Annotated, Any, Final
 
@@ -48,7 +48,7 @@ REPLAY_OPTIONS: Final = {
     "rate_per_second": "--rate",
     "include_missing": "--include-missing",
 }
-"""The options of a replay. The keys are API fields."""
+"""The options for a replay. The keys are API fields."""
 
 
 def replay_body(

@@ -46,14 +46,14 @@ class Session:
         ]
 
     def reach(self) -> AbstractContextManager[Calls]:
-        """Return a context manager that opens an API client of the selected server."""
+        """Return a context manager that opens an API client for the selected server."""
         raise NotImplementedError
 
     def choices(self, metavar: str) -> str:
         """Return a sentence with the choices for an argument or option, or with the command that lists them.
 
-        Return an empty string if the choices are unknown, or after an error, because the sentence only extends an error
-        message.
+        Return an empty string if the choices are unknown or the request for them fails, because the sentence only
+        extends an error message.
         """
         if "|" in metavar:
             return f"Choose one of: {', '.join(metavar.split('|'))}."

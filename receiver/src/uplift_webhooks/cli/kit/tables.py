@@ -39,7 +39,7 @@ class Column:
     folds: bool = False
     """Whether a long text may continue on the next line."""
     dropped: int = 0
-    """Rank of the column. If the table does not fit even with truncated text, the highest rank is omitted first.
+    """Rank of the column. If the table does not fit even with truncated text, the highest-rank column is omitted first.
 
     A column with rank 0 is never omitted. Columns with rank `DROPPED_EARLY` or higher are omitted before any text is
     truncated.
@@ -53,7 +53,7 @@ class Column:
         return _CUT_LEAST if self.gives else None
 
     def shorten(self, texts: list[str]) -> list[str]:
-        """Return short forms of the column's texts: relative timestamps, short IDs, or other texts unchanged."""
+        """Return the column's texts with relative timestamps and short IDs. Other texts stay unchanged."""
         if self.kind == "timestamp":
             return [text and distance(text) for text in texts]
         if self.kind == "id":

@@ -15,7 +15,7 @@ from uplift_webhooks.cli.kit.tables import Column
 LOOK_SECONDS: Final = 0.5
 """Interval at which a command checks whether a test has ended, in seconds."""
 TEST_SECONDS_MAX: Final = 60.0
-"""Time limit of a test in seconds: four times the default timeout of an attempt."""
+"""Time limit for a test, in seconds: four times the default timeout of an attempt."""
 _SHARE_COLUMNS: Final = [Column("endpoint", "ENDPOINT"), Column("count", "DELIVERIES"), Column("reason", "SKIPPED")]
 _REPLAY_COLUMNS: Final = [
     Column("endpoint", "ENDPOINT"),
@@ -63,7 +63,7 @@ def print_replay(output: Output, replay: dict[str, Any]) -> None:
 
 
 def show_test(output: Output, calls: Calls, test: dict[str, Any], program: str, account: str | None = None) -> None:
-    """Wait for the attempt of a test, and print it. Raises CliError if the attempt failed."""
+    """Wait for a test's attempt, and print the attempt. Raises CliError if the attempt failed."""
     attempt = _attempt(calls, test, program, account)
     output.fields(attempt)
     if attempt["outcome"] != "delivered":
@@ -82,7 +82,7 @@ def show_check(output: Output, check: dict[str, Any]) -> None:
 
 
 def _with_response(attempt: dict[str, Any]) -> str | None:
-    """Return the hint of an attempt, followed by the first line of the response."""
+    """Return an attempt's hint, followed by the first line of the response."""
     hint, response = attempt.get("hint"), attempt.get("response")
     line = response.get("first_line") if isinstance(response, dict) else None
     return f"{hint} Response: {line}" if hint and line else hint
@@ -97,7 +97,7 @@ def _check_line(attempt: dict[str, Any] | None) -> str:
 
 
 def _attempt(calls: Calls, test: dict[str, Any], program: str, account: str | None) -> dict[str, Any]:
-    """Return the attempt of a test. If the API call returned before the attempt ended, wait for the attempt."""
+    """Return a test's attempt. If the API call returned before the attempt ended, wait until it ends."""
     if "outcome" in test:
         return test
     path = f"/v1/deliveries/{segment(test['id'])}"
@@ -120,7 +120,7 @@ def explain_wait(delivery: dict[str, Any]) -> dict[str, Any]:
 def resend_matching(
     output: Output, calls: Calls, filters: dict[str, Any], account: str | None = None, *, starts: bool
 ) -> None:
-    """Resend the deliveries that match filters, or count them if `starts` is false. Print a row per endpoint."""
+    """Resend the deliveries that match filters, or count them if `starts` is false. Print one row for each endpoint."""
     with options(**DELIVERY_OPTIONS):
         answer = calls.post(
             "/v1/deliveries/resend", filters if starts else {**filters, "dry_run": True}, account=account

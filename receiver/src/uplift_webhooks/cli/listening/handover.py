@@ -1,4 +1,4 @@
-"""Sends events to the local server with Uplift's headers, and repeats each request until there is a response."""
+"""Sends events to the local server with Uplift's headers, and repeats each request until it gets a response."""
 
 import asyncio
 import time
@@ -133,4 +133,4 @@ class Printed:
         return LocalResponse(None, 0, error=ONLY_PRINTED)
 
     def close(self) -> None:
-        """Do nothing: there is no connection."""
+        """Do nothing, because there is no connection."""

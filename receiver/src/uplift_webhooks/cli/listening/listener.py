@@ -53,7 +53,7 @@ class Timing:
     settled_seconds: float = 5.0
     """If a connection lasted at least this many seconds, the listener reconnects after the shortest interval."""
     ping_seconds: float = 20.0
-    """The interval of pings, in seconds. The listener detects a dead connection within twice this time."""
+    """The interval between pings, in seconds. The listener detects a dead connection within twice this time."""
     give_up_seconds: float | None = None
     """Maximum time without a connection before the listener ends, in seconds. None means no limit."""
     clock_look_seconds: float = 1.0
@@ -86,7 +86,7 @@ class Watcher(Protocol):
         """Report that the stream has started."""
 
     def reconnecting(self, why: str, wait_seconds: float) -> None:
-        """Report why there is no connection, and the seconds until the next attempt."""
+        """Report why there is no connection, and how many seconds remain until the next attempt."""
 
     def reconnected(self) -> None:
         """Report that the connection is open again."""
@@ -106,7 +106,7 @@ class _Waiting(Handing):
     """The number of the connection on which the event last arrived."""
     duplicated: bool = False
     failed: bool = False
-    """Whether the listener has already simulated a failure of this event."""
+    """Whether the listener has already simulated a failure for this event."""
     answer: LocalResponse | None = None
     over: bool = False
     """Whether the Uplift server has received the response to this event, or no longer waits for it."""
@@ -127,7 +127,7 @@ class Listener:
     ) -> None:
         """`begun` maps event IDs to the number of requests that the previous session started for each event.
 
-        It comes from the Expired error of that session.
+        The mapping comes from that session's Expired error.
         """
         self._address = address
         self._taker = taker
@@ -245,7 +245,7 @@ class Listener:
     async def _read(self, socket: ClientConnection) -> None:
         while True:
             frame = await socket.recv()
-            # Ignore other text frames, because servers of later releases may send new kinds of frames.
+            # Ignore other text frames, because servers from later releases may send new kinds of frames.
             if isinstance(frame, bytes):
                 self._take_in(read_event(frame))
 
@@ -279,7 +279,7 @@ class Listener:
         self._to_answer.set()
 
     async def _answer(self, socket: ClientConnection) -> None:
-        """Send the local server's responses to the Uplift server, which resends each event without a response."""
+        """Send the local server's responses to the Uplift server, which resends each event that has no response."""
         while True:
             self._to_answer.clear()
             while self._answered:
@@ -369,7 +369,7 @@ class Listener:
 async def _first_of(*work: Coroutine[Any, Any, None]) -> None:
     """Run all coroutines until one ends, and then cancel the others.
 
-    If that coroutine raised an error, raise the error.
+    If the first coroutine raised an error, raise the same error.
     """
     tasks = [asyncio.ensure_future(each) for each in work]
     try:

@@ -72,7 +72,7 @@ class Address:
     headers: Mapping[str, str]
 
     def url(self, after: str | None) -> str:
-        """Return the URL of the WebSocket. `after`: the position after which the stream continues."""
+        """Return the WebSocket URL. `after`: the position after which the stream continues."""
         parts = urlsplit(self.api_url)
         scheme = "wss" if parts.scheme == "https" else "ws"
         path = f"{parts.path.rstrip('/')}/v1/listen-sessions/{quote(self.session, safe='')}/stream"
@@ -82,7 +82,7 @@ class Address:
 async def open_stream(address: Address, after: str | None, *, ping_seconds: float) -> ClientConnection:
     """Connect, through a proxy if the environment variables set one. Raises Lost or Ended if this fails.
 
-    `ping_seconds` is the interval between pings and the timeout of their responses, so a dead connection is detected
+    `ping_seconds` is the interval between pings and the timeout for each response, so a dead connection is detected
     within twice this time.
     """
     # Use the same TLS settings as the other API calls.
