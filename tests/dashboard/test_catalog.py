@@ -95,7 +95,7 @@ def test_test_events_go_only_to_endpoints_of_the_account(server: Server, receive
     path = f"/accounts/{account}/catalog/{TYPE}"
     for endpoint in (theirs, "", "ep_1"):
         rejected = guest.post(f"{path}/test", page=path, endpoint=endpoint)
-        assert (rejected.status, "Select an endpoint of this account." in rejected.text) == (422, True)
+        assert (rejected.status, "Select an endpoint in this account." in rejected.text) == (422, True)
     assert receiver.on("/theirs") == []
 
 

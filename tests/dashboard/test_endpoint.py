@@ -84,7 +84,7 @@ def test_held_deliveries_are_kept_dropped_or_sent(server: Server, receiver: Rece
     assert "Endpoint paused" in paused.text
     held = [owner.send(number) for number in range(3)]
     response = owner.get()
-    assert "The server holds the deliveries of this endpoint." in response.text
+    assert "The server holds this endpoint's deliveries." in response.text
     assert "Held: 3 deliveries" in response.text
     assert "3 deliveries held" in owner.guest.get(f"/accounts/{owner.account}/endpoints").text
 

@@ -158,7 +158,7 @@ def test_only_operators_reset_a_second_factor(server: Server) -> None:
     owner = member(server, account, "owner", "olga@factor.example")
     assert "has a second factor" in owner.get(settings).text
     assert owner.post(path, page=settings).status == 404
-    assert "second factor of the member is off" in operator(server).post(path, page=settings).text
+    assert "member's second factor is off" in operator(server).post(path, page=settings).text
     fresh = Guest(server.url)
     fresh.post("/sign-in", email=email, password=PASSWORD)
     assert SESSION in fresh.cookies

@@ -96,7 +96,7 @@ def _arranged(value: object, forms: Callable[[object], Iterator[bytes]]) -> Iter
     ordered = {name: value[name] for name in (*_MEMBERS, *value) if name in value}
     if [*ordered] != [*value]:
         yield from forms(ordered)
-    # Uplift's envelope has no spaces between its members. The sender of the event chose the format of `data`.
+    # Uplift's envelope has no spaces between its members. The event's sender chose the format of `data`.
     data = ordered.pop("data", None)
     envelope = json.dumps(ordered, ensure_ascii=False, separators=_JAVASCRIPT).encode("utf-8", "surrogatepass")
     for written in forms(data):

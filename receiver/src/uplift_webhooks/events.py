@@ -195,7 +195,7 @@ def read_event(envelope: dict[str, Any], message_id: str | None) -> AnyEvent:
 
 
 def _text(value: object, name: str) -> str:
-    """Return the value of a string member of the envelope, or an empty string if the member is missing."""
+    """Return the value of a string member in the envelope, or an empty string if the member is missing."""
     if isinstance(value, str):
         return value
     if value is None:

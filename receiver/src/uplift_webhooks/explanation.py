@@ -307,7 +307,7 @@ def _clock(request: _Request) -> Explanation:
     return _found(
         "clock_off",
         f"The signature is valid, but its timestamp is {abs(age_s)} seconds "
-        f"{'old' if age_s > 0 else 'in the future'} by the clock of this machine.",
+        f"{'old' if age_s > 0 else 'in the future'} according to this machine's clock.",
         "Synchronize the clock (NTP). If the clock is correct, reject the request: it was delayed or replayed.",
     )
 

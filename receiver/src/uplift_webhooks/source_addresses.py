@@ -40,7 +40,7 @@ class SourceAddresses:
     def __init__(
         self, source: Source | Mapping[str, Any] | Iterable[str], *, refresh_seconds: float = REFRESH_SECONDS
     ) -> None:
-        """`source` is a client, a list of addresses or networks, or the response of `source_ips`.
+        """`source` is a client, a list of addresses or networks, or the response from `source_ips`.
 
         If `source` is a client, the object calls it on first use, and then every `refresh_seconds`.
 

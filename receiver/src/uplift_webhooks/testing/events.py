@@ -22,8 +22,8 @@ def make_event(
 ) -> bytes:
     """Return the body of a new event with a new ID.
 
-    Its data is `data`, or the catalog's example, in whose `object` the fields in `changes` have new values. Types
-    outside the catalog require `data`. `created` is in Unix milliseconds. `test` marks the event as a test event.
+    Its data is `data`, or the catalog's example. `changes` contains new values for fields in the example's `object`.
+    Types outside the catalog require `data`. `created` is in Unix milliseconds. `test` marks the event as a test event.
 
     >>> make_event("athlete.updated", level="college", changed=["level"])       # doctest: +SKIP
 

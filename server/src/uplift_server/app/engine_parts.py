@@ -145,7 +145,7 @@ class LocalFoundation:
         return NoAnnouncer()
 
     def complete(self, parts: CommonParts) -> tuple[Commands, Cluster]:
-        """Return the commands of this process, and a cluster of one process."""
+        """Return this process's commands, and a cluster that contains only this process."""
         return parts.commands, SingleProcess()
 
 

@@ -149,7 +149,7 @@ class _Results:
         return self._progress
 
     def note(self, number: int, size: int, future: "Future[dict[str, Any]]") -> None:
-        """Count the result of a line."""
+        """Count the result for a line."""
         error = future.exception()
         with self._lock:
             if error is None:

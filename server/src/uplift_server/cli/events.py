@@ -253,7 +253,7 @@ def _send_one(session: Session, client: Calls, body: dict[str, Any], owner: str,
 
 
 def _delivery_count(client: Calls, event_id: str, owner: str) -> int | None:
-    """Return the number of deliveries of a stored event, or None if the API call fails."""
+    """Return the number of deliveries for a stored event, or None if the API call fails."""
     try:
         counts: dict[str, int] = client.get(f"/v1/events/{segment(event_id)}", account=owner)["deliveries"]
     except (CliError, KeyError):

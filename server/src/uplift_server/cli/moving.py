@@ -75,7 +75,7 @@ def _target(text: str) -> str:
 
 
 def _check_key(config: Config, path: Path) -> None:
-    """Check that the encryption key decrypts all values of the SQLite database. Raises ConfigError."""
+    """Check that the encryption key decrypts all values in the SQLite database. Raises ConfigError."""
     from uplift_server.store import inspection  # noqa: PLC0415 - slow to load
     from uplift_server.store.encryption import Cipher, WrongSecretKey, parse_key  # noqa: PLC0415
 

@@ -140,7 +140,7 @@ def direct_database_url(text: str) -> str:
 
 
 def database_url(text: str) -> str:
-    """Parse the URL of a SQLite file or of a PostgreSQL database."""
+    """Parse the URL of a SQLite file or a PostgreSQL database."""
     if text.startswith(POSTGRESQL):
         return _postgresql_url(text)
     if not text.startswith(SQLITE) or not text[len(SQLITE) :].strip("/"):

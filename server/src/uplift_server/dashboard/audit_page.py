@@ -1,4 +1,4 @@
-"""The audit log of one account or of all accounts, with filters."""
+"""The audit log for one account or all accounts, with filters."""
 
 from collections.abc import Sequence
 from typing import Any, Final

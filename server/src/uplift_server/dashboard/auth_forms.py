@@ -1,4 +1,4 @@
-"""The authentication fields of the form that creates or edits an endpoint."""
+"""The authentication fields in the form that creates or edits an endpoint."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

@@ -63,7 +63,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a column or of a bar. `kind` is the CSS class of its color."""
+    """A part of a column or bar. `kind` is the CSS class that sets its color."""
 
     name: str
     kind: str
@@ -84,7 +84,7 @@ class Column:
 
     @property
     def title(self) -> str:
-        """The time range and the values of the column, as text for its tooltip."""
+        """The column's time range and values, as text for its tooltip."""
         told = ", ".join(f"{count(part.value)} {part.name}" for part in self.parts if part.value)
         return f"{self.slot.name}: {told or 'none'}"
 

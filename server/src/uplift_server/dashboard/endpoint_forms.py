@@ -63,7 +63,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """The field values of the endpoint form."""
+    """The field values in the endpoint form."""
 
     url: str = ""
     description: str = ""
@@ -186,7 +186,7 @@ def groups(types: Sequence[EventType], chosen: Sequence[str]) -> list[Group]:
 def _group(word: str, members: Sequence[EventType], wanted: set[str]) -> Group:
     pattern = word + GROUP_SUFFIX
     dotted = any("." in each.name for each in members)
-    whole = Choice(pattern, "All types of this group, including future ones", pattern in wanted) if dotted else None
+    whole = Choice(pattern, "All types in this group, including future ones", pattern in wanted) if dotted else None
     return Group(word, whole, _choices(members, wanted))
 
 

@@ -100,7 +100,7 @@ def problem_card(shown: ShownEndpoint, *, now: int) -> ProblemCard:
         fix = "" if found is None else found.hint
         rows.append(Row("Disabled since", at=endpoint.state_since))
     elif endpoint.state is EndpointState.PAUSED:
-        sentence, fix = "The server holds the deliveries of this endpoint.", ""
+        sentence, fix = "The server holds this endpoint's deliveries.", ""
         rows.append(Row("Paused since", at=endpoint.state_since))
     elif endpoint.failing_since is None:
         sentence = "The endpoint has held deliveries."
@@ -226,7 +226,7 @@ def _paused(shown: ShownEndpoint) -> StateCard:
         "paused",
         "paused",
         "Paused",
-        "The server holds the deliveries of this endpoint.",
+        "The server holds this endpoint's deliveries.",
         (
             Row("Paused since", at=shown.endpoint.state_since),
             Row("How to resume", "Enable the endpoint and choose whether to send, keep or drop held deliveries."),
@@ -254,7 +254,7 @@ def _disabled(shown: ShownEndpoint) -> StateCard:
     rows.append(
         Row(
             "Next step",
-            "The server holds the deliveries of this endpoint. Send a test event, and enable the endpoint when your"
+            "The server holds this endpoint's deliveries. Send a test event, and enable the endpoint when your"
             " server responds with 2xx.",
         )
     )

@@ -60,7 +60,7 @@ class Told:
 
     @property
     def timings(self) -> str:
-        """The durations of the phases in one line of text."""
+        """The phases' durations, on one line of text."""
         return ", ".join(f"{part.name} {span_ms(part.value)}" for part in self.phases)
 
     @property

@@ -35,7 +35,7 @@ _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 class Form:
-    """The text fields of a form or of a URL query."""
+    """The text fields in a form or a URL query."""
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
         self._values: dict[str, list[str]] = {}

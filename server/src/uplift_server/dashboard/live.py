@@ -35,7 +35,7 @@ _CHANGE: Final = b"event: change\ndata:\n\n"
 
 
 class _Watch:
-    """The streams of one account or of all operators, which share one poll."""
+    """The streams for one account or for all operators, which share one database poll."""
 
     def __init__(self) -> None:
         self.changed = asyncio.Event()
@@ -169,7 +169,7 @@ class _Load:
         """Whether the process used more than CORES_BUSY cores between the last two measurements."""
 
     def look(self, visit: Visit) -> None:
-        """Measure the CPU use of the process, at most twice per poll interval."""
+        """Measure the process's CPU use, at most twice per poll interval."""
         loop_s, processor_s = asyncio.get_running_loop().time(), visit.services.context.clock.processor_s()
         elapsed_s = loop_s - self._before[0]
         if elapsed_s >= LOOK_SECONDS / 2:

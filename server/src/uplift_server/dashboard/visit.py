@@ -111,7 +111,7 @@ class Visit:
 
     @property
     def query(self) -> Form:
-        """The fields of the URL query."""
+        """The fields in the URL query."""
         return Form(self.request.query_params.multi_items())
 
     @property
@@ -263,7 +263,7 @@ class Visit:
         return self._form
 
     def use_form(self, form: Form) -> None:
-        """Replace the submitted form of this request."""
+        """Replace this request's submitted form."""
         self._form = form
 
     @property

@@ -17,7 +17,7 @@ from uplift_server.observe.logs import LogFormat
 
 
 class AttemptLine(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
-    """The fields of a log line about an attempt. Times are Unix ms.
+    """The fields in a log line about an attempt. Times are Unix ms.
 
     The fields contain no bodies, secrets, signatures or custom headers.
     """

@@ -67,7 +67,7 @@ def _family(metric: Metric, value: float | Histogram | Mapping[str, float] | Map
 
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    """Return the upper bound and the cumulative count of each bucket of a histogram."""
+    """Return the upper bound and the cumulative count of each bucket in a histogram."""
     counts = accumulate(histogram.counts)
     bounds = [str(bound / histogram.per_second) for bound in histogram.bounds]
     return list(zip([*bounds, "+Inf"], map(float, counts), strict=True))

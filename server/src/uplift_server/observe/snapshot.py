@@ -71,7 +71,7 @@ class Snapshot:
     in_flight: int
     in_flight_max: int
     in_memory: int
-    """The number of deliveries that are queued in the memory of this process."""
+    """The number of deliveries that are queued in this process's memory."""
     sending_stopped: bool
     accounts: int
     endpoints: Mapping[str, int]

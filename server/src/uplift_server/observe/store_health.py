@@ -105,7 +105,7 @@ class StoreHealth:
                 "The thread that writes to the database failed. The server is restarting it. See the log for the cause."
             )
         if since is not None and now - since > WRITE_STALLED_S:
-            return f"A database write has been running for {now - since:.0f} s. Check the disk of the database."
+            return f"A database write has been running for {now - since:.0f} s. Check the database's disk."
         failed = self._write
         if failed is not None:
             return f"Database writes are failing: {failed[1].cause}. {failed[1].how_to_fix}"

@@ -35,7 +35,7 @@ ENDPOINT_OPTIONS: Final = {
     **AUTH_OPTIONS,
     **SETTING_OPTIONS,
 }
-"""The options of the commands that create and update endpoints. The keys are API fields."""
+"""The options for the commands that create and update endpoints. The keys are API fields."""
 
 NewUrl = Annotated[str | None, typer.Option("--url", metavar="URL", help="New URL.")]
 NewTypes = Annotated[

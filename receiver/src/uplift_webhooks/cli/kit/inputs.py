@@ -148,7 +148,7 @@ DELIVERY_OPTIONS: Final = {
 
 
 def one_or_matching(delivery: str | None, **filters: object) -> dict[str, Any]:
-    """Return the filters that the user passed. Raises CliError unless there is either a delivery or a filter."""
+    """Return the filters that the user passed. Raises CliError unless the user passed either a delivery or filters."""
     given = {name: value for name, value in filters.items() if value}
     if (delivery is None) == (not given):
         raise CliError(

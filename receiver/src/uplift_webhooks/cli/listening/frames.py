@@ -49,7 +49,7 @@ class LocalResponse:
 
 
 def read_event(frame: bytes) -> EventFrame:
-    """Parse the frame of an event: one line of JSON, followed by the envelope. Raises NotAFrame."""
+    """Parse an event's frame: one line of JSON, followed by the envelope. Raises NotAFrame."""
     line, separator, body = frame.partition(b"\n")
     header = _object(line)
     texts = [header.get(name) for name in ("place", "event", "type", "created_at", "delivery")]

@@ -46,7 +46,7 @@ WAITING_EVENTS_MAX: Final = 1024
 
 @dataclass(frozen=True)
 class Timing:
-    """The intervals and time limits of a listener, in seconds."""
+    """The intervals and time limits for a listener, in seconds."""
 
     first_wait_seconds: float = 0.2
     longest_wait_seconds: float = 10.0

@@ -44,7 +44,7 @@ async def send_test(visit: Visit) -> Response:
     try:
         trial = await visit.services.endpoint_tests.send(visit.caller, endpoint, type_name)
     except NotFound:
-        problem = Problem("endpoint", "endpoint_unknown", "Select an endpoint of this account.")
+        problem = Problem("endpoint", "endpoint_unknown", "Select an endpoint in this account.")
         return _page(visit, 422, chosen=endpoint, problems=by_field([problem]))
     except Invalid as error:
         return _page(visit, 422, chosen=endpoint, problems=by_field(error.problems))

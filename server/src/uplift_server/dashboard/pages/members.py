@@ -88,7 +88,7 @@ async def reset_second_factor(visit: Visit) -> Response:
     if not visit.caller.principal.is_operator:
         raise NotFound("This page does not exist. Check the URL.")
     await visit.services.members.reset_second_factor(visit.caller, _account(visit), visit.parameter("member"))
-    return visit.leave(visit.path(_PATH), "The second factor of the member is off.")
+    return visit.leave(visit.path(_PATH), "The member's second factor is off.")
 
 
 async def withdraw(visit: Visit) -> Response:

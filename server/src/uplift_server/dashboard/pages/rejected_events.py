@@ -1,6 +1,6 @@
-"""The rejected events of one account or, for operators, of all accounts.
+"""The rejected events for one account or, for operators, for all accounts.
 
-Operators also see the rejected events of unknown accounts.
+Operators also see rejected events whose account is unknown.
 """
 
 from typing import Any, Final

@@ -66,7 +66,7 @@ async def one(visit: Visit) -> Response:
 
 
 async def update(visit: Visit) -> Response:
-    """Update the fields of an account."""
+    """Update an account's fields."""
     form = await visit.form()
     draft, problems = _draft(form)
     try:

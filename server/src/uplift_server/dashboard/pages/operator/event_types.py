@@ -30,7 +30,7 @@ FIRST: Final[Mapping[str, Any]] = {
     ),
     "example": json.dumps({"object": {}}, indent=2),
 }
-"""The initial values of the form."""
+"""The form's initial values."""
 
 
 async def listed(visit: Visit) -> Response:

@@ -36,7 +36,7 @@ async def trace(visit: Visit) -> Response:
 
 
 def _why_not(traced: TracedEvent) -> list[tuple[str, int]]:
-    """Return the reasons why endpoints have no delivery of the event, with the number of endpoints for each reason."""
+    """Return the reasons why endpoints have no delivery for the event, with the number of endpoints for each reason."""
     return Counter(REASONS[each.why.reason].lower() for each in traced.others).most_common()
 
 
