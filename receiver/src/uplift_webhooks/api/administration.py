@@ -196,7 +196,7 @@ class Members(Noun[Way]):
 
     @verb
     def reset_second_factor(self, account: str, member: str) -> Call[None]:
-        """Turn off the second factor of a member who lost the authenticator app and the recovery codes."""
+        """Turn off the second factor for a member who lost the authenticator app and the recovery codes."""
         return delete(f"{_account(account)}/members/{segment(member)}/second-factor")
 
 

@@ -96,7 +96,7 @@ class Endpoints(Noun[Way]):
         attempt_timeout: Annotated[str | None, "Timeout of an attempt, such as 10s."] = None,
         ordering: Annotated[
             Ordering | None,
-            "Deliveries that the server sends in the order of their events: none, those with the same ordering key"
+            "Deliveries that the server sends in event order: none, those with the same ordering key"
             " (key), or all (endpoint). An ordered delivery waits until the previous delivery is no longer pending or"
             " held.",
         ] = None,

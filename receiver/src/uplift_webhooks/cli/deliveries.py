@@ -169,7 +169,7 @@ def resend(
     You can resend one delivery in any status if no attempt is in flight and the endpoint is enabled. If the attempt
     succeeds, the status becomes delivered. If the attempt fails, the retry schedule does not change.
 
-    With filters, the command counts the matching deliveries of each endpoint. To resend these deliveries, add --yes:
+    With filters, the command counts the matching deliveries for each endpoint. To resend these deliveries, add --yes:
     the server then starts a replay for each endpoint. By default, only failed deliveries match.
     """
     given = one_or_matching(

@@ -92,7 +92,7 @@ _SERVER: Final[kit.Options] = {
             typer.Option(
                 "--api-key",
                 metavar="KEY",
-                help="API key. Default: UPLIFT_API_KEY. Other users of this machine can see the values of"
+                help="API key. Default: UPLIFT_API_KEY. Other users on this machine can see the values of"
                 " command-line options, but not environment variables.",
             ),
         ],

@@ -29,7 +29,7 @@ Secret = Annotated[
     typer.Option(
         "--secret",
         metavar="SECRET",
-        help=f"Signing secret. Repeatable. Default: {SECRET_VARIABLE}. Other users of this machine can see the values"
+        help=f"Signing secret. Repeatable. Default: {SECRET_VARIABLE}. Other users on this machine can see the values"
         " of command-line options.",
     ),
 ]

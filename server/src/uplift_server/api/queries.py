@@ -172,7 +172,7 @@ class AttemptsQuery(Paging):
 class ExplanationQuery(Body):
     """Query parameter that selects the endpoints in the explanation of an event."""
 
-    endpoint: str | None = Field(default=None, description="Only this endpoint. Default: all endpoints of the account.")
+    endpoint: str | None = Field(default=None, description="Only this endpoint. Default: all endpoints in the account.")
 
 
 class AuditQuery(Paging):

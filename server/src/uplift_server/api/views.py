@@ -164,7 +164,7 @@ class SecretView(BaseModel):
 
     secret: str | None = Field(default=None, description="Current secret. Absent if the response does not reveal it.")
     standard_webhooks_secret: str | None = Field(
-        default=None, description="Current secret in the format of Standard Webhooks libraries (`whsec_…`)."
+        default=None, description="Current secret in the format that Standard Webhooks libraries use (`whsec_…`)."
     )
     created_at: Timestamp = Field(description="When the current secret was created.")
     previous_expires_at: Timestamp | None = Field(

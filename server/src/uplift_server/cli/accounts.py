@@ -275,7 +275,7 @@ def update_key(
         ),
     ] = None,
 ) -> None:
-    """Update the name or the expiry of an API key."""
+    """Update an API key's name or expiry."""
     _check_owner(session, account, service=service)
     body: dict[str, object] = {} if name is None else {"name": name}
     if expires_at is not None:

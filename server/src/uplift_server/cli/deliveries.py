@@ -200,12 +200,12 @@ def resend_delivery(
     before: Before = None,
     yes: Yes = False,
 ) -> None:
-    """Resend one delivery immediately, or all deliveries of an account that match your filters.
+    """Resend one delivery immediately, or all of an account's deliveries that match your filters.
 
     You can resend one delivery in any status if no attempt is in flight and the endpoint is enabled. If the attempt
     succeeds, the status becomes delivered. If the attempt fails, the retry schedule does not change.
 
-    With filters, the command counts the matching deliveries of each endpoint. To resend these deliveries, add --yes:
+    With filters, the command counts the matching deliveries for each endpoint. To resend these deliveries, add --yes:
     the server then starts a replay for each endpoint. By default, only failed deliveries match.
     """
     given = one_or_matching(

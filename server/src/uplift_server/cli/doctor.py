@@ -25,8 +25,8 @@ def doctor(session: Session) -> None:
     The command shows how to fix each problem. The command does not change anything or send email. The command also
     finds settings that still have an example value. On PostgreSQL, the command checks the connection's encryption, the
     database's clock and durability settings, free connections, dead rows, and the running API servers and workers. With
-    NATS, the command checks each NATS server, and the replicas and the size of the event stream. If a check fails, the
-    exit code is 1.
+    NATS, the command checks each NATS server, and the event stream's replicas and size. If a check fails, the exit code
+    is 1.
     """
     # Import here because the checks load the store, which slows down `--help`.
     from uplift_server.cli.checks import examine  # noqa: PLC0415

@@ -85,7 +85,7 @@ def create(
 
 @command(erasures_app, "list", examples=("uplift-server erasures list --account 'Rapids Academy'",))
 def list_erasures(session: Session, account: Account, limit: Limit = 50, wide: Wide = False) -> None:
-    """List the erasures of an account, newest first."""
+    """List an account's erasures, newest first."""
     with reach(session.config()) as client:
         session.output.rows(
             client.items(f"{lookup.account_path(client, account)}/erasures", limit=limit),

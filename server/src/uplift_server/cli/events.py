@@ -136,13 +136,13 @@ def explain(
         typer.Option(
             "--endpoint",
             metavar="ENDPOINT",
-            help="ID or uid of an endpoint, or a unique ID prefix. Default: all endpoints of the account.",
+            help="ID or uid of an endpoint, or a unique ID prefix. Default: all endpoints in the account.",
         ),
     ] = None,
     account: AnyAccount = None,
     wide: Wide = False,
 ) -> None:
-    """Explain why an event did or did not reach each endpoint of its account.
+    """Explain why an event did or did not reach each endpoint in its account.
 
     The output explains how to fix each problem. For a deleted endpoint, use the full ID.
     """
@@ -203,7 +203,7 @@ def send(
         ),
     ] = None,
 ) -> None:  # fmt: skip
-    """Send an event to the subscribed endpoints of an account, or send all events in a file.
+    """Send an event to an account's subscribed endpoints, or send all events in a file.
 
     When the command exits with 0, the server has stored the events and their deliveries. If no server is running, the
     deliveries wait until you start one. If you repeat a command with --file, the server does not store the same events

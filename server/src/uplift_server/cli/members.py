@@ -132,7 +132,7 @@ def withdraw(
 def change_role(session: Session, member: Member, role: Role, account: Account) -> None:
     """Change a member's role.
 
-    The new role applies immediately, including in open sessions. You cannot change the role of the last owner.
+    The new role applies immediately, including in open sessions. You cannot change the last owner's role.
     """
     with reach(session.config()) as client, options(role="--role"):
         path = lookup.account_path(client, account)
@@ -178,7 +178,7 @@ def reset_password(session: Session, member: Member, account: Account) -> None:
     examples=("uplift-server members reset-second-factor coach@rapids.example --account acc_0197f0c2",),
 )
 def reset_second_factor(session: Session, member: Member, account: Account) -> None:
-    """Turn off the second factor of a member who lost the authenticator app and the recovery codes.
+    """Turn off the second factor for a member who lost the authenticator app and the recovery codes.
 
     The member can then sign in with only the password. Before you run the command, make sure that the request comes
     from the member.

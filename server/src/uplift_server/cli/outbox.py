@@ -54,7 +54,7 @@ def outbox(
         typer.Option(
             "--source-url",
             metavar="URL",
-            help="URL of your PostgreSQL database. Other users of this machine can see the values of command-line"
+            help="URL of your PostgreSQL database. Other users on this machine can see the values of command-line"
             " options: if the URL has a password, use --source-url-file.",
         ),
     ] = None,
@@ -70,11 +70,11 @@ def outbox(
         bool, typer.Option("--once", help="Send the waiting rows, then exit. Exit with 1 if the server rejected rows.")
     ] = False,
 ) -> None:
-    """Send the rows of the table uplift_outbox in your own PostgreSQL database as events.
+    """Send each row of the uplift_outbox table in your own PostgreSQL database as an event.
 
     Insert a row in the same database transaction as your change. The command sends each row to the running server. The
-    ID of the row becomes the ID of the event. When the server has accepted the event, the command deletes the row. The
-    command sends rows with the same account and ordering key in the order in which their transactions committed.
+    row's ID becomes the event's ID. When the server has accepted the event, the command deletes the row. The command
+    sends rows with the same account and ordering key in commit order.
 
     If the server rejects a row, the command keeps the row and sets its columns rejected_at and problem. Later rows with
     the same account and ordering key wait until you fix the problem: delete the rejected row, or correct the row and

@@ -78,8 +78,8 @@ def create_replay(
 ) -> None:
     """Replay an endpoint's failed deliveries, oldest first.
 
-    The server sends each matching delivery once. The replay continues after the command exits and after a server
-    restart. To replay every delivery that never succeeded, use `--status failed --status cancelled`.
+    The server sends each matching delivery once. The replay continues after the command exits and after the server
+    restarts. To replay every delivery that never succeeded, use `--status failed --status cancelled`.
     """
     body = replay_body(
         status=status,

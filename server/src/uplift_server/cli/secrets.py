@@ -36,7 +36,8 @@ def register(_app: typer.Typer) -> None:
 def show_secret(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> None:
     """Show an endpoint's secret.
 
-    The output also shows the secret in the format of Standard Webhooks libraries. The audit log records this command.
+    The output also shows the secret in the format that Standard Webhooks libraries use. The audit log records this
+    command.
     """
     with reach(session.config()) as client:
         path, owner = _place(client, endpoint, account)

@@ -57,7 +57,7 @@ Role = Annotated[
 NewDatabase = Annotated[
     bool,
     typer.Option(
-        "--new-database", help="Create an empty SQLite database even if the secret.key of an earlier database exists."
+        "--new-database", help="Create an empty SQLite database even if a secret.key from an earlier database exists."
     ),
 ]
 
@@ -66,7 +66,7 @@ def serve(session: Session, role: Role = ProcessRole.ALL, new_database: NewDatab
     """Run the server.
 
     The first start creates the database, the encryption key and an operator key, and prints the operator key once. With
-    SQLite, the server backs up and upgrades a database of an earlier version. With PostgreSQL, before you start a new
+    SQLite, the server backs up and upgrades a database from an earlier version. With PostgreSQL, before you start a new
     version, run `uplift-server migrate`.
 
     When the server is ready, it prints a line that contains "ready". With --json, the line is a JSON object with the

@@ -75,7 +75,7 @@ def migrate(
     With --from, the command copies all data from a SQLite file to an empty PostgreSQL database and compares checksums.
     Stop all servers first. If the copy is interrupted, run the same command again to resume it. If UPLIFT_SECRET_KEY is
     set, it must be the key that encrypts the secrets in the SQLite file. Use PGPASSWORD or ~/.pgpass instead of a
-    password in the URL, because other users of this machine can see arguments. Connect to the database directly, not
+    password in the URL, because other users on this machine can see arguments. Connect to the database directly, not
     through a pooler.
     """
     if source is not None:

@@ -96,11 +96,11 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             " the maximum",
             derived="the shorter of 30s and `UPLIFT_LEASE` - 5s"),
     Setting("UPLIFT_CONNECT_TIMEOUT", "connect_timeout_ms", "10ms to 10m", parsers.duration("10ms", "10m"), None,
-            "the timeout for opening the connection of an attempt",
+            "the timeout for opening an attempt's connection",
             derived="the shorter of 5s and the attempt timeout"),
     Setting("UPLIFT_LEASE", "lease_ms", "1s to 1d", parsers.duration("1s", "1d"), None,
-            "the time after which other processes retry the deliveries of a crashed process; at least 5s longer"
-            " than the attempt timeouts", derived="longest attempt timeout + 15s"),
+            "the time after which other processes retry deliveries that a crashed process had leased; at least 5s"
+            " longer than the attempt timeouts", derived="longest attempt timeout + 15s"),
     Setting("UPLIFT_MAX_IN_FLIGHT", "max_in_flight", "1 to 100000", parsers.integer(1, 100_000), "1000",
             "the concurrency limit of a process; if several accounts have deliveries, each account uses at most"
             " half of the limit"),
@@ -125,7 +125,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("UPLIFT_MAIL_FROM", "mail_from", "address, or name and address", parsers.mailbox, None,
             "the sender of emails"),
     Setting("UPLIFT_OPERATOR_EMAIL", "operator_email", "address", parsers.email, None,
-            "the recipient of emails about mass failures of endpoints"),
+            "the recipient of emails about mass failures"),
     Setting("UPLIFT_OPERATIONS_ACCOUNT", "operations_account", "ID or uid", parsers.account, None,
             "the account whose subscribed endpoints receive the operational events of all accounts; the account"
             " must exist"),
@@ -133,7 +133,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             "the egress IPs that `GET /v1/source-ips` publishes; for an upcoming IP, append the timestamp of its first"
             " use: `192.0.2.11@2026-12-01T00:00:00Z`"),
     Setting("UPLIFT_EGRESS_ADDRESS", "egress_address", "one or two addresses", parsers.source_addresses, None,
-            "the local address of outbound connections; to use both IP versions, set one IPv4 and one IPv6 address,"
+            "the local address for outbound connections; to use both IP versions, set one IPv4 and one IPv6 address,"
             " separated by a comma"),
     Setting("UPLIFT_EGRESS_PROXY", "egress_proxy", "URL", parsers.url("http", userinfo=True), None,
             "the egress proxy: an HTTP proxy that supports CONNECT, for outbound connections", secret=True),
@@ -141,7 +141,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             "a PEM file that contains the certificate authorities to trust for outbound connections",
             derived="the system's authorities"),
     Setting("UPLIFT_RETENTION", "retention_ms", "1m to 3650d, or 0", parsers.retention, "30d",
-            "the retention period of events, deliveries and attempts; 0: forever"),
+            "the retention period for events, deliveries and attempts; 0: forever"),
     Setting("UPLIFT_DASHBOARD_FRAME_ANCESTORS", "dashboard_frame_ancestors", "origins", parsers.frame_ancestors, None,
             "the sites that can embed the dashboard in a frame, separated by spaces, such as"
             " `https://app.example.com`; without a value, no site can embed it"),
@@ -150,19 +150,19 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("UPLIFT_BRAND_LOGO_FILE", "brand_logo_file", "path", branding.brand_logo, None,
             "a logo that the dashboard shows instead of the name: a PNG or SVG file of at most 64 KiB"),
     Setting("UPLIFT_BRAND_COLORS", "brand_colors", "colors", branding.brand_colors, None,
-            "the accent colors of the dashboard in the light and the dark theme, such as"
+            "the dashboard's accent colors in the light and dark themes, such as"
             " `accent=#0b5cad accent-dark=#6cb2ff`"),
     Setting("UPLIFT_OIDC_ISSUER", "oidc_issuer", "URL", parsers.issuer, None,
-            "the issuer of the identity provider for single sign-on with OpenID Connect, exactly as in the"
+            "the identity provider's issuer for single sign-on with OpenID Connect, exactly as in the"
             " provider's metadata; without a value, single sign-on is off"),
     Setting("UPLIFT_OIDC_CLIENT_ID", "oidc_client_id", "text", parsers.text, None,
-            "the client ID of this server at the identity provider"),
+            "this server's client ID at the identity provider"),
     Setting("UPLIFT_OIDC_CLIENT_SECRET", "oidc_client_secret", "text", parsers.text, None,
-            "the client secret of this server at the identity provider", secret=True),
+            "this server's client secret at the identity provider", secret=True),
     Setting("UPLIFT_OIDC_OPERATOR_GROUP", "oidc_operator_group", "text", parsers.text, None,
-            "the group at the identity provider whose members are operators"),
+            "the identity provider's group whose members are operators"),
     Setting("UPLIFT_OIDC_READ_ONLY_GROUP", "oidc_read_only_group", "text", parsers.text, None,
-            "the group at the identity provider whose members are read-only operators, unless they are in the"
+            "the identity provider's group whose members are read-only operators, unless they are in the"
             " operator group; if neither group is set, only account members can use single sign-on"),
     Setting("UPLIFT_TRUSTED_PROXIES", "trusted_proxies", "addresses and networks", parsers.networks, None,
             "the reverse proxies that the server trusts to send client addresses in `X-Forwarded-For`"),

@@ -116,7 +116,7 @@ class EndpointSettings:
     ordering: Ordering = _setting(  # noqa: RUF009 - a field, like the others
         label="Ordering",
         help=(
-            "Deliveries that the server sends in the order of their events: none, those with the same ordering key"
+            "Deliveries that the server sends in event order: none, those with the same ordering key"
             " (key), or all (endpoint). An ordered delivery waits until the previous delivery is no longer pending or"
             " held."
         ),

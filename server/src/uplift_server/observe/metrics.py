@@ -54,7 +54,7 @@ def _age_s(at_ms: int | None, snapshot: Snapshot) -> float:
 
 
 METRICS: Final[tuple[Metric, ...]] = (
-    Metric("uplift_build_info", "info", "Versions of the server and Python, and the revision of the database schema",
+    Metric("uplift_build_info", "info", "Server and Python versions, and the database schema revision",
            lambda s: {"version": s.version, "python": s.python, "revision": s.revision}, across_processes="each"),
     # ---- ingest
     Metric("uplift_events_accepted_total", "counter", "Events that the server stored and accepted with 202",
@@ -66,7 +66,7 @@ METRICS: Final[tuple[Metric, ...]] = (
            " too slow), stopping (the server is stopping), or stream (the event stream is full, failed or was"
            " too slow)",
            lambda s: {each.text: s.engine.rejected[each] for each in Rejection}, "reason"),
-    Metric("uplift_accept_duration_seconds", "histogram", "Seconds from a request to the commit of its events",
+    Metric("uplift_accept_duration_seconds", "histogram", "Seconds from a request until its events are committed",
            lambda s: s.engine.accept_durations),
     Metric("uplift_filter_budget_exceeded_total", "counter",
            "Filter evaluations that exceeded the comparison limit. The endpoint receives the event",
@@ -80,7 +80,7 @@ METRICS: Final[tuple[Metric, ...]] = (
            "Age in seconds of the oldest event in the event stream. 0 if there is none",
            lambda s: None if s.stream is None else _age_s(s.stream.oldest_at, s), across_processes="max"),
     Metric("uplift_stream_publish_duration_seconds", "histogram",
-           "Seconds from a request to the acknowledgment of its events by the event stream",
+           "Seconds from a request until the event stream acknowledges its events",
            lambda s: s.engine.stream_durations),
     Metric("uplift_rejected_events_total", "counter",
            "Events that the server rejected after they were published to the event stream",
@@ -101,22 +101,22 @@ METRICS: Final[tuple[Metric, ...]] = (
            "Duration of attempts in seconds, from the DNS lookup to the end of the response",
            lambda s: s.engine.attempt_durations),
     Metric("uplift_first_attempt_delay_seconds", "histogram",
-           "Seconds from the acceptance of an event to the start of the first attempt, including any time during"
+           "Seconds from event acceptance to the start of the first attempt, including any time during"
            " which the endpoint was paused or disabled", lambda s: s.engine.first_attempt_delays),
     Metric("uplift_delivery_delay_seconds", "histogram",
-           "Seconds from the acceptance of an event to a successful attempt of the retry schedule",
+           "Seconds from event acceptance to a successful attempt on the retry schedule",
            lambda s: s.engine.delivery_delays),
     Metric("uplift_deliveries_ended_total", "counter", "Completed deliveries by final status",
            lambda s: {each.text: s.engine.ended[each] for each in ENDED}, "status"),
     Metric("uplift_rows_set_aside_total", "counter",
            "Rows that the server did not store because they conflict with stored rows, by kind: event (the event"
            " is rejected), attempt (only the outcome is stored), delivery (the outcome is not stored), or health (the"
-           " new health of the endpoint is not stored)",
+           " endpoint's new health is not stored)",
            lambda s: {each.text: s.engine.set_aside[each] for each in SetAside}, "kind"),
     Metric("uplift_attempts_in_flight", "gauge", "Attempts in flight", lambda s: s.in_flight),
     Metric("uplift_attempts_in_flight_max", "gauge", "Maximum number of attempts in flight (UPLIFT_MAX_IN_FLIGHT)",
            lambda s: s.in_flight_max),
-    Metric("uplift_deliveries_in_memory", "gauge", "Deliveries queued in the memory of this process",
+    Metric("uplift_deliveries_in_memory", "gauge", "Deliveries queued in this process's memory",
            lambda s: s.in_memory),
     Metric("uplift_sending_stopped", "gauge",
            "1 if the process has stopped sending because it cannot store outcomes or is shutting down, otherwise 0",
@@ -152,7 +152,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("uplift_endpoints_failing", "gauge",
            "Endpoints that are failing, or that the server disabled for failing, by the outcome of the last attempt",
            lambda s: s.failing, "outcome", across_processes="max"),
-    Metric("uplift_deliveries_pending_failing", "gauge", "Pending deliveries of the endpoints in"
+    Metric("uplift_deliveries_pending_failing", "gauge", "Pending deliveries to the endpoints in"
            " uplift_endpoints_failing", lambda s: s.pending_failing, across_processes="max"),
     Metric("uplift_endpoints_at_limit", "gauge",
            "Endpoints whose concurrency or rate limit has delayed a due delivery for more than 1 minute",
@@ -185,7 +185,7 @@ METRICS: Final[tuple[Metric, ...]] = (
            lambda s: s.writes_waiting),
     Metric("uplift_database_bytes", "gauge", "Size of the SQLite database in bytes",
            _on_disk(lambda disk: disk.database), across_processes="max"),
-    Metric("uplift_database_disk_free_bytes", "gauge", "Free bytes on the disk of the SQLite database",
+    Metric("uplift_database_disk_free_bytes", "gauge", "Free bytes on the disk that holds the SQLite database",
            _on_disk(lambda disk: disk.free), across_processes="max"),
     Metric("uplift_database_disk_size_bytes", "gauge", "Size of the disk that holds the SQLite database, in bytes",
            _on_disk(lambda disk: disk.size), across_processes="max"),
@@ -197,7 +197,7 @@ METRICS: Final[tuple[Metric, ...]] = (
            " together with their partition",
            lambda s: s.engine.removed, "table"),
     Metric("uplift_retention_round_age_seconds", "gauge",
-           "Seconds since the last completed retention pass of the process, or since the start of its first pass",
+           "Seconds since the process's last completed retention pass, or since the start of its first pass",
            lambda s: None if s.engine.retention_round_at is None else _age_s(s.engine.retention_round_at, s),
            across_processes="each"),
     Metric("uplift_mails_waiting", "gauge", "Unsent emails in the outbox. The count stops at 10,000",

@@ -1,4 +1,4 @@
-"""Explanations of why an event did or did not reach each endpoint of its account."""
+"""Explanations of why an event did or did not reach each endpoint in its account."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

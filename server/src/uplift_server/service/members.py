@@ -210,7 +210,7 @@ class Members:
         return ShownLink(url, ends_at, repeated=False)
 
     async def reset_second_factor(self, caller: Caller, account: str, member: str) -> None:
-        """Turn off the second factor of a member who lost the authenticator app and the recovery codes.
+        """Turn off the second factor for a member who lost the authenticator app and the recovery codes.
 
         Only operators can turn it off, because the person can also be a member of other accounts. Raises NotFound, or
         Conflict if the second factor is off.

@@ -67,7 +67,7 @@ Held = Annotated[
     typer.Option(
         "--held",
         metavar="send|drop|keep",
-        help="Action on held deliveries: send them in order, drop (cancel) them, or keep them held.",
+        help="Action for held deliveries: send them in order, drop (cancel) them, or keep them held.",
     ),
 ]
 

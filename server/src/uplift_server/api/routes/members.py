@@ -75,7 +75,7 @@ async def change_member(
     member: str,
     sent: Annotated[Sent, Depends(BodyReader(MemberChange))],
 ) -> MemberView:
-    """Requires an operator key. You cannot change the role of the last owner."""
+    """Requires an operator key. You cannot change the last owner's role."""
     role = sent.given.get("role", UNSET)
     changed = await services.members.change_role(caller, account, member, role, problems=sent.problems)
     return member_view(changed, account_id(services, caller, account))

@@ -72,19 +72,19 @@ _SUBJECT: Final[dict[str, object]] = {
     "url": _of("string", "The endpoint's URL."),
     "description": _of("string", "The endpoint's description."),
     "account": _of("string", "The ID of the account that owns the endpoint."),
-    "account_uid": _of(_TEXT_OR_NULL, "The `uid` of the account."),
+    "account_uid": _of(_TEXT_OR_NULL, "The account's `uid`."),
     "account_name": _of("string", "The account's name."),
 }
 _CAUSE: Final[dict[str, object]] = {
-    "cause_code": _of(_TEXT_OR_NULL, "The code of the cause, such as status_503."),
+    "cause_code": _of(_TEXT_OR_NULL, "The cause code, such as status_503."),
     "cause": _of(_TEXT_OR_NULL, "The cause of the last failed attempt."),
     "fix": _of(_TEXT_OR_NULL, "How to fix the cause."),
-    "dashboard_url": _of("string", "Link to the page of the endpoint or delivery in the dashboard."),
+    "dashboard_url": _of("string", "Link to the dashboard page for the endpoint or delivery."),
 }
 _ENDPOINT: Final = _object(
     {
         "id": _of("string", "The endpoint's ID."),
-        "uid": _of(_TEXT_OR_NULL, "The `uid` of the endpoint."),
+        "uid": _of(_TEXT_OR_NULL, "The endpoint's `uid`."),
         **_SUBJECT,
         "state": {"enum": ["enabled", "disabled"], "description": "The endpoint's state."},
         "disabled_reason": {"enum": ["failing", "gone", None], "description": "Why the server disabled the endpoint."},
@@ -104,7 +104,7 @@ _FAILED_DELIVERY: Final = _object(
     {
         "id": _of("string", "The ID of the latest failed delivery."),
         "endpoint": _of("string", "The ID of the delivery's endpoint."),
-        "endpoint_uid": _of(_TEXT_OR_NULL, "The `uid` of the endpoint."),
+        "endpoint_uid": _of(_TEXT_OR_NULL, "The endpoint's `uid`."),
         **_SUBJECT,
         "event": _of("string", "The ID of the delivery's event."),
         "event_type": _of("string", "The type of the delivery's event."),
@@ -112,7 +112,7 @@ _FAILED_DELIVERY: Final = _object(
             "enum": ["exhausted", "expired", None],
             "description": "Why the delivery failed. Null if the delivery has been resent since the failure.",
         },
-        "attempts_made": {"type": "integer", "minimum": 0, "description": "The number of attempts of the delivery."},
+        "attempts_made": {"type": "integer", "minimum": 0, "description": "The number of attempts for the delivery."},
         "failed_at": _of(_TEXT_OR_NULL, "The time when the delivery failed, ISO 8601."),
         "count": {
             "type": "integer",
@@ -132,7 +132,7 @@ _ONLY_NAMED: Final = (
     "Only endpoints that name this type, or its group, in their subscription receive the event. An endpoint receives"
     " no events about itself."
 )
-_SESSION_ID: Final = _of("string", "The UUID of the session, an underscore, and the number of the repetition.")
+_SESSION_ID: Final = _of("string", "The session's UUID, an underscore, and the repetition number.")
 _ACTIVITY: Final = _of(_TEXT_OR_NULL, "The activity, such as baseball.")
 _MOVEMENT: Final = _of(_TEXT_OR_NULL, "The movement within the activity, such as pitching.")
 _LINK: Final = _object(
@@ -219,7 +219,7 @@ EVENT_TYPES: Final = (
                 "eventTypeIds": {
                     "type": "array",
                     "items": {"type": "string"},
-                    "description": "The event types in the subscription of the endpoint.",
+                    "description": "The event types in the endpoint's subscription.",
                 },
                 "hookUrl": _of("string", "The endpoint's URL."),
                 "description": _of(_TEXT_OR_NULL, "The endpoint's description."),
@@ -238,7 +238,7 @@ EVENT_TYPES: Final = (
                 "movement": _MOVEMENT,
                 "status": {"const": "error", "description": "The capture's status in Uplift's API."},
                 "error": _of("string", "A human-readable error message."),
-                "capture_time": _of(_TEXT_OR_NULL, "The time of the recording, ISO 8601."),
+                "capture_time": _of(_TEXT_OR_NULL, "The recording time, ISO 8601."),
                 "athlete": {
                     "type": ["object", "null"],
                     "properties": {
@@ -308,8 +308,7 @@ EVENT_TYPES: Final = (
     _event_type(
         "endpoint.disabled",
         operational.GROUP,
-        "The server disabled an endpoint. The server holds its deliveries until you enable the endpoint."
-        f" {_ONLY_NAMED}",
+        f"The server disabled an endpoint, and holds its deliveries until you enable it. {_ONLY_NAMED}",
         _ENDPOINT,
     ),
     _event_type(

@@ -58,7 +58,7 @@ _FORBIDDEN: Final = _blocks(
     Reach.FORBIDDEN,
     ("0.0.0.0/8", "this network", "RFC 791"),
     ("0.0.0.0/32", "unspecified", "RFC 1122"),
-    ("100.64.0.0/10", "shared address space of carriers", "RFC 6598"),
+    ("100.64.0.0/10", "shared address space (carrier-grade NAT)", "RFC 6598"),
     ("169.254.0.0/16", "link-local", "RFC 3927"),
     ("169.254.169.254/32", "cloud metadata service", "RFC 3927"),
     ("192.0.0.0/24", "IETF protocol assignments", "RFC 6890"),

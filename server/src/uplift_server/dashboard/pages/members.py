@@ -84,7 +84,7 @@ async def reset_password(visit: Visit) -> Response:
 
 
 async def reset_second_factor(visit: Visit) -> Response:
-    """Turn off the second factor of a member. Raises NotFound if the visitor is not an operator."""
+    """Turn off the second factor for a member. Raises NotFound if the visitor is not an operator."""
     if not visit.caller.principal.is_operator:
         raise NotFound("This page does not exist. Check the URL.")
     await visit.services.members.reset_second_factor(visit.caller, _account(visit), visit.parameter("member"))
