@@ -39,7 +39,7 @@ FIELD_CODES: Final = {
     "secret_invalid": "The secret does not have the required length or format.",
     "secret_unchanged": "The new secret is the same as the current secret.",
     "secret_differs": "The secret differs from the endpoint's current secret. To replace the secret, rotate it.",
-    "header_invalid": "The name or value of the header is not valid.",
+    "header_invalid": "The header's name or value is not valid.",
     "header_forbidden": "The server sets this header, or HTTP reserves it.",
     "header_duplicate": "The header occurs more than once.",
     "filter_invalid": "The filter is not valid at this path.",

@@ -93,7 +93,7 @@ class Endpoints(Noun[Way]):
             Iterable[str] | None,
             "Delays before the retries, such as 5s, 5m and 2h. Without delays, a delivery has one attempt.",
         ] = None,
-        attempt_timeout: Annotated[str | None, "Timeout of an attempt, such as 10s."] = None,
+        attempt_timeout: Annotated[str | None, "Timeout for an attempt, such as 10s."] = None,
         ordering: Annotated[
             Ordering | None,
             "Deliveries that the server sends in event order: none, those with the same ordering key"

@@ -23,7 +23,7 @@ def backup(
     You can run this command while the server is running. The backup is a consistent snapshot. The backup does not
     include the encryption key: back up the key separately.
 
-    A server that starts with the backup sends the deliveries that were pending at the time of the backup.
+    A server that starts with the backup sends the deliveries that were pending when the backup was made.
     """
     from uplift_server.store import schema_version  # noqa: PLC0415 - slow to load
     from uplift_server.store.sqlite.copying import copy  # noqa: PLC0415

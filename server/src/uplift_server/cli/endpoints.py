@@ -233,7 +233,7 @@ def enable_endpoint(
 def disable_endpoint(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> None:
     """Disable an endpoint as an operator.
 
-    The server holds the endpoint's pending and new deliveries. Members of the account see that an operator disabled the
+    The server holds the endpoint's pending and new deliveries. The account's members see that an operator disabled the
     endpoint.
     """
     _change(session, endpoint, account, "disable")

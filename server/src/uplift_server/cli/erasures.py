@@ -108,7 +108,7 @@ def show(
     account: Account,
     wait: Wait = False,
 ) -> None:
-    """Show an erasure. The output for a completed erasure is the receipt."""
+    """Show an erasure. For a completed erasure, the output is the receipt."""
     session.output.streams = True
     with reach(session.config()) as client:
         path = f"{lookup.account_path(client, account)}/erasures"

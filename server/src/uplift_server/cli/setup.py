@@ -69,7 +69,7 @@ def migrate(
 
     Without options, the command creates the schema or upgrades it to this version. Before an upgrade, the command backs
     up a SQLite file. You can repeat the command safely. On SQLite, `serve` does the same when it starts. On PostgreSQL,
-    `serve` creates the tables of an empty database but does not upgrade older tables: run this command before you start
+    `serve` creates the tables in an empty database but does not upgrade older tables: run this command before you start
     a new version.
 
     With --from, the command copies all data from a SQLite file to an empty PostgreSQL database and compares checksums.

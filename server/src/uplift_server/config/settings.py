@@ -90,9 +90,9 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             "the delays after attempts 1, 2, 3 …, each ±10%: n delays allow n + 1 attempts; an empty value"
             " allows one attempt"),
     Setting("UPLIFT_ATTEMPT_TIMEOUT", "attempt_timeout_ms", "100ms to 10m", parsers.duration("100ms", "10m"), "15s",
-            "the timeout of an attempt: DNS lookup, connection, request and response"),
+            "the timeout for an attempt: DNS lookup, connection, request and response"),
     Setting("UPLIFT_ENDPOINT_TIMEOUT_MAX", "endpoint_timeout_max_ms", "1s to 30s", parsers.duration("1s", "30s"), None,
-            "the maximum of the endpoint setting `attempt_timeout`; endpoints with a longer stored timeout use"
+            "the maximum for the endpoint setting `attempt_timeout`; endpoints with a longer stored timeout use"
             " the maximum",
             derived="the shorter of 30s and `UPLIFT_LEASE` - 5s"),
     Setting("UPLIFT_CONNECT_TIMEOUT", "connect_timeout_ms", "10ms to 10m", parsers.duration("10ms", "10m"), None,
@@ -102,11 +102,11 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             "the time after which other processes retry deliveries that a crashed process had leased; at least 5s"
             " longer than the attempt timeouts", derived="longest attempt timeout + 15s"),
     Setting("UPLIFT_MAX_IN_FLIGHT", "max_in_flight", "1 to 100000", parsers.integer(1, 100_000), "1000",
-            "the concurrency limit of a process; if several accounts have deliveries, each account uses at most"
+            "the concurrency limit for a process; if several accounts have deliveries, each account uses at most"
             " half of the limit"),
     Setting("UPLIFT_MAX_IN_FLIGHT_PER_ENDPOINT", "max_in_flight_per_endpoint", f"1 to {ENDPOINT_IN_FLIGHT_MAX}",
             parsers.integer(1, ENDPOINT_IN_FLIGHT_MAX), "16",
-            "the concurrency limit of an endpoint that does not set `max_in_flight`"),
+            "the concurrency limit for an endpoint that does not set `max_in_flight`"),
     Setting("UPLIFT_BREAKER_FAILURES", "breaker_failures", "0 to 10000", parsers.integer(0, 10_000), "10",
             "the number of consecutive failed attempts after which an endpoint's circuit breaker opens; 0: never"),
     Setting("UPLIFT_BREAKER_PROBE_MAX", "breaker_probe_max_ms", "10ms to 1d", parsers.duration("10ms", "1d"), "5m",

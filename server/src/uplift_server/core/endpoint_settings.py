@@ -109,7 +109,7 @@ class EndpointSettings:
     )
     attempt_timeout_ms: int | None = _setting(
         label="Attempt timeout",
-        help="Timeout of an attempt, such as 10s.",
+        help="Timeout for an attempt, such as 10s.",
         type=Duration(ENDPOINT_TIMEOUT_MS_MIN, ENDPOINT_TIMEOUT_MS_MAX),
         default="server default",
     )

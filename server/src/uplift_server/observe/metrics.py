@@ -150,7 +150,7 @@ METRICS: Final[tuple[Metric, ...]] = (
            "Endpoints by state. The state of an enabled endpoint is its health: unknown, healthy, failing or warned",
            lambda s: s.endpoints, "state", across_processes="max"),
     Metric("uplift_endpoints_failing", "gauge",
-           "Endpoints that are failing, or that the server disabled for failing, by the outcome of the last attempt",
+           "Endpoints that are failing, or that the server disabled for failing, by the last attempt's outcome",
            lambda s: s.failing, "outcome", across_processes="max"),
     Metric("uplift_deliveries_pending_failing", "gauge", "Pending deliveries to the endpoints in"
            " uplift_endpoints_failing", lambda s: s.pending_failing, across_processes="max"),
@@ -189,7 +189,7 @@ METRICS: Final[tuple[Metric, ...]] = (
            _on_disk(lambda disk: disk.free), across_processes="max"),
     Metric("uplift_database_disk_size_bytes", "gauge", "Size of the disk that holds the SQLite database, in bytes",
            _on_disk(lambda disk: disk.size), across_processes="max"),
-    Metric("uplift_oldest_event_age_seconds", "gauge", "Age of the oldest stored event in seconds. 0 if there is none",
+    Metric("uplift_oldest_event_age_seconds", "gauge", "Age in seconds of the oldest stored event. 0 if there is none",
            _stored(lambda r, s: _age_s(r.oldest_event_at, s)), across_processes="max"),
     # ---- background work
     Metric("uplift_retention_removed_rows_total", "counter",
@@ -202,7 +202,7 @@ METRICS: Final[tuple[Metric, ...]] = (
            across_processes="each"),
     Metric("uplift_mails_waiting", "gauge", "Unsent emails in the outbox. The count stops at 10,000",
            _stored(lambda r, _: r.emails_waiting), across_processes="max"),
-    Metric("uplift_oldest_mail_age_seconds", "gauge", "Age of the oldest unsent email in seconds. 0 if there is none",
+    Metric("uplift_oldest_mail_age_seconds", "gauge", "Age in seconds of the oldest unsent email. 0 if there is none",
            _stored(lambda r, s: _age_s(r.oldest_email_at, s)), across_processes="max"),
     Metric("uplift_log_lines_dropped_total", "counter",
            "Log lines that the process dropped because the program that reads the log was too slow or a write failed",

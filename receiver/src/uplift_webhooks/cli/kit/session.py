@@ -21,7 +21,7 @@ Options = Mapping[str, tuple[Any, Any]]
 """The annotation and the default of each option. The keys are attributes of the session."""
 _SHARED: Final[Options] = {
     "as_json": (Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")], False),
-    "debug": (Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")], False),
+    "debug": (Annotated[bool, typer.Option("--debug", help="Show the traceback for an error.")], False),
 }
 
 
