@@ -121,7 +121,7 @@ class AccountNew(Body):
 
 
 class AccountChange(Body):
-    """An update of an account. Omitted fields stay unchanged."""
+    """An update to an account. Omitted fields stay unchanged."""
 
     name: str = Field(default="", description="Display name.")
     contact_emails: list[str] = Field(
@@ -139,13 +139,13 @@ class MemberNew(Body):
 
 
 class MemberChange(Body):
-    """The new role of a member."""
+    """A member's new role."""
 
     role: str = Field(description=f"Role in the account: {_ROLES}.", examples=["manager"])
 
 
 class LinkNew(Body):
-    """A one-time link to the dashboard of an account."""
+    """A one-time link to an account's dashboard."""
 
     email: str | None = Field(
         default=None,
@@ -160,7 +160,7 @@ class LinkNew(Body):
 
 
 class KeyNew(Body):
-    """A new API key of an account."""
+    """A new API key for an account."""
 
     name: str = Field(description="Display name, such as the key's purpose.", examples=["receiver in production"])
     scopes: list[str] | None = Field(
@@ -180,7 +180,7 @@ class ServiceKeyNew(Body):
 
 
 class KeyChange(Body):
-    """An update of a key. Omitted fields stay unchanged."""
+    """An update to a key. Omitted fields stay unchanged."""
 
     name: str = Field(default="", description="Display name.")
     expires_at: str | None = Field(default=None, description=_KEY_EXPIRY)
@@ -212,7 +212,7 @@ class EndpointNew(Body):
 
 @takes_settings
 class EndpointChange(Body):
-    """An update of an endpoint. Omitted fields stay unchanged, and null resets a field to its default."""
+    """An update to an endpoint. Omitted fields stay unchanged, and null resets a field to its default."""
 
     url: str = Field(default="", description="URL that receives the events.")
     description: Prose | None = Field(default=None, description="Your description of the endpoint.")
@@ -244,7 +244,7 @@ class EndpointEnabling(Body):
 
     held: Literal["send", "drop", "keep"] | None = Field(
         default=None,
-        description="Action on held deliveries. `send` (default) releases them in the order of their events. `drop`"
+        description="Action on held deliveries. `send` (default) releases them, oldest event first. `drop`"
         " cancels them. `keep` holds them until you send or drop them.",
     )
 

@@ -1,4 +1,4 @@
-"""Models of endpoint authentication, in requests and responses."""
+"""Models for endpoint authentication, in requests and responses."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -57,8 +57,8 @@ class CertificateView(BaseModel):
     """A client certificate for mutual TLS, without its private key."""
 
     type: Literal["mtls"] = Field(description="Mutual TLS.")
-    subject: str = Field(description="Subject of the certificate.")
-    fingerprint: str = Field(description="SHA-256 of the certificate, in hexadecimal.")
+    subject: str = Field(description="The certificate's subject.")
+    fingerprint: str = Field(description="The certificate's SHA-256 fingerprint, in hexadecimal.")
     expires_at: Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})] = Field(
         description="Earliest expiration of a certificate in the chain."
     )

@@ -23,7 +23,7 @@ class ErasureView(BaseModel):
     events: int = Field(
         description="Number of events that this erasure has erased so far. Events erased earlier do not count."
     )
-    missing: int = Field(description="Number of requested IDs that do not match an event of the account.")
+    missing: int = Field(description="Number of requested IDs that do not match an event in the account.")
     created_at: CreatedAt
     completed_at: Timestamp | None = Field(
         description="When the server erased the last copy. Null while the erasure is running."
@@ -40,7 +40,7 @@ class ErasurePreviewView(BaseModel):
         description="Number of events to erase. With an object ID, this number excludes matching events that early"
         " releases stored without an object ID. The erasure also erases these events."
     )
-    missing: int = Field(description="Number of requested IDs that do not match an event of the account.")
+    missing: int = Field(description="Number of requested IDs that do not match an event in the account.")
     oldest_at: Timestamp | None = Field(description="Time of the oldest event.")
     newest_at: Timestamp | None = Field(description="Time of the newest event.")
     complete: bool = Field(description="False if the count stopped early and covers only the newer events.")

@@ -12,7 +12,7 @@ _LINE = r"^[ -~]+$"
 
 
 class EventTypeNew(Body):
-    """An event type of the catalog."""
+    """An event type in the catalog."""
 
     description: Prose = Field(description="Description of the event: when it occurs and what it contains.")
     group: str | None = Field(
@@ -33,7 +33,7 @@ class EventTypeNew(Body):
 
 
 class EventTypeChange(Body):
-    """An update of an event type. Omitted fields stay unchanged, and null resets a field to its default."""
+    """An update to an event type. Omitted fields stay unchanged, and null resets a field to its default."""
 
     description: Prose = Field(default="", description="Description of the event: when it occurs and what it contains.")
     group: str | None = Field(

@@ -24,16 +24,16 @@ _DESCRIPTION: Final = (
 )
 _LICENSE: Final = {"name": "Apache License 2.0", "identifier": "Apache-2.0"}
 _TAGS: Final = {
-    "Accounts": "Accounts, and their API keys, members, invitations and links to the dashboard.",
+    "Accounts": "Accounts, and their API keys, members, invitations and dashboard links.",
     "Event types": "The event catalog.",
     "Endpoints": "URLs that receive events, with their subscriptions, secrets, settings and health.",
     "Events": "Send events and read them.",
     "Deliveries": "Deliveries of events to endpoints, and their attempts.",
-    "Audit log": "Actions of people and programs.",
+    "Audit log": "Actions by people and programs.",
     "Replays": "Jobs that resend many deliveries.",
     "Erasures": "Erasure of personal data.",
     "Statistics": "Counts of deliveries and attempts.",
-    "Server": "Health, metrics and documentation of the server.",
+    "Server": "The server's health, metrics and documentation.",
     "Listen sessions": "Streams of events to developers' machines.",
     "Webhooks": "The requests that the server sends to your endpoints.",
 }
@@ -52,7 +52,7 @@ _NAMES: Final = {
     "ResponseView": "AttemptResponse",
     "SecretView": "EndpointSecret",
 }
-"""Public names of some schemas. Every other schema has the name of its model without the suffix `View`.
+"""Public names for some schemas. Every other schema has its model's name without the suffix `View`.
 
 A schema must not have the same name as one of its fields, because generated Python code would use the name twice.
 """
@@ -198,7 +198,7 @@ def openapi_document(
             "key": {
                 "type": "http",
                 "scheme": "bearer",
-                "description": "`op_…`: an operator key. `svc_…`: a service key. `sk_…`: an API key of an account.",
+                "description": "`op_…`: an operator key. `svc_…`: a service key. `sk_…`: an account's API key.",
             }
         },
     }

@@ -15,7 +15,7 @@ class Operation:
     id: str
     """The operation's noun and verb, such as `endpoints_create`."""
     codes: tuple[str, ...] = ()
-    """Error codes for this operation. The operation's parameters imply additional codes."""
+    """Error codes for this operation. Its parameters imply additional codes."""
     headers: tuple[str, ...] = ()
     """Headers of successful responses, in addition to `Idempotency-Replayed`.
 

@@ -11,7 +11,7 @@ _NOT_IN_DATA: Final = frozenset({"$schema", "title"})
 _HEADERS: Final = {
     "webhook-id": "Event ID. It is the same in every attempt: use it to ignore duplicates.",
     "webhook-timestamp": "Time of the attempt, in Unix seconds.",
-    "webhook-signature": "Signatures of the request (Standard Webhooks), separated by spaces.",
+    "webhook-signature": "Signatures for the request (Standard Webhooks), separated by spaces.",
     "x-uplift-signature-256": "`sha256=` and the HMAC-SHA256 of the body, in hexadecimal.",
     "x-uplift-event": "Event type.",
     "x-uplift-delivery": "Delivery ID.",

@@ -74,7 +74,7 @@ class PortalLinkView(BaseModel):
 
     id: str = Field(description="Link ID (`lnk_…`).")
     account: str = Field(description="Account ID.")
-    email: str | None = Field(description="Email address of the person. Null for a guest.")
+    email: str | None = Field(description="The person's email address. Null for a guest.")
     role: RoleName = Field(description="Role of a new member or guest.")
     expires_at: ExpiresAt
     url: str | None = Field(

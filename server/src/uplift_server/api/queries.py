@@ -29,10 +29,10 @@ class Paging(Body):
 
     limit: int = Field(default=PAGE_ITEMS_DEFAULT, ge=1, le=PAGE_ITEMS_MAX, description="Maximum number of objects.")
     cursor: str | None = Field(
-        default=None, description="Cursor of the requested page: `next_cursor` or `prev_cursor` of another page."
+        default=None, description="Cursor for the requested page: `next_cursor` or `prev_cursor` from another page."
     )
     order: Literal["desc", "asc"] = Field(
-        default="desc", description="Order of the list: newest (`desc`) or oldest (`asc`) first."
+        default="desc", description="List order: newest (`desc`) or oldest (`asc`) first."
     )
 
     def listing(self) -> Listing:
@@ -78,8 +78,7 @@ class EventsQuery(Paging):
     test: bool | None = Field(default=None, description="`true`: only test events. `false`: no test events.")
     order: Literal["desc", "asc"] = Field(
         default="desc",
-        description="Order of the list: newest (`desc`) or oldest (`asc`) first. With `asc`, `next_cursor` is never"
-        " null.",
+        description="List order: newest (`desc`) or oldest (`asc`) first. With `asc`, `next_cursor` is never null.",
     )
     include: list[Literal["body"]] = Field(
         default=[],

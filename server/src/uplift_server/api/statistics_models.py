@@ -15,7 +15,7 @@ PeriodName = Literal["1h", "24h", "7d", "30d"]
 
 
 class EndpointStatsQuery(Body):
-    """Query parameters that select the period or the time range of statistics."""
+    """Query parameters that select the period or the time range for statistics."""
 
     period: PeriodName | None = Field(
         default=None,
@@ -30,7 +30,7 @@ class EndpointStatsQuery(Body):
     until: TimestampParameter | None = Field(default=None, description="End of a range. Default: now.")
     by: Literal["hour", "day"] | None = Field(
         default=None,
-        description=f"Size of the buckets of a range: `hour` (default, up to {DAYS_BY_HOUR_MAX} days) or `day` (up to"
+        description=f"Bucket size for a range: `hour` (default, up to {DAYS_BY_HOUR_MAX} days) or `day` (up to"
         f" {DAYS_BY_DAY_MAX} days).",
     )
 
@@ -54,13 +54,13 @@ class StatsQuery(EndpointStatsQuery, Paging):
     # This field allows more values than the field of the base class.
     by: Literal["hour", "day", "type", "endpoint"] | None = Field(  # type: ignore[assignment]
         default=None,
-        description=f"Size of the buckets of a range: `hour` (default, up to {DAYS_BY_HOUR_MAX} days) or `day` (up to"
+        description=f"Bucket size for a range: `hour` (default, up to {DAYS_BY_HOUR_MAX} days) or `day` (up to"
         f" {DAYS_BY_DAY_MAX} days). `type` and `endpoint` (up to {DAYS_BY_HOUR_MAX} days) return `groups` instead"
         " of buckets.",
     )
 
     def problems(self) -> list[Problem]:
-        """Return a problem for each parameter that cannot be combined with the other parameters of the request."""
+        """Return a problem for each parameter that cannot be combined with the request's other parameters."""
         found = super().problems()
         if self.by not in {"type", "endpoint"}:
             text = "The parameter requires groups. Send `by=type` or `by=endpoint`, or omit the parameter."
@@ -82,11 +82,9 @@ class NumbersView(BaseModel):
     first_try_rate: float | None = Field(
         description="Share of first attempts that succeeded, 0 to 1. Null if there were no attempts."
     )
-    p50_ms: float | None = Field(
-        description="Median duration of attempts in milliseconds. Null if there were no attempts."
-    )
+    p50_ms: float | None = Field(description="Median attempt duration in milliseconds. Null if there were no attempts.")
     p95_ms: float | None = Field(
-        description="95th percentile of the duration of attempts in milliseconds. Null if there were no attempts."
+        description="95th percentile of attempt durations in milliseconds. Null if there were no attempts."
     )
 
 
@@ -129,5 +127,5 @@ class StatsView(BaseModel):
         description="Only with `by=type` or `by=endpoint`: the event types or endpoints with deliveries or attempts,"
         " newest first. A page can have fewer groups than `limit`.",
     )
-    next_cursor: str | None = Field(default=None, description="Cursor of the next page of groups.")
-    prev_cursor: str | None = Field(default=None, description="Cursor of the previous page of groups.")
+    next_cursor: str | None = Field(default=None, description="Cursor for the next page of groups.")
+    prev_cursor: str | None = Field(default=None, description="Cursor for the previous page of groups.")

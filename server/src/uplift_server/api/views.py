@@ -36,11 +36,11 @@ _PATTERNS = "Event types and `group.*` patterns. An empty list matches all event
 
 
 class Listed(BaseModel, Generic[V]):
-    """One page of a list, and the cursors of the pages before and after it."""
+    """One page of a list, with the cursors for the previous and next pages."""
 
     data: list[V] = Field(description="The objects on this page.")
-    next_cursor: str | None = Field(description="Cursor of the next page. Null on the last page.")
-    prev_cursor: str | None = Field(description="Cursor of the previous page. Null on the first page.")
+    next_cursor: str | None = Field(description="Cursor for the next page. Null on the last page.")
+    prev_cursor: str | None = Field(description="Cursor for the previous page. Null on the first page.")
     has_more: bool | None = Field(
         default=None,
         description="Whether you can request the next page immediately. Only in the list of events with `order=asc`.",
@@ -66,7 +66,7 @@ class RetentionView(BaseModel):
 
 
 class EventTypeView(BaseModel):
-    """An event type of the catalog."""
+    """An event type in the catalog."""
 
     name: str = Field(description="Name of the event type, such as `athlete.created`.")
     group: str = Field(description="Heading under which the catalog lists the event type.")
@@ -82,7 +82,7 @@ class EventTypeView(BaseModel):
 
 
 class HealthView(BaseModel):
-    """The health of an endpoint."""
+    """An endpoint's health."""
 
     status: Literal["unknown", "healthy", "failing", "warned"] = Field(description="Current health of the endpoint.")
     failing_since: Timestamp | None = Field(description="Time of the first failed attempt since the last success.")
@@ -160,7 +160,7 @@ class FilterPreviewView(BaseModel):
 
 
 class SecretView(BaseModel):
-    """The signing secrets of an endpoint."""
+    """An endpoint's signing secrets."""
 
     secret: str | None = Field(default=None, description="Current secret. Absent if the response does not reveal it.")
     standard_webhooks_secret: str | None = Field(
@@ -239,7 +239,7 @@ class DeliveryView(BaseModel):
 
 
 class TimingsView(BaseModel):
-    """Durations of the phases of an attempt. The duration of a phase that did not happen is null."""
+    """The duration of each phase in an attempt. Null for a phase that did not happen."""
 
     dns_ms: int | None = Field(description="Duration of the DNS lookup in milliseconds.")
     connect_ms: int | None = Field(description="Time to open the TCP connection in milliseconds.")
@@ -250,7 +250,7 @@ class TimingsView(BaseModel):
 
 
 class RequestView(BaseModel):
-    """The request of an attempt."""
+    """An attempt's request."""
 
     headers: dict[str, str] = Field(
         description="Request headers. Values of custom headers are masked. Empty if the event was erased or the server"
@@ -337,7 +337,7 @@ class ActorView(BaseModel):
 
 
 class AuditEntryView(BaseModel):
-    """An entry of the audit log."""
+    """An audit log entry."""
 
     at: Timestamp = Field(description="Time of the action.")
     account: str | None = Field(default=None, description=_ACCOUNT)
@@ -345,7 +345,9 @@ class AuditEntryView(BaseModel):
     action: str = Field(description="Action, such as `endpoint.changed`.")
     subject: str = Field(description="ID of the changed object, or the name of the changed event type.")
     details: dict[str, Any] = Field(description="Details of the action, without secrets.")
-    address: str | None = Field(description="IP address of the request. Accounts cannot see addresses of operators.")
+    address: str | None = Field(
+        description="IP address that sent the request. Accounts cannot see operators' addresses."
+    )
 
 
 class ListenSessionView(BaseModel):
@@ -480,7 +482,9 @@ class BulkResendView(BaseModel):
 
 
 class SourceIpsView(BaseModel):
-    """The egress IPs of the server."""
+    """The server's egress IPs."""
 
     current: list[str] = Field(description="Addresses in use.")
-    upcoming: list[dict[str, str]] = Field(description="Upcoming addresses. `from` is the time of the first use.")
+    upcoming: list[dict[str, str]] = Field(
+        description="Upcoming addresses. `from` is when the server starts to use the address."
+    )

@@ -44,7 +44,7 @@ _SCOPES: Final[Mapping[Scope | AccountsScope | Right, str]] = {
     Scope.ENDPOINTS_WRITE: "Create, update, test, pause, enable and delete endpoints",
     Scope.DELIVERIES_READ: "Read deliveries, attempts, replays and statistics",
     Scope.DELIVERIES_WRITE: "Resend and cancel deliveries; create, pause, resume and cancel replays",
-    Scope.SECRETS_READ: "Read the secrets of endpoints",
+    Scope.SECRETS_READ: "Read endpoint secrets",
     Scope.SECRETS_WRITE: "Rotate secrets and expire old ones",
     Scope.LISTEN: "Read and use listen sessions",
 }
@@ -61,7 +61,7 @@ _OF_ROLES: Final[Mapping[Scope | AccountsScope | Right, str]] = {
     Right.ENDPOINTS_TEST: "Send test events to endpoints",
     Right.KEYS_MANAGE: "List, create and revoke account keys",
     Right.MEMBERS_MANAGE: "List, invite, change and remove members, except owners",
-    Right.ACCOUNT_MANAGE: "Update the contacts of the account",
+    Right.ACCOUNT_MANAGE: "Update the account's contacts",
     Right.AUDIT_READ: "Read the audit log",
     Right.DATA_ERASE: "Erase events and read erasure receipts",
 }

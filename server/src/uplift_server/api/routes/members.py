@@ -115,7 +115,7 @@ async def reset_password(
 async def reset_second_factor(services: ServicesOf, caller: CallerOf, account: str, member: str) -> None:
     """Requires an operator key.
 
-    Turns off the second factor of a member who lost the authenticator app and the recovery codes.
+    Turns off the second factor for a member who lost the authenticator app and the recovery codes.
     """
     await services.members.reset_second_factor(caller, account, member)
 

@@ -37,7 +37,7 @@ async def create_replay(
     caller: CallerOf,
     sent: Annotated[Sent, Depends(BodyReader(ReplayNew))],
 ) -> ReplayView | ReplayPreview:
-    """Requires the scope `deliveries:write`. Resends completed deliveries of an endpoint, in the order of their events.
+    """Requires the scope `deliveries:write`. Resends completed deliveries to an endpoint, oldest event first.
 
     With `include_missing`, the replay also sends events that the endpoint never received. An endpoint can have only one
     unfinished replay.
