@@ -70,7 +70,7 @@ class InvitationView(BaseModel):
 
 
 class PortalLinkView(BaseModel):
-    """An unused portal link, which signs a person in to the dashboard of an account."""
+    """An unused portal link, which signs a person in to an account's dashboard."""
 
     id: str = Field(description="Link ID (`lnk_…`).")
     account: str = Field(description="Account ID.")

@@ -169,7 +169,7 @@ class AttemptsQuery(Paging):
 
 
 class ExplanationQuery(Body):
-    """Query parameter that selects the endpoints in the explanation of an event."""
+    """Query parameter that selects the endpoints in an event's explanation."""
 
     endpoint: str | None = Field(default=None, description="Only this endpoint. Default: all endpoints in the account.")
 

@@ -366,7 +366,7 @@ class ListenSessionView(BaseModel):
     expires_at: Timestamp | None = Field(description="When the server deletes the session if no client connects.")
     secret: str = Field(
         default="",
-        description="Signing secret of all sessions of the API key. Returned only when you create the session.",
+        description="Signing secret for all of the API key's sessions. Returned only when you create the session.",
     )
 
 

@@ -58,8 +58,8 @@ async def get_health() -> PlainTextResponse:
 async def get_readiness(services: ServicesOf) -> PlainTextResponse:
     """Public. Returns 503 while the server cannot accept events.
 
-    `detail` names the problem with the database or with the event stream. With an event stream, the second line of a
-    200 response names the problem with the database, if there is one.
+    `detail` names the database or event stream problem. With an event stream, the second line of a
+    200 response names the database problem, if there is one.
     """
     ready = await services.readiness.check()
     headers = {} if ready.database_id is None else {"uplift-database": ready.database_id}
