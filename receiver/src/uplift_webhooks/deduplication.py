@@ -147,7 +147,8 @@ class Deduplicator(ABC):
         return Claim(self, f"event:{_bounded(event_id)}", _ANY)
 
     def newest(self, event: Event, key: str | None = None, *, include_tests: bool = False) -> Claim:
-        """Return the context manager for a block that handles an event only if it is the newest about its object.
+        """Return a context manager for a block that handles an event only if no newer event about its object was
+        handled.
 
         >>> with seen.newest(event) as newest:          # doctest: +SKIP
         ...     if newest:

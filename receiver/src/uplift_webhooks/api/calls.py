@@ -83,7 +83,7 @@ class verb(Generic[P, R]):  # noqa: N801 - a decorator
     def __get__(self, noun: Noun[Awaited], owner: type[Any]) -> Callable[P, Coroutine[Any, Any, R]]: ...
 
     def __get__(self, noun: Noun[Any] | None, owner: type[Any]) -> Any:
-        """Return the method that makes the call for a noun."""
+        """Return a method that makes this API call for a resource, such as endpoints."""
         if noun is None:
             return self
 

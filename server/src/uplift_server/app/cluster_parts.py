@@ -64,7 +64,7 @@ class ClusteredFoundation:
         return self._announcer
 
     def complete(self, parts: CommonParts) -> tuple[Commands, ClusterPort]:
-        """Create the commands and the cluster from the parts that they use."""
+        """Create the parts of the cluster and of its commands."""
         database, clock, state, shards, notifier = self._database, self._clock, self._state, self.shards, self._notifier
         handover = ShardHandover(
             database,

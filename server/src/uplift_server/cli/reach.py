@@ -204,7 +204,9 @@ def database_is_used(config: Config) -> bool:
 
 
 def _get(config: Config, path: str, seconds: float = LOOK_SECONDS) -> ApiResponse:
-    """Send a GET request without a key, because any program may listen at the configured address. Raises ApiFailure."""
+    """Send a GET request without a key, because the program at the configured address might not be the server.
+
+    Raises ApiFailure."""
     with contextlib.closing(Connections(local_url(config), seconds, use_proxy=False)) as connections:
         return connections.exchange("GET", path, None, {})
 

@@ -311,7 +311,7 @@ def published_addresses(text: str) -> tuple[str, ...]:
 
 
 def source_addresses(text: str) -> tuple[str, ...]:
-    """Parse the IP addresses from which the server sends: at most one per IP version."""
+    """Parse the IP addresses from which the server sends requests: at most one per IP version."""
     found = addresses(text)
     if any(ip_address(each).is_unspecified or ip_address(each).is_multicast for each in found):
         raise InvalidValue("is not a valid egress IP", "use an address of this machine")

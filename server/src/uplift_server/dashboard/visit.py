@@ -240,7 +240,7 @@ class Visit:
     async def form(self, *, session_ended: bool = False) -> Form:
         """Return the submitted form. Raises PayloadTooLarge or Malformed.
 
-        If `session_ended` is true, visitors without a session can send larger forms.
+        If `session_ended` is true, the visitor had a session, and can send up to ENDED_FORM_BYTES_MAX.
         """
         if self._form is None:
             bytes_max, advice = STRANGERS_FORM_BYTES_MAX, "Shorten your input."

@@ -296,7 +296,8 @@ class Listening:
 
 
 def _since(text: str | None) -> tuple[int | None, bytes | None, list[Problem]]:
-    """Return the start of the stream (a time, or the ID of the event before the start), and the problems."""
+    """Return where the stream starts (a time, or the ID of the event before the start), and the problems with the
+    request."""
     if text is None:
         return None, None, []
     event_id = ids.parse_uuid(text)

@@ -119,5 +119,5 @@ async def change_service_key(
 
 @router.delete("/v1/keys/{key}", status_code=204, summary="Revoke a service key")
 async def revoke_service_key(services: ServicesOf, caller: CallerOf, key: str) -> None:
-    """Requires an operator key. The key stops working immediately."""
+    """Requires an operator key. The revoked service key stops working immediately."""
     await services.service_keys.revoke(caller, key)

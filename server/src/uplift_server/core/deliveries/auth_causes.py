@@ -49,7 +49,7 @@ CLIENT_CERTIFICATE: Final[tuple[Cause, ...]] = (
         f"failed: ({_REJECTIONS})|client certificate is not usable",
         "client_certificate_rejected",
         "Client certificate rejected",
-        "Your server rejected the client certificate of the endpoint's authentication.",
+        "Your server rejected the client certificate in the endpoint's authentication.",
         "Check that the certificate is valid and that your server trusts its issuer, or replace the certificate.",
     ),
 )

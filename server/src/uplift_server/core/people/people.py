@@ -90,7 +90,7 @@ def csrf_token(cookie: str) -> str:
 
 
 def is_session_expired(now_ms: int, *, seen_at: int, ends_at: int) -> bool:
-    """Return whether a session has ended or was unused for SESSION_IDLE_MS. Times are Unix ms."""
+    """Return whether a session has ended or has been unused for SESSION_IDLE_MS. Times are Unix ms."""
     return now_ms >= ends_at or now_ms - seen_at >= SESSION_IDLE_MS
 
 

@@ -131,10 +131,7 @@ def _visitor(visit: Visit) -> Visitor:
 
 
 def _cookies(visit: Visit) -> EncryptedCookies:
-    """Return the cipher for the key that the person is setting up.
-
-    The form, not a cookie, contains the encrypted key.
-    """
+    """Return the cipher that encrypts the authenticator key during the setup. The form contains the encrypted key."""
     return EncryptedCookies(visit.dashboard.safety.key, _PURPOSE)
 
 

@@ -327,10 +327,10 @@ class ReplayJobs:
         job.ahead = ReplayBatch([*job.ahead.candidates, *more.candidates], more.through)
 
     def _accepted(self, batch: ReplayBatch, first: int, pattern: Filter) -> ReplayBatch:
-        """Return the batch without the events that have no delivery yet and do not match the filter.
+        """Return the events of the batch that match the filter or already have a delivery.
 
-        `first` is the sequence number at which the batch begins. If no filter steps are left, the result ends at the
-        last checked event.
+        `first` is the sequence number at which the batch begins. If the filter's comparisons are used up, the result
+        ends at the last checked event.
         """
         found: list[Candidate] = []
         through = first - 1

@@ -1,4 +1,4 @@
-"""Attempts: send a leased delivery as a signed request, and settle the outcome of the exchange."""
+"""Attempts: sends a leased delivery as a signed request, and records the outcome of the response."""
 
 import random
 import secrets
