@@ -1,6 +1,7 @@
 """The email text for each kind of notification.
 
-The plain text and HTML versions of an email contain the same text. No email contains the body of a request or response.
+The plain text and HTML versions of an email contain the same text. No email contains a request body, or more of a
+response body than its masked first line.
 Only invitations and password resets contain links with tokens.
 """
 
