@@ -328,6 +328,25 @@ async def test_one_of_two_processes_gets_the_singleton_jobs(
             await bus.close()
 
 
+async def test_a_lease_that_another_process_has_taken_is_not_renewed(postgres_url: str, raw: Raw) -> None:
+    bus = new_message_bus(postgres_url)
+
+    async def taken(now: int) -> frozenset[SingletonJob]:
+        return await bus.write(lambda c: singleton_jobs.take(c, list(SingletonJob), process_id=1, now=now))
+
+    lost = SingletonJob.RETENTION
+    try:
+        assert await taken(NOW) == set(SingletonJob)
+        async with raw.transaction():
+            # For the other process, the lease has expired. It commits after the first process has read the leases.
+            await raw.execute(f"UPDATE duties SET process_seq = 2 WHERE name = '{lost}'")
+            renewing = asyncio.ensure_future(taken(NOW + LEASE_MS - 1))
+            await blocked(raw, 1)
+        assert await renewing == set(SingletonJob) - {lost}
+    finally:
+        await bus.close()
+
+
 async def blocked(raw: Raw, number: int = 1) -> list[int | None]:
     """Wait until `number` transactions wait for locks, and return their IDs; None for one without an ID."""
     query = (

@@ -48,13 +48,13 @@ def get(connection: Connection, endpoint_seqs: Collection[int]) -> dict[int, Hea
     """Return the health of these endpoints by endpoint number. Deleted endpoints are omitted."""
     found: dict[int, Health] = {}
     for some in _batches(endpoint_seqs):
-        found |= _healths(connection.execute(_GET, {"seqs": some}))
+        found |= _health_by_endpoint(connection.execute(_GET, {"seqs": some}))
     return found
 
 
 def attempted_since(connection: Connection, at: int) -> dict[int, Health]:
     """Return the health of the endpoints whose last success or failure was at `at` (Unix ms) or later."""
-    return _healths(connection.execute(_ATTEMPTED_SINCE, {"at": at}))
+    return _health_by_endpoint(connection.execute(_ATTEMPTED_SINCE, {"at": at}))
 
 
 def excuse(connection: Connection, endpoint_seqs: Collection[int], since: int, until: int) -> None:
@@ -98,7 +98,7 @@ def _batches(endpoint_seqs: Collection[int]) -> Iterator[list[int]]:
     return (seqs[at : at + _BATCH_ENDPOINTS] for at in range(0, len(seqs), _BATCH_ENDPOINTS))
 
 
-def _healths(rows: Iterable[Any]) -> dict[int, Health]:
+def _health_by_endpoint(rows: Iterable[Any]) -> dict[int, Health]:
     return {
         seq: Health(failures, since, succeeded, failed, None if last is None else Outcome(last), *others)
         for seq, failures, since, succeeded, failed, last, *others in rows

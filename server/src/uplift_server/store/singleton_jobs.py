@@ -13,11 +13,13 @@ from uplift_server.core.operations.singleton_jobs import LEASE_MS, SingletonJob,
 from uplift_server.store.schema_processes import duties
 
 _GET: Final = sa.select(duties).where(duties.c.name.in_(sa.bindparam("names", expanding=True)))
+# If the leases expire during the renewal, another process can lock the rows in another order. PostgreSQL then aborts
+# one of the two transactions, and the process repeats its heartbeat.
 _RENEW: Final = (
     sa.update(duties)
     .where(
         duties.c.name.in_(sa.bindparam("names", expanding=True)),
-        duties.c.process_seq == sa.bindparam("own"),
+        duties.c.process_seq == sa.bindparam("process_id"),
         duties.c.until > sa.bindparam("now"),
     )
     .values(until=sa.bindparam("expires_at"))
@@ -30,11 +32,11 @@ _TAKE: Final = (
         duties.c.process_seq == sa.bindparam("held_by"),
         duties.c.until == sa.bindparam("held_until"),
     )
-    .values(process_seq=sa.bindparam("own"), until=sa.bindparam("expires_at"))
+    .values(process_seq=sa.bindparam("process_id"), until=sa.bindparam("expires_at"))
 )
 # If several processes start on a new database, one inserts the row, and the others wait for it.
 _INSERT = sa.text(
-    "INSERT INTO duties (name, process_seq, until) VALUES (:job, :own, :expires_at) ON CONFLICT DO NOTHING"
+    "INSERT INTO duties (name, process_seq, until) VALUES (:job, :process_id, :expires_at) ON CONFLICT DO NOTHING"
 )
 
 
@@ -47,15 +49,16 @@ def take(
     """
     rows = connection.execute(_GET, {"names": list(wanted)})
     known = {SingletonJob(row.name): (row.process_seq, row.until) for row in rows}
-    lease = {"own": process_id, "expires_at": now + LEASE_MS}
+    lease = {"process_id": process_id, "expires_at": now + LEASE_MS}
     held = [job for job, (held_by, until) in known.items() if held_by == process_id and until > now]
     got: set[SingletonJob] = set()
     if held:
         renewed = connection.scalars(_RENEW, {"names": held, "now": now, **lease})
         got.update(SingletonJob(name) for name in renewed)
-    free = {job for job in wanted if can_take_lease(*known.get(job, (0, 0)), by=process_id, now_ms=now)}
+    others = [job for job in wanted if job not in held]
+    takeable = [job for job in others if can_take_lease(*known.get(job, (0, 0)), by=process_id, now_ms=now)]
     # Another process can take these jobs at the same time, in the same order. The second process waits and takes none.
-    for job in sorted(free.difference(held)):
+    for job in sorted(takeable):
         if job in known:
             held_by, until = known[job]
             taken = connection.execute(_TAKE, {"job": job, "held_by": held_by, "held_until": until, **lease})
