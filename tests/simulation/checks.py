@@ -1,4 +1,4 @@
-"""Checks of all rows against the reference model, after every day and at the end."""
+"""Checks of all rows against the reference model, after every day or every few days, and at the end."""
 
 from collections import Counter, defaultdict
 from typing import Any

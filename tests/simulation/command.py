@@ -53,9 +53,16 @@ def play_on(seed: int, days: int, pace: Pace, engine: str) -> Result:
         return Result(seed, traceback.format_exc(), [], "", 0.0)
 
 
-def _seeds(first: int, count: int, done: Path | None) -> Iterator[int]:
-    finished = set(done.read_text().split()) if done is not None and done.exists() else set()
-    return (seed for seed in range(first, first + count) if str(seed) not in finished)
+def _line(seed: int, options: argparse.Namespace) -> str:
+    """Return the line of a finished seed in the file of `--done`."""
+    return f"{options.engine} {options.pace} {options.days} {seed}"
+
+
+def _seeds(options: argparse.Namespace) -> Iterator[int]:
+    done: Path | None = options.done
+    finished = set(done.read_text().splitlines()) if done is not None and done.exists() else set()
+    first: int = options.first
+    return (seed for seed in range(first, first + options.seeds) if _line(seed, options) not in finished)
 
 
 def main(description: str) -> int:
@@ -72,7 +79,7 @@ def main(description: str) -> int:
     parser.add_argument("--done", type=Path, metavar="FILE", help="file of finished seeds, to continue a run later")
     options = parser.parse_args()
 
-    seeds = _seeds(options.first, options.seeds, options.done)
+    seeds = _seeds(options)
     began = shown_at = time.monotonic()
     counts: Counter[str] = Counter()
     violations = played = 0
@@ -93,9 +100,9 @@ def main(description: str) -> int:
             counts.update(result.counts)
             if result.violation is not None:
                 violations += 1
-                show(result, options.pace)
+                show(result, options)
             elif log is not None:
-                log.write(f"{result.seed}\n")
+                log.write(f"{_line(result.seed, options)}\n")
                 log.flush()
             if time.monotonic() - shown_at >= PROGRESS_EVERY_S:
                 shown_at = time.monotonic()
@@ -109,10 +116,11 @@ def main(description: str) -> int:
     return int(violations > 0)
 
 
-def show(result: Result, pace: Pace) -> None:
+def show(result: Result, options: argparse.Namespace) -> None:
     """Print a violation with the end of its trace."""
     print(f"\nseed {result.seed}: {result.violation}\n  {result.profile}")
     for line in result.trace[-30:]:
         print(f"  {line}")
-    print(f"  Repeat it with: scripts/simulate --from {result.seed} --seeds 1 --pace {pace}", flush=True)
+    how = f"--days {options.days} --pace {options.pace} --engine {options.engine}"
+    print(f"  Repeat it with: scripts/simulate --from {result.seed} --seeds 1 {how}", flush=True)
     sys.stdout.flush()

@@ -203,10 +203,12 @@ class Faults:
 
     def _have_all_recovered(self) -> bool:
         """Return whether each endpoint has had a success since the last outage of our network."""
+        if not self._network_up_at:
+            return True
         return all(
             any(at >= self._network_up_at for at in endpoint.successes)
             for endpoint in self._month.model.endpoints.values()
-            if self._network_up_at and endpoint.deleted_at is None
+            if endpoint.deleted_at is None
         )
 
     async def _egress_outage(self) -> None:

@@ -69,7 +69,7 @@ CHECK_EVERY_DAYS = {Pace.BUSY: 1, Pace.CALM: 5}
 
 @dataclass
 class Profile:
-    """The random settings of a seed."""
+    """The settings of a seed, which are random except for the pace."""
 
     is_clustered: bool
     processes: int
@@ -105,6 +105,8 @@ class Profile:
             faults_max=rng.choice((1, 3, 12)),
             pace=pace,
         )
+        # Change the profile only here, so that the other settings of a seed are the same at both paces. A mass failure
+        # needs traffic: the server counts only endpoints with recent attempts.
         if pace is Pace.CALM and not is_mass:
             profile.actions_per_day = 1
         return profile
@@ -198,6 +200,8 @@ class Month:
             await self.run_until(self.time.now + DAY)
             if day % CHECK_EVERY_DAYS[self.profile.pace] == 0:
                 await self._check()
+            elif not self.deployment.is_down:
+                await self.checks.check_states()
         await self._end()
 
     def _note_defect(self, _loop: object, context: dict[str, Any]) -> None:

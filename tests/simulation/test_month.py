@@ -17,7 +17,7 @@ import structlog
 from tests.engines import Engine, Place
 
 from .command import quiet
-from .month import Profile, Result, play
+from .month import Pace, Profile, Result, play
 from .mutations import MUTATIONS
 
 pytestmark = pytest.mark.timeout(600)
@@ -36,6 +36,8 @@ PARTS = 8
 DAYS = 2
 PLAYED = [*seeds(SEEDS, is_clustered=False), *seeds(SEEDS // 20, is_clustered=True)]
 """A month of a cluster takes ten times as long."""
+CALM_SEEDS = seeds(6, is_clustered=False)
+CALM_DAYS = 30
 MUTATION_SEEDS = seeds(18, is_clustered=False)
 MUTATION_DAYS = 10
 PLAY = """
@@ -66,6 +68,11 @@ def assert_kept(result: Result) -> None:
 def test_every_promise_holds_in_random_months(part: int) -> None:
     for seed in PLAYED[part::PARTS]:
         assert_kept(play(seed, DAYS))
+
+
+@pytest.mark.parametrize("seed", CALM_SEEDS)
+def test_every_promise_holds_in_calm_months(seed: int) -> None:
+    assert_kept(play(seed, CALM_DAYS, pace=Pace.CALM))
 
 
 @pytest.mark.parametrize("seed", range(POSTGRES_SEEDS))
