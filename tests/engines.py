@@ -76,7 +76,7 @@ def _new_database(base: type, faults: tuple[type, ...], argument: object) -> Any
 
 @cache
 def _new_file() -> bytes:
-    """Return the content of a file with empty tables. Creating the tables for each test would take longer."""
+    """Return the content of a file with empty tables. Copying it is faster than creating the tables for each test."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "uplift.db"
         schema_version.upgrade(path, now_ms=0)

@@ -3,6 +3,7 @@
 Its first argument is the file descriptor of a socket on which it gets requests. When the socket closes, it exits.
 """
 
+import contextlib
 import gc
 import importlib
 import json
@@ -24,6 +25,8 @@ def next_start(requests: socket.socket) -> dict[str, Any]:
     wakeup_writer.setblocking(False)
     signal.set_wakeup_fd(wakeup_writer.fileno(), warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    # Ctrl-C also reaches this process, which must report the exits of its children until the tests end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     reports: dict[int, socket.socket] = {}
     while True:
         ready, _, _ = select.select([requests, wakeup], [], [])
@@ -39,13 +42,15 @@ def next_start(requests: socket.socket) -> dict[str, Any]:
         if pid := os.fork():
             os.close(output)
             reports[pid] = report
-            report.send(b"%d" % pid)
+            with contextlib.suppress(OSError):
+                report.send(b"%d" % pid)
             continue
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        # Objects of this function would close descriptors again that the program opens.
+        # Close the objects: otherwise, they would later close descriptors that the program has reused.
         for each in (requests, wakeup, wakeup_writer, report, *reports.values()):
             each.close()
         os.close(output)
@@ -59,7 +64,8 @@ def report_ended(reports: dict[int, socket.socket]) -> None:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if not pid:
             return
-        with reports.pop(pid) as report:
+        # The test that started the child may have ended.
+        with reports.pop(pid) as report, contextlib.suppress(OSError):
             report.send(b"%d" % os.waitstatus_to_exitcode(status))
 
 

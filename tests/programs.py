@@ -7,6 +7,7 @@ and forks a child for each start. The child runs the function that the installed
 import atexit
 import contextlib
 import json
+import math
 import os
 import select
 import signal
@@ -14,21 +15,27 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
-TEMPLATE = Path(__file__).with_name("program_template.py")
+TEMPLATE: Final = Path(__file__).with_name("program_template.py")
+_NOT_COMPARED: Final = ("UPLIFT_", "PYTEST_")
+"""Prefixes of the environment variables that take effect only after the fork, or not at all in the program."""
 
 
 class Program:
     """A started process, with the methods of `subprocess.Popen` that the tests use."""
 
     def __init__(self, report: socket.socket, output: int) -> None:
-        self._report = report
-        self.pid = int(report.recv(64))
-        self.returncode: int | None = None
         self.stdout: IO[str] = os.fdopen(output, encoding="utf-8", errors="replace")
+        self._report = report
+        self.returncode: int | None = None
+        try:
+            self.pid = int(report.recv(64))
+        except (OSError, ValueError):
+            self.stdout.close()
+            report.close()
+            raise
 
     def poll(self) -> int | None:
         """Return the exit code, or None if the process is running."""
@@ -39,57 +46,80 @@ class Program:
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the exit code. Raises subprocess.TimeoutExpired."""
         if self.returncode is None:
-            ready, _, _ = select.select([self._report], [], [], timeout)
-            if not ready:
+            ready = select.poll()
+            ready.register(self._report, select.POLLIN)
+            if not ready.poll(None if timeout is None else math.ceil(timeout * 1000)):
                 assert timeout is not None
                 raise subprocess.TimeoutExpired("uplift-server", timeout)
             with self._report:
-                self.returncode = int(self._report.recv(64))
+                code = self._report.recv(64)
+            if not code:
+                # Nobody reports the exit of the process anymore, so it must not outlive the test.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.pid, signal.SIGKILL)
+            self.returncode = int(code or -signal.SIGKILL)
         return self.returncode
 
     def send_signal(self, number: int) -> None:
         """Send a signal if the process is running."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """Kill the process."""
         self.send_signal(signal.SIGKILL)
 
 
-@cache
-def _template() -> socket.socket:
-    """Start the process that imports the program. It exits when the returned socket closes."""
-    requests, own = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with own:
-        process = subprocess.Popen(
-            # -P: do not import modules from this directory.
-            [sys.executable, "-P", str(TEMPLATE), str(own.fileno())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=[own.fileno()],
-        )
+class _Template:
+    """The process that imports the program. It exits when its socket closes."""
 
-    def end() -> None:
-        requests.close()
-        process.wait()
+    def __init__(self) -> None:
+        self.environ = _compared(os.environ)
+        self.requests, own = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with own:
+            self._process = subprocess.Popen(
+                # -P: do not import modules from this directory.
+                [sys.executable, "-P", str(TEMPLATE), str(own.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[own.fileno()],
+            )
+        atexit.register(self.end)
 
-    atexit.register(end)
-    return requests
+    def is_running(self) -> bool:
+        """Return whether the process can fork children."""
+        return self._process.poll() is None
+
+    def end(self) -> None:
+        """End the process."""
+        self.requests.close()
+        self._process.wait()
+
+
+_templates: Final[list[_Template]] = []
+
+
+def _template() -> _Template:
+    """Return the process of this test process. Start it if it is not running."""
+    if not _templates or not _templates[-1].is_running():
+        _templates.append(_Template())
+    return _templates[-1]
+
+
+def _compared(environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environ.items() if not name.startswith(_NOT_COMPARED)}
 
 
 def can_start(environ: Mapping[str, str]) -> bool:
-    """Return whether `start` supports an environment: only its settings may differ from the environment of the tests.
+    """Return whether `start` supports an environment.
 
-    Other variables may take effect when an interpreter starts. Coverage does not measure forks.
+    Only its settings may differ from the environment in which the program was imported, because other variables may
+    take effect when an interpreter starts. The tests do not measure the coverage of forks.
     """
     if "COVERAGE_PROCESS_CONFIG" in environ or "COVERAGE_PROCESS_START" in environ:
         return False
-    return _without_settings(environ) == _without_settings(os.environ)
-
-
-def _without_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environ.items() if not name.startswith("UPLIFT_")}
+    return _compared(environ) == _template().environ
 
 
 def start(command: Sequence[str], *, directory: Path, environ: Mapping[str, str]) -> Program:
@@ -97,9 +127,14 @@ def start(command: Sequence[str], *, directory: Path, environ: Mapping[str, str]
     request = {"command": list(command), "directory": str(directory), "environ": dict(environ)}
     output, output_writer = os.pipe()
     report, report_writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    descriptors = [output_writer, report_writer.fileno()]
     with report_writer:
         try:
-            socket.send_fds(_template(), [json.dumps(request).encode()], [output_writer, report_writer.fileno()])
+            socket.send_fds(_template().requests, [json.dumps(request).encode()], descriptors)
+        except OSError:
+            report.close()
+            os.close(output)
+            raise
         finally:
             os.close(output_writer)
     return Program(report, output)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Timer(Protocol):
-    """A callback that can be canceled."""
+    """A callback that can be cancelled."""
 
     def cancel(self) -> None:
         """Cancel the callback."""
