@@ -119,7 +119,7 @@ class Effect(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One transition of the table. It applies if all facts in `when` and none in `unless` are true."""
+    """One row of TRANSITIONS. The row applies if all facts in `when` and none in `unless` are true."""
 
     before: tuple[State, ...]
     event: Event
@@ -197,11 +197,11 @@ TRANSITIONS: Final = (
 
 
 SETTLEMENTS: Final = frozenset({Event.RETURN_LEASE, Event.SUCCEED, Event.FAIL, Event.SKIP})
-"""The events that carry the fence of a lease. Such an event has no effect if the delivery has been leased again."""
+"""The events that report the result of a lease. If the delivery has been leased again, such an event has no effect."""
 
 
 def transition(state: State, event: Event, facts: Set[Fact]) -> Transition | None:
-    """Return the first transition of the table that applies, or None if the event changes nothing."""
+    """Return the first row of TRANSITIONS that applies, or None if the event does not change the delivery."""
     if Fact.LEASED_AGAIN in facts and event in SETTLEMENTS:
         return None
     for each in TRANSITIONS:
@@ -245,9 +245,10 @@ _TEST: Final = Trigger.TEST
 
 
 def previous(status: Status | None, due_at: int) -> NextState | None:
-    """Return the remembered state: the state before a resend, replay or test. Return None for other attempts.
+    """Return the state of a delivery before a resend, replay or test, or None for other attempts.
 
-    `status` is the remembered status, if any. `due_at` is the due time (Unix ms) if this status is pending.
+    `status` is the stored status of this earlier state, if any. If this status is pending, `due_at` is the earlier due
+    time (Unix ms).
     """
     if status is None:
         return None

@@ -103,7 +103,7 @@ BY_STATUS: Final[dict[int, tuple[str, str]]] = {
         "Store the event and respond with 2xx first, then process the event.",
     ),
 }
-"""The cause and how to fix it for each status code."""
+"""The cause of a failed attempt and how to fix it, for each HTTP status code of the response."""
 _OTHER_CLIENT_ERROR: Final = (
     "Your server responded with {status}: it rejected the request.",
     "Find this request in your server's log, and respond with 2xx once the event is stored.",
@@ -113,7 +113,7 @@ _OTHER_SERVER_ERROR: Final = (
     "Find the error in your server's log, fix it, and resend the failed deliveries.",
 )
 BY_REASON: Final = {code: Explanation(code, *reason) for code, reason in REASONS.items()}
-"""The explanation for each reason that a response can name. The keys are reason codes."""
+"""The explanation of a failed attempt, for each code of a reason that a receiver can state in its response."""
 _CONNECTION_CUT: Final = Explanation(
     "connection_closed",
     "Connection closed early",
@@ -364,7 +364,7 @@ _WRONG_SIGNATURE: Final = Explanation(
 
 
 class FinishedAttempt(Protocol):
-    """The results of a finished attempt that explain why it failed."""
+    """The results of a finished attempt, from which the server determines why the attempt failed."""
 
     @property
     def outcome(self) -> Outcome:

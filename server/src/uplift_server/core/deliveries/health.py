@@ -13,7 +13,7 @@ FAILURES_MIN: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class HealthRule:
-    """The times in ms from `failing_since` until the server warns the account, and until it disables the endpoint."""
+    """How long, in ms, an endpoint fails before the server warns the account, and before it disables the endpoint."""
 
     warn_after_ms: int
     disable_after_ms: int
@@ -40,8 +40,10 @@ class Health(NamedTuple):
     last_failure_at: int | None = None
     last_outcome: Outcome | None = None
     excused_ms: int = 0
-    """The time since `failing_since`, in ms, that is not counted against the endpoint, because the server itself caused
-    the failures."""
+    """The part of the time since `failing_since`, in ms, in which the server itself caused the failures.
+
+    This time postpones the warning to the account and the disabling of the endpoint.
+    """
     warned_at: int | None = None
     """The time of the last warning. None if the server has not warned the account since the last recovery email."""
     last_status_code: int | None = None
@@ -108,9 +110,9 @@ class Health(NamedTuple):
         )
 
     def with_excused_time_of(self, stored: "Health") -> "Health":
-        """Return this health with the longer of the two excused times.
+        """Return this health with the longer `excused_ms` of this health and `stored`.
 
-        If `stored` does not describe the same failure, return this health unchanged.
+        If `stored` has a different `failing_since`, return this health unchanged.
         """
         if self.failing_since is None or self.failing_since != stored.failing_since:
             return self

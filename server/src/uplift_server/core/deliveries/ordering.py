@@ -20,9 +20,9 @@ class Ordering(NamedCode):
 
     NONE = 0
     KEY = 1
-    """Deliveries whose events share an ordering key."""
+    """The endpoint receives events with the same ordering key in order."""
     ENDPOINT = 2
-    """All deliveries to the endpoint."""
+    """The endpoint receives all events in order."""
 
 
 _NONE: Final = Ordering.NONE

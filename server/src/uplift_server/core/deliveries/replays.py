@@ -25,7 +25,7 @@ SkipReason = Literal["replay_unfinished", "endpoint_deleted"]
 """Why a bulk resend skips an endpoint's deliveries."""
 STATUSES_DEFAULT: Final = (Status.FAILED,)
 BURST_MS: Final = 100
-"""The maximum idle time, in ms, that a burst can make up for."""
+"""The maximum part of an idle period, in ms, for which a replay can release deliveries afterward."""
 
 _REPLAYABLE: Final = {status.text: status for status in ENDED}
 _NOT_REPLAYABLE: Final = {
@@ -67,7 +67,8 @@ def parse_statuses(names: Sequence[str], *, may_be_empty: bool = False) -> tuple
 class ReplayRate:
     """Rate limiter for a replay.
 
-    After an idle period, the limiter allows a burst that makes up for at most BURST_MS.
+    After an idle period, the limiter allows a burst: the deliveries that the replay could have released in the last
+    BURST_MS of this period.
     """
 
     rate_per_second: int
@@ -75,7 +76,7 @@ class ReplayRate:
     """When the next delivery may be released (Unix ms)."""
 
     def available(self, now_ms: int) -> int:
-        """Return the number of deliveries that may be released now."""
+        """Return the number of deliveries that the replay may release now."""
         if self.next_ms > now_ms:
             return 0
         return 1 + int((now_ms - self._since(now_ms)) * self.rate_per_second / 1000)
@@ -91,8 +92,8 @@ class ReplayRate:
 def replay_capacity(lane: Lane[Any], now_ms: int) -> int:
     """Return the number of additional replay deliveries that a lane can hold.
 
-    The number is at least 1 even if new events fill the lane, so that they cannot block the replay. However, the number
-    can be 0 if the endpoint is failing, if its lane is stalled, or if a replay delivery is already waiting.
+    Even if new events fill the lane, the number is at least 1, so that the new events cannot block the replay. However,
+    the number can be 0 if the endpoint is failing, if its lane is stalled, or if a replay delivery is already waiting.
     """
     capacity = lane.free_capacity(now_ms)
     if capacity > 0 or lane.waiting[AttemptKind.REPLAY] or lane.breaker.failures or lane.is_stalled(now_ms):

@@ -76,7 +76,7 @@ REASONS: Final = {
         "Copy this endpoint's secret again, without spaces and line breaks.",
     ),
 }
-"""The reasons that a response can name. The keys are reason codes.
+"""The reasons that a receiver can state in its response for rejecting a request. The keys are reason codes.
 
 The receiver library's responses end with one of these codes in brackets.
 """
@@ -108,7 +108,7 @@ _MAY_BE_SECRET: Final = (*_SECRET_WORDS, "basic", "bearer", "whsec_", "sk_", "op
 
 
 def reason_in(line: str | None) -> str | None:
-    """Return the code of the reason that a response line names, or None if the line names no known reason."""
+    """Return the code of the known reason that a response line states, or None if there is no such reason."""
     if line is None:
         return None
     lower = line.lower()

@@ -47,7 +47,11 @@ class BatchRejection(NamedTuple):
 
 
 def in_order(rows: Sequence[OutboxRow]) -> list[OutboxRow]:
-    """Return the rows to send. Omit rows that must wait for an earlier row with the same ordering key."""
+    """Return the outbox rows that can be sent now, in the given order.
+
+    Omit rows that another transaction has locked, and rows that must wait for an earlier row with the same ordering
+    key.
+    """
     held: set[tuple[str | None, str]] = set()
     found: list[OutboxRow] = []
     for row in rows:
@@ -60,7 +64,10 @@ def in_order(rows: Sequence[OutboxRow]) -> list[OutboxRow]:
 
 
 def blocked(rows: Sequence[OutboxRow]) -> list[OutboxRow]:
-    """Return the locked rows that a rejected row blocks."""
+    """Return the outbox rows that a rejected row with the same ordering key blocks.
+
+    Omit rows that another transaction has locked.
+    """
     return [row for row in rows if row.is_locked and row.waits_for is not None]
 
 

@@ -67,7 +67,7 @@ class Budget:
 
 
 class Filter:
-    """A compiled filter, ready to evaluate."""
+    """A compiled filter that checks whether the data of an event matches."""
 
     __slots__ = ("_root",)
 
@@ -76,7 +76,10 @@ class Filter:
         self._root = _Fields(json.loads(text), "data")
 
     def first_mismatch(self, data: object, budget: Budget) -> str | None:
-        """Return the first path that does not match, or None if the data matches. Raises BudgetExceeded."""
+        """Return the first path in the filter that the data does not match, or None if the data matches the filter.
+
+        Raises BudgetExceeded if the check takes too many steps.
+        """
         return self._root.mismatch(data, budget)
 
 
@@ -117,7 +120,7 @@ class _Check:
         self.problems.append(_problem(path, text))
 
     def pattern(self, pattern: Mapping[str, object], path: str, level: int) -> None:
-        """Check an object in the filter."""
+        """Collect the problems with an object in the filter and with its nested objects."""
         if level > FILTER_LEVELS_MAX:
             self.add(path, f"The filter has too many levels. Use at most {FILTER_LEVELS_MAX} nested objects.")
         elif not pattern:
@@ -210,18 +213,21 @@ def _is_numeric(value: object) -> bool:
 
 _TRUE: Final = object()
 _FALSE: Final = object()
-"""The keys for true and false. `_key` needs these keys because, in Python, `True == 1` and `False == 0`."""
+"""Objects that represent true and false in sets of JSON values, because Python treats True as 1 and False as 0."""
 
 
 def _key(value: object) -> object:
-    """Return the key for a string, number, boolean or null. Equal values have equal keys."""
+    """Return the object that represents a JSON string, number, boolean or null in sets of JSON values.
+
+    Equal values have equal objects.
+    """
     if isinstance(value, bool):
         return _TRUE if value else _FALSE
     return value
 
 
 class _Alternatives:
-    """The compiled alternatives for the value of a field."""
+    """The compiled list of the values and operators in a filter that apply to one field of the data."""
 
     __slots__ = (
         "_bounds", "_excluded", "_exists", "_has_only_values", "_is_missing", "_path", "_prefixes", "_suffixes",
@@ -301,7 +307,7 @@ class _Fields:
         self._steps = 1 + sum(part.cost for _, part in self._fields)
 
     def mismatch(self, value: object, budget: Budget) -> str | None:
-        """Return the first path that does not match, or None if the value matches.
+        """Return the first path in the filter that the value does not match, or None if the value matches.
 
         A value that is neither an object nor an array counts as an object without fields.
         """
@@ -326,7 +332,10 @@ class _Fields:
 
 
 def _has_element(values: Sequence[object], is_match: Callable[[Any], bool], cost: int, budget: Budget) -> bool:
-    """Return whether an element of an array, or of a nested array, matches. Each element costs `cost` steps."""
+    """Return whether `is_match` accepts an element of an array, or of a nested array.
+
+    The check of each element takes `cost` steps from the budget.
+    """
     arrays = [values]
     while arrays:
         array = arrays.pop()

@@ -34,7 +34,7 @@ The keys are the `id()` of the schemas.
 """
 
 _Kinds = tuple[tuple[str, str], ...]
-"""The kind of an object: names and string values of the properties that select among alternatives."""
+"""The kind of an object: names and string values of the properties that determine which alternatives can apply."""
 
 _KIND_NS: Final = 60
 _EXTREMES: Final = (1e-25, 1e25)
@@ -62,12 +62,12 @@ class Measure(NamedTuple):
 
 
 class _Place(Costs):
-    """A place in the data: all values to which the same schemas apply."""
+    """A place in the data: all values to which the same schemas apply, with the costs of checking one such value."""
 
     __slots__ = ("items", "kind_name", "kinds", "names", "others", "properties")
 
     kind_name: str
-    """The name of the property that selects the alternatives for an object."""
+    """The property whose string value determines which alternatives of the schemas can apply to an object."""
     kinds: "dict[str, _Place]"
     """For each value of the property `kind_name`: the place of the objects that have this value."""
     items: "_Place"
@@ -76,7 +76,7 @@ class _Place(Costs):
     properties: dict[str, "_Place"]
 
     def properties_of(self, objects: list[dict[str, Any]]) -> "dict[_Place, list[Any]]":
-        """Return all property values of the objects, grouped by place."""
+        """Return the property values of all objects. The keys are the places of these values."""
         properties, others = self.properties, self.others
         found: dict[_Place, list[Any]] = {}
         for each in objects:
@@ -94,7 +94,7 @@ _Unfilled = tuple[_Place, Applied, _Kinds]
 
 
 class _Alternatives(NamedTuple):
-    """The alternatives of a schema, grouped by the string value of one property."""
+    """The alternatives of a schema, grouped by the string value that they require for one property."""
 
     others: list[Edge]
     by_value: dict[str, list[Edge]]
@@ -208,7 +208,7 @@ class SchemaCost:
         return Measure(int(ns), errors)
 
     def _build(self) -> bool:
-        """Create the places of the schema. Return False if the schema has too many places."""
+        """Create the places to which parts of the schema apply. Return False if there are too many places."""
         left: list[_Unfilled] = []
         if isinstance(self._graph.root, dict):
             self._root = self._place({id(self._graph.root): (self._graph.root, 1)}, left)
@@ -226,7 +226,7 @@ class SchemaCost:
         return True
 
     def _fill_all(self, left: list[_Unfilled]) -> bool:
-        """Add the costs of the places in `left` and of all nested places.
+        """Calculate the costs of the places in `left` and of all places nested in them.
 
         Return False if the schema has too many places.
         """
@@ -243,7 +243,10 @@ class SchemaCost:
         return self._steps <= SCHEMA_STEPS_MAX
 
     def _place(self, bases: Applied, left: list[_Unfilled], kinds: _Kinds = ()) -> _Place:
-        """Return the place where `bases` apply to objects of `kinds`. If the place is new, add it to `left`."""
+        """Return the place of the values to which `bases` apply, or of only the objects of kind `kinds` among them.
+
+        If the place is new, add it to `left`, the list of places without calculated costs.
+        """
         key = (*sorted((identity, factor) for identity, (_, factor) in bases.items()), *kinds)
         place = self._places.get(key)
         if place is None:
@@ -252,9 +255,10 @@ class SchemaCost:
         return place
 
     def _applied(self, bases: Applied, kinds: _Kinds) -> tuple[Applied, set[int]]:
-        """Return all schemas that `bases` apply to the whole value, and the `id()` of each one evaluated repeatedly.
+        """Return all schemas that the validator applies to a value because of `bases`.
 
-        For `unevaluatedProperties` and `unevaluatedItems`, the validator evaluates every alternative.
+        Also return the `id()` of each schema that the validator evaluates repeatedly. For `unevaluatedProperties` and
+        `unevaluatedItems`, the validator evaluates every alternative.
         """
         repeated: set[int] = set()
         applied: Applied = {}
@@ -276,7 +280,10 @@ class SchemaCost:
         return applied, repeated
 
     def _merge(self, applied: Applied, schema: Schema, factor: int) -> bool:
-        """Add a schema to the applied schemas. Return False if the schema is recursive and was already applied."""
+        """Add a schema, which the validator evaluates `factor` times, to `applied`.
+
+        Return False if the schema is recursive and `applied` already contains it.
+        """
         before = applied.get(id(schema))
         if before is None:
             applied[id(schema)] = schema, min(factor, _FACTOR_MAX)
@@ -361,7 +368,10 @@ class SchemaCost:
     def _add_kinds(
         self, place: _Place, bases: Applied, kinds: _Kinds, applied: list[Schema], left: list[_Unfilled]
     ) -> None:
-        """Add a place for each kind of object, because the validator evaluates only the alternatives for that kind."""
+        """Add to `place` a nested place for each kind of object.
+
+        The validator evaluates only the alternatives that can apply to objects of this kind.
+        """
         known = {name for name, _ in kinds}
         found: dict[str, list[_Alternatives]] = {}
         for schema in applied:
@@ -386,7 +396,10 @@ class SchemaCost:
         return merged
 
     def _anywhere(self) -> _Place:
-        """Return one place to which all schemas apply. It replaces all places of a schema that has too many places."""
+        """Return one place to which all schemas apply, as an upper bound of the costs.
+
+        The caller uses this place if the schema has too many places or an unknown reference.
+        """
         place = _Place()
         schemas = self._graph.schemas.values()
         factor = _FACTOR_MAX if any(key in each for each in schemas for key in UNEVALUATED) else 1
@@ -399,7 +412,7 @@ class SchemaCost:
         return place
 
     def _own_costs(self, schema: Schema) -> Costs:
-        """Return the costs of a schema, without the costs of the schemas that it applies."""
+        """Return the costs of a schema's own keywords, without the costs of the schemas in these keywords."""
         costs = self._own.get(id(schema))
         if costs is None:
             costs = self._own[id(schema)] = costs_of(schema, may_backtrack=self._may_backtrack)
@@ -407,7 +420,7 @@ class SchemaCost:
 
 
 def _by_kind(values: list[Any], place: _Place) -> tuple[list[Any], dict[_Place, list[Any]]]:
-    """Return the values that are not objects of a known kind, and the objects of known kinds, grouped by place."""
+    """Return a list of the values without a known kind, and the objects of known kinds, grouped by place."""
     others: list[Any] = []
     by_place: dict[_Place, list[Any]] = {}
     for each in values:

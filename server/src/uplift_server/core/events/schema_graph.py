@@ -160,9 +160,9 @@ def _entries(value: Any, *, is_map: bool) -> list[Schema]:
 
 
 def _components(order: list[int], edges: dict[int, list[int]]) -> dict[int, int]:
-    """Return the number of each key's strongly connected component (second pass of Kosaraju's algorithm).
+    """Return the keys that are part of a cycle, each with the number of its strongly connected component.
 
-    Omit the keys whose component contains no cycle.
+    This function is the second pass of Kosaraju's algorithm.
     """
     back: dict[int, list[int]] = {key: [] for key in edges}
     for key, targets in edges.items():

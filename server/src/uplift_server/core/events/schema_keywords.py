@@ -25,7 +25,7 @@ The validator compares exactly if a number has a fraction.
 EXTREME_NS: Final = 25_000
 """Cost of an exact comparison with a number that has many digits, such as 1e-300, in ns."""
 DIGITS_NS: Final = 0.2
-"""Cost of comparing an integer of more than 64 bits, in ns, divided by the square of its number of digits."""
+"""Cost of comparing an integer of more than 64 bits: n squared times this number of ns for n digits."""
 LARGE_NS: Final = 2_000
 _PATTERN_NS: Final = 40
 _BACKTRACKING_NS: Final = 2_000
@@ -91,7 +91,7 @@ class Costs:
 
 
 def costs_of(schema: Schema, *, may_backtrack: bool) -> Costs:
-    """Return the costs of a schema, without the costs of the schemas that it applies."""
+    """Return the costs of a schema's own keywords, without the costs of the schemas in these keywords."""
     costs = Costs()
     costs.errors = len(schema)
     any_ns = _KEYWORD_NS * (2 + len(schema))
@@ -107,7 +107,7 @@ def costs_of(schema: Schema, *, may_backtrack: bool) -> Costs:
 
 
 def _charge(costs: Costs, keyword: str, value: Any) -> None:
-    """Add the costs of one keyword, without the fixed cost that every keyword has."""
+    """Add the costs of one keyword to `costs`, without the fixed cost that every keyword has."""
     if keyword == "type":
         costs.numeric += 1
     elif keyword in _LIMITS:

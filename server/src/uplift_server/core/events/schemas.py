@@ -68,7 +68,10 @@ def _check_graph(graph: SchemaGraph, field: str) -> Problem | None:
 
 
 def _is_optional(graph: SchemaGraph, key: int, recursive: Edge) -> bool:
-    """Return whether the alternatives to `recursive` are simple, so that the recursion does not double the work."""
+    """Return whether the recursive schema is optional: no alternative to it contains other schemas.
+
+    The work of the validator then does not double with each level of the data.
+    """
     if recursive.keyword not in {"anyOf", "oneOf"} or any(name in graph.schemas[key] for name in UNEVALUATED):
         return False
     others = [

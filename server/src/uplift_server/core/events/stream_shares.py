@@ -31,7 +31,7 @@ class StreamShares:
         """Number of bytes that each account may always use. None unless the stream is nearly full."""
 
     def add(self, account_seq: int, size: int) -> None:
-        """Count an event of an account. `size` is in bytes."""
+        """Add the size of a published event, in bytes, to the count of its account."""
         self._bytes[account_seq] = self._bytes.get(account_seq, 0) + size
         self._total += size
 
