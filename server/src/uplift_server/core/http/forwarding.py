@@ -39,7 +39,7 @@ def _is_among(address: str, networks: Sequence[Network]) -> bool:
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
-    """Return the address in an entry, without the port, or None if the entry is not valid."""
+    """Parse an IP address, and ignore a port after it. Return None if the address is not valid."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

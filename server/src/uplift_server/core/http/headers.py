@@ -92,7 +92,10 @@ def mask(name: str, value: str) -> str:
 
 
 def is_reserved(name: str) -> bool:
-    """Return whether the server or the connection sets this header. If so, endpoints cannot set it."""
+    """Return whether the server sets this header itself or the header controls the connection.
+
+    Endpoints cannot set such headers.
+    """
     lower = name.lower()
     return lower in _RESERVED or lower in _HOP_BY_HOP or lower.startswith(_OWN_PREFIXES)
 

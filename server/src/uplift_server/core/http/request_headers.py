@@ -31,7 +31,7 @@ class RequestHeadersTemplate:
 
     start: bytes
     custom: bytes
-    """The endpoint's custom headers as bytes, followed by the empty line."""
+    """The endpoint's custom headers as bytes, followed by the empty line that ends the request headers."""
     custom_masked: bytes
     """The custom headers with masked values, for storage."""
     delivery_tail: bytes
@@ -71,9 +71,10 @@ class RequestHeadersTemplate:
 def request_headers_template(
     *, path: str, host_header: str, user_agent: str, custom: Mapping[str, str], endpoint_id: bytes
 ) -> RequestHeadersTemplate:
-    """Render the parts that are the same for all requests to an endpoint. The arguments must not contain line breaks.
+    """Render the parts of the request headers that are the same for all requests to an endpoint.
 
-    A custom `user-agent`, which earlier releases accepted, replaces the server's `user-agent`.
+    The arguments must not contain line breaks. A custom `user-agent`, which earlier releases accepted, replaces the
+    server's `user-agent`.
     """
     start = f"POST {path} HTTP/1.1\r\nhost: {host_header}\r\ncontent-type: application/json\r\n"
     if not any(name.lower() == "user-agent" for name in custom):

@@ -30,19 +30,19 @@ class SourceAddress:
 
     @property
     def text(self) -> str:
-        """The address in the notation that `parse` accepts."""
+        """The egress IP, and the start of its use if any, in the notation that `parse` accepts."""
         return self.address if self.since is None else f"{self.address}{_SEPARATOR}{format_timestamp(self.since)}"
 
     def is_upcoming(self, now_ms: int) -> bool:
-        """Return whether the server will begin to use the address later."""
+        """Return whether the server will begin to use the egress IP later than `now_ms` (Unix ms)."""
         return self.since is not None and self.since > now_ms
 
 
 def current(published: Iterable[SourceAddress], now_ms: int) -> list[str]:
-    """Return the addresses that the server uses now, in the given order."""
+    """Return the egress IPs from which the server connects to receivers now, in the given order."""
     return list(dict.fromkeys(each.address for each in published if not each.is_upcoming(now_ms)))
 
 
 def upcoming(published: Iterable[SourceAddress], now_ms: int) -> list[SourceAddress]:
-    """Return the addresses that the server will use later, earliest first."""
+    """Return the egress IPs from which the server will connect to receivers later, earliest first."""
     return sorted((each for each in published if each.is_upcoming(now_ms)), key=lambda each: each.since or 0)

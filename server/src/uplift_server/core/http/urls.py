@@ -192,7 +192,7 @@ def _parse(text: str, to_ascii: Callable[[str], str]) -> EndpointUrl:
 
 
 def _host(text: str, to_ascii: Callable[[str], str]) -> tuple[str, bool]:
-    """Return the normalized host, and whether it is an address."""
+    """Return the normalized host of a URL, and whether the host is an IP address."""
     try:
         host = (text if text.isascii() else to_ascii(text)).lower()
         literal = parse_literal(host)

@@ -28,9 +28,11 @@ The remaining quarter is reserved for proven lanes, so that slow or silent recei
 SCARCE_SHARE: Final = 0.25
 SCARCE_FREE_PER_SLOT: Final = 4
 SCARCE_SLOTS_MIN: Final = 64
-"""Slots are scarce if less than a quarter is free. A lane then starts another attempt only if more than four slots are
-free for each of its attempts in flight. The rule keeps a few slots free for idle lanes (like the dynamic threshold in
-shared-memory switches). The rule does not apply to a process with fewer than SCARCE_SLOTS_MIN slots."""
+"""Minimum number of slots of a process that keeps a few slots free for idle lanes.
+
+If less than a quarter of the slots is free, a lane starts another attempt only if more than four slots are free for
+each of its attempts in flight (like the dynamic threshold in shared-memory switches).
+"""
 ACCOUNT_SHARE: Final = 0.5
 """The share of the slots that one account may use, unless it is the only account.
 

@@ -16,14 +16,14 @@ class WaitingFor(StrEnum):
     TURN = "turn"
     """The delivery is due, but the server sends other deliveries first."""
     WORKER = "worker"
-    """Another process holds the delivery, in flight or in its queue."""
+    """Another process is sending the delivery, or has the delivery in its queue."""
 
 
 class HeldUpBy(StrEnum):
     """The reasons why an endpoint's due deliveries are late. A metric uses the values as labels."""
 
     SERVER = "server"
-    """The server is behind: the endpoint could accept more deliveries."""
+    """The server sends fewer deliveries than the endpoint could accept."""
     ENDPOINT = "endpoint"
     """The endpoint has reached its concurrency limit or rate limit."""
     PROBE = "probe"

@@ -36,7 +36,10 @@ class Failures:
         return 0
 
     def note(self, key: str, now_ms: int) -> None:
-        """Count a new attempt after `wait_ms` returned 0. The attempt counts as failed until `forgive` removes it."""
+        """Count an attempt with the key as failed. Call this function only after `wait_ms` returned 0.
+
+        If the attempt succeeds, call `forgive` to remove the attempt from the count.
+        """
         recent = self._recent(key, now_ms)
         self._times.pop(key, None)
         self._times[key] = [*recent, now_ms]

@@ -121,7 +121,7 @@ def needs_userinfo(claims: Mapping[str, Any], client: OidcClient) -> bool:
 
 
 def with_userinfo(claims: Mapping[str, Any], userinfo: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the missing claims from the userinfo response to the claims of an ID token.
+    """Return the claims of an ID token, and the userinfo claims that the ID token does not contain.
 
     The email and its verification come from the same source.
     """

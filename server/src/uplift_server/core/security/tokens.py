@@ -54,7 +54,7 @@ def reset_token(key: bytes, person_id: bytes, *, expires_at: int, mark: str) -> 
 
 
 def parse_reset_token(text: str) -> tuple[bytes, int] | None:
-    """Return the person and the expiry in a reset token, or None if it is malformed.
+    """Return the person's ID and the expiry (Unix ms) in a reset token, or None if the text is not a reset token.
 
     The function does not verify the token.
     """
