@@ -21,11 +21,11 @@ _TAG_BYTES: Final = 8
 
 
 class Cursors:
-    """Encodes and decodes cursors with a key of CURSOR_KEY_BYTES bytes.
+    """Encodes integers as cursors and decodes cursors, with a key of CURSOR_KEY_BYTES bytes.
 
-    A cursor is a tag followed by the encrypted numbers. The tag is a keyed hash of the numbers. The key stream that
-    encrypts the numbers is a keyed hash of the tag. This is the construction of RFC 5297 (SIV), with BLAKE2b instead of
-    AES. The 64-byte key stream is long enough for the longest cursor.
+    A cursor consists of a tag and the encrypted integers. The tag is a keyed hash of the integers. The key stream that
+    encrypts the integers is a keyed hash of the tag. This is the construction of RFC 5297 (SIV), with BLAKE2b instead
+    of AES. The 64-byte key stream is long enough for the longest cursor.
     """
 
     def __init__(self, key: bytes) -> None:
@@ -71,6 +71,6 @@ class Cursors:
         return blake2b(content, key=self._key, person=b"uplift cursor 1", digest_size=_TAG_BYTES).digest()
 
     def _crypt(self, content: bytes, tag: bytes) -> bytes:
-        """Encrypt or decrypt content with the key stream that a tag generates."""
+        """Encrypt or decrypt the bytes of a cursor's integers with the key stream derived from the cursor's tag."""
         stream = blake2b(tag, key=self._key, person=b"uplift cover 1", digest_size=64).digest()
         return bytes(a ^ b for a, b in zip(content, stream, strict=False))

@@ -68,7 +68,7 @@ class IdSequence:
     __slots__ = ("_draw", "_last", "_stock", "_stock_at")
 
     def __init__(self, draw: Callable[[int], bytes]) -> None:
-        """`draw` returns the given number of random bytes, like `os.urandom`."""
+        """Create a sequence. `draw` must return the given number of random bytes, like `os.urandom`."""
         self._draw = draw
         # Draw random bytes for many IDs, because other threads can take the interpreter lock during each system call.
         self._stock = b""

@@ -16,7 +16,8 @@ FIELD_CHARACTERS_MAX: Final = 200
 """Maximum number of characters of a field name in a response."""
 _CANDIDATES_MAX: Final = 300
 _CLOSE_MAX: Final = 8
-"""Maximum number of candidates to compare in full. A quick comparison of letters selects these candidates."""
+"""Maximum number of candidates to compare in full with the unknown name. A quick comparison of letters selects these
+candidates."""
 _CHARACTERS_MAX: Final = 64
 _LETTERS_DIFFERENT_MAX: Final = 5
 _SIMILARITY_MIN: Final = 0.7
@@ -27,7 +28,7 @@ _WORD: Final = re.compile(r"[A-Z]?[a-z0-9]+")
 def unknown_fields(
     names: Iterable[str], known: Collection[str], prefix: str = "", texts: Mapping[str, str] = MappingProxyType({})
 ) -> list[Problem]:
-    """Return a problem for each unknown field name, but at most one problem more than a response can list.
+    """Return a problem for each unknown field name, but at most PROBLEMS_LISTED_MAX + 1 problems.
 
     `texts` contains messages for unknown names that users often send.
     """

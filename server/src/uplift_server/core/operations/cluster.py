@@ -33,12 +33,12 @@ class ProcessRole(StrEnum):
 
     @property
     def serves(self) -> bool:
-        """Whether the process handles requests."""
+        """Whether the process handles requests to the API and the dashboard."""
         return self is not ProcessRole.WORKER
 
     @property
     def delivers(self) -> bool:
-        """Whether endpoints are assigned to the process."""
+        """Whether the process sends deliveries. If so, the cluster assigns endpoints to the process."""
         return self is not ProcessRole.API
 
 

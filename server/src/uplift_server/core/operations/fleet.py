@@ -17,7 +17,7 @@ COMMITS_MIN: Final = 10
 """Minimum number of recent commits before the server reports a slow database."""
 OWN_FAILURE_SHARE: Final = 0.05
 OWN_FAILURE_ATTEMPTS_MIN: Final = 20
-"""Minimum number of recent attempts before the server reports its own failures."""
+"""Minimum number of recent attempts before the server reports that it causes failures itself."""
 CAUSES_NAMED_MAX: Final = 3
 LIMITED_NAMED_MAX: Final = 5
 LEADING_CAUSE_SHARE: Final = 0.6

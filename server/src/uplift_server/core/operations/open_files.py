@@ -3,7 +3,7 @@
 from typing import Final, NamedTuple
 
 OWN_FILES: Final = 128
-"""Number of descriptors for everything except callers and receivers, such as the database, the log, name servers and
+"""Number of file descriptors for uses other than callers and receivers, such as the database, the log, name servers and
 email."""
 CALLERS_MIN: Final = 256
 CALLERS_MAX: Final = 10_000
@@ -30,8 +30,8 @@ def files_needed(in_flight: int, idle: int) -> int:
 def divide_files(limit: int, in_flight: int, idle: int) -> FileShares:
     """Divide `limit` file descriptors (at least FILES_MIN) between callers and receivers.
 
-    OWN_FILES descriptors are reserved for other uses. Callers get at least a quarter of the rest, up to CALLERS_MAX, so
-    that the API stays reachable.
+    First reserve OWN_FILES descriptors for other uses. Callers get at least a quarter of the remaining descriptors, up
+    to CALLERS_MAX, so that the API stays reachable.
     """
     free = limit - OWN_FILES
     callers = min(CALLERS_MAX, max(free // 4, free - in_flight - idle))

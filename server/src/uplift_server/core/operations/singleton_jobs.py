@@ -4,11 +4,11 @@ from enum import StrEnum
 from typing import Final
 
 LEASE_MS: Final = 5_000
-"""Duration of a lease, in ms. The holder renews the lease with every heartbeat."""
+"""Duration of the lease on a singleton job, in ms. The process that holds the lease renews it with every heartbeat."""
 LEASE_TRUSTED_MS: Final = 4_000
-"""How long, in ms, the process runs the job after it requests the lease.
+"""How long, in ms, a process runs a singleton job after its last request for the lease.
 
-The time is shorter than LEASE_MS, so the process stops the job before another process can take the lease.
+This time is shorter than LEASE_MS, so the process stops the job before another process can take the lease.
 """
 
 

@@ -135,15 +135,19 @@ class Series:
 
 
 def series(span: Span, now_ms: int, rows: Iterable[tuple[int, Statistics]]) -> Series:
-    """Return the series of a span. A row is a start (Unix ms) and statistics, which are added to the matching bucket.
+    """Return the statistics of a span, divided into its buckets.
 
-    The series does not include rows outside the span.
+    Each row contains a time (Unix ms), and the statistics to add to the bucket of this time. The function ignores rows
+    outside the span.
     """
     return gathered_into(span.starts(now_ms), rows)
 
 
 def gathered_into(starts: range, rows: Iterable[tuple[int, Statistics]]) -> Series:
-    """Return the series of the buckets that begin at `starts`, a range whose step is the length of a bucket in ms."""
+    """Return the statistics of the buckets that begin at `starts`, a range whose step is the bucket length in ms.
+
+    Each row contains a time (Unix ms), and the statistics to add to the bucket of this time.
+    """
     gathered: dict[int, list[Statistics]] = {at: [] for at in starts}
     for at, numbers in rows:
         start = at - at % starts.step
@@ -193,11 +197,11 @@ def percentile_ms(durations: Mapping[int, int], share: float) -> float | None:
 
 
 def sparse_text(counts: Mapping[int, int] | Mapping[Outcome, int]) -> str:
-    """Format counts for the database, such as `0:17 5:1`."""
+    """Format numbered counts for the database: `0:17 5:1` means 17 for number 0 and 1 for number 5."""
     return " ".join([f"{number:d}:{count}" for number, count in sorted(counts.items()) if count])
 
 
 def parse_sparse(text: str) -> dict[int, int]:
-    """Parse the result of `sparse_text`."""
+    """Return the counts in a result of `sparse_text`. The keys are the numbers before the colons."""
     numbers = [*map(int, text.replace(":", " ").split())]
     return dict(zip(numbers[::2], numbers[1::2], strict=True))

@@ -100,7 +100,7 @@ class AuditEntry:
     details: Mapping[str, object]
     seq: int = 0
     account_id: bytes | None = None
-    """The account's ID, which only entries from the store contain."""
+    """The account's ID. None until the entry is read from the store."""
 
 
 def difference(

@@ -80,7 +80,7 @@ OTHERS_MAX: Final = 200
 
 
 def with_endpoint(facts: Mapping[str, object], endpoint: Mapping[str, object]) -> dict[str, object]:
-    """Return the values of an email after adding another endpoint's values."""
+    """Add the values of another endpoint to the values of an email, and return the result."""
     others, more = facts.get("others"), facts.get("more")
     listed = list(others) if isinstance(others, list) else []
     if len(listed) < OTHERS_MAX:
@@ -99,7 +99,7 @@ GIVE_UP_AFTER_MS: Final = 3 * 86_400_000
 EXPIRES_AFTER_MS: Final = {NotificationKind.PASSWORD_RESET: RESET_TTL_MS}
 """The maximum time in ms until the last attempt, for kinds of email that become useless before GIVE_UP_AFTER_MS."""
 _DELAYS_MS: Final = tuple(minutes * 60_000 for minutes in (1, 5, 30, 120, 360, 720))
-"""The waits in ms after attempts 1, 2, 3 and so on. The last wait is repeated."""
+"""The waits in ms after attempts 1, 2, 3 and so on to send an email. The last wait is repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +120,8 @@ def retry_at(
 ) -> int | None:
     """Return the time (Unix ms) at which to retry an email after a temporary failure, or None if the server gives up.
 
-    The server makes the last attempt when the maximum time has passed. Therefore, even an email that waited during a
-    long downtime gets one attempt.
+    The last attempt is due `expires_after_ms` after `created_at`. Therefore, even an email that waited during a long
+    downtime gets one attempt.
     """
     end = created_at + expires_after_ms
     if now_ms >= end:
