@@ -92,10 +92,10 @@ class Application:
     ) -> None:
         """`operator_key` overrides the configured key. `keep_key` saves a new operator key before its first use.
 
-        Without `dispatch`, the server stores deliveries as due but does not send them. `log_writer` writes the log
-        lines about attempts, and the caller must close it. By default, the lines go to standard error. `new_database`
-        allows an empty SQLite database even if the key of an earlier database exists. Raises ConfigError for a `role`
-        that needs PostgreSQL.
+        If `dispatch` is false, the server stores deliveries but does not send them. `log_writer` writes the log lines
+        about attempts, and the caller must close it. By default, the lines go to standard error. `new_database` allows
+        an empty SQLite database even if the key of an earlier database exists. Raises ConfigError for a `role` that
+        needs PostgreSQL.
         """
         if role is not ProcessRole.ALL and not config.on_postgresql:
             reason = f"is {role}, which needs a PostgreSQL database"
@@ -375,7 +375,7 @@ class Application:
         return self._clustered
 
     def _make_stream(self) -> "StreamParts | None":
-        """Create the parts of the event stream if one is configured."""
+        """If the event stream is configured, create the parts that publish and consume its events."""
         if self._clustered is None:
             return None
         if self._config.nats_url is None:
@@ -413,7 +413,8 @@ class Application:
     def _dashboard(self, services: Services, api: gate.App) -> gate.Pages:
         """Create the dashboard.
 
-        Import it only here, because the import is slow and a server without visitors does not need it.
+        Import the dashboard module only here, because the import is slow and a server without visitors does not need
+        the module.
         """
         from uplift_server.dashboard.app import create_dashboard  # noqa: PLC0415
 

@@ -28,7 +28,7 @@ from uplift_server.store.contract import Database, MessageBus, Transaction
 
 
 class ClusteredFoundation:
-    """The base parts of an engine that shares its database with other processes."""
+    """Implements `Foundation` for a process that shares its database with other processes."""
 
     health_check_every_ms_max = CLUSTER_CHECK_EVERY_MS_MAX
 
@@ -64,7 +64,7 @@ class ClusteredFoundation:
         return self._announcer
 
     def complete(self, parts: CommonParts) -> tuple[Commands, ClusterPort]:
-        """Create the parts of the cluster and of its commands."""
+        """Create the command executor and the cluster membership, which use the engine's `parts`."""
         database, clock, state, shards, notifier = self._database, self._clock, self._state, self.shards, self._notifier
         handover = ShardHandover(
             database,

@@ -128,11 +128,11 @@ class Foundation(Protocol):
         """Create the announcer, which notifies other processes about listen streams and their events."""
 
     def complete(self, parts: CommonParts) -> tuple[Commands, Cluster]:
-        """Create the commands and the cluster from the parts that they use."""
+        """Create the command executor and the cluster membership, which use the engine's `parts`."""
 
 
 class LocalFoundation:
-    """The base parts of an engine that does not share its database with other processes."""
+    """Implements `Foundation` for a process that does not share its database with other processes."""
 
     delivers = True
     health_check_every_ms_max = CHECK_EVERY_MS_MAX
@@ -145,7 +145,7 @@ class LocalFoundation:
         return NoAnnouncer()
 
     def complete(self, parts: CommonParts) -> tuple[Commands, Cluster]:
-        """Return this process's commands, and a cluster that contains only this process."""
+        """Return the command executor of this process, and a cluster that contains only this process."""
         return parts.commands, SingleProcess()
 
 

@@ -19,10 +19,10 @@ The operating system limits the length to `net.core.somaxconn` (4096 by default)
 operating system retries the connection after 1 s and 3 s.
 """
 ACCEPTS_PER_TURN: Final = 10
-"""The number of listening sockets.
+"""The maximum number of connections that the server accepts in one iteration of the event loop.
 
-In each iteration of the event loop, uvloop accepts one connection per listening socket. With a single socket, clients
-of a busy server would wait seconds for their connections.
+uvloop accepts one connection per listening socket, so the server uses this number of sockets. With a single socket,
+clients of a busy server would wait seconds for their connections.
 """
 KEEP_ALIVE_SECONDS: Final = 65
 REQUESTS_FINISH_SECONDS: Final = 2
@@ -40,8 +40,8 @@ class HttpServer(uvicorn.Server):
 def http_server(app: Any, connections_max: int) -> HttpServer:
     """Create a server for an ASGI application.
 
-    The server responds with 503 on the last eighth of `connections_max` connections. It closes all connections beyond
-    `connections_max`.
+    While more than 7/8 of `connections_max` connections are open, the server responds to every request with 503. It
+    immediately closes connections beyond `connections_max`.
     """
     limits = {"connections_max": connections_max - connections_max // 8, "files_max": connections_max}
     return HttpServer(

@@ -26,8 +26,8 @@ of the time.
 SWITCH_SECONDS: Final = 0.002
 """How long a thread keeps the interpreter while another thread waits, in seconds. Python's default is 5 ms.
 
-The writer needs the interpreter several times per commit. In the benchmark `attack`, 0.5 ms reduced the p99 latency of
-accepting an event by a fifth. However, each event took 4% more CPU time at full load.
+The thread that writes to the database needs the interpreter several times per commit. In the benchmark `attack`, 0.5 ms
+reduced the p99 latency of accepting an event by a fifth. However, each event took 4% more CPU time at full load.
 """
 
 _log = structlog.get_logger()
@@ -97,7 +97,7 @@ def return_memory() -> None:
 def share_files(config: Config, settings: SenderSettings) -> tuple[Config, SenderSettings, int]:
     """Divide the file descriptors between connections from callers and connections to receivers.
 
-    Return the adjusted settings and the number of connections from callers.
+    Return the adjusted settings and the maximum number of connections from callers.
 
     Raises ConfigError if there are too few descriptors.
     """

@@ -66,7 +66,7 @@ class StreamParts:
         self._consuming: asyncio.Task[None] | None = None
 
     def consume(self, ingest: Ingest, traces: TraceSink | None) -> None:
-        """Create the consumer, which checks and stores events in the stream like events in requests."""
+        """Create the consumer. It checks and stores events from the stream in the same way as events from requests."""
         self._consumer = StreamConsumer(
             self.stream,
             self._parts.cache,
