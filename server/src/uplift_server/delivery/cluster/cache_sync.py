@@ -46,7 +46,7 @@ Subject = tuple[str, int]
 
 
 class _Read(NamedTuple):
-    """The current content of changed rows. Deleted rows are missing, except event type rows."""
+    """The current content of changed rows. Of the deleted rows, only event types are included."""
 
     accounts: list[Account]
     keys: list[ApiKey]
@@ -57,7 +57,7 @@ class _Read(NamedTuple):
     replays: list[Replay]
 
     def names(self) -> dict[Subject, RecordKey]:
-        """Return the cache key of each row."""
+        """For each changed row, return the table and the key of its record in the cache."""
         return {
             **{("accounts", each.seq): ("accounts", each.seq) for each in self.accounts},
             **{("api_keys", each.seq): ("api_keys", each.digest) for each in self.keys},
@@ -114,7 +114,7 @@ class CacheSync:
         """Rows that this process changed during a read."""
         self._health_at = 0
         self._missed = 0
-        """The value of `change_log.pruned_before` at the last full read."""
+        """The value of `change_log.pruned_before` when this process last loaded the whole cache."""
         self._wake = asyncio.Event()
         self.synced_at = 0
         """The time up to which the cache contains all changes (Unix ms)."""

@@ -80,7 +80,7 @@ class Cluster:
         await self.cache_sync.begin()
 
     async def arrive(self, *, delivers: bool) -> None:
-        """Announce that this process is ready. `delivers` states whether it delivers events."""
+        """Announce that this process is ready. `delivers` states whether this process delivers events."""
         self._state.deliver(delivers=delivers)
         with suppress(Unavailable):
             # If this heartbeat fails, the next heartbeat announces the change.

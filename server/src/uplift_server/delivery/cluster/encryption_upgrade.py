@@ -15,7 +15,7 @@ from uplift_server.store.errors import Unavailable
 
 CHECK_EVERY_MS: Final = 5_000
 SEEN_WITHIN_MS: Final = 5_000
-"""The maximum time, in ms, that cache sync needs to replace the records in memory."""
+"""The maximum time until cache sync has copied the changed records to the cache of this process, in ms."""
 _log = structlog.get_logger()
 
 
@@ -32,7 +32,10 @@ class EncryptionUpgrade:
         self._clock = clock
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Upgrade as soon as no server of an earlier release is running. Then wait until the process stops."""
+        """Bind the encrypted values when no server of an earlier release is running.
+
+        Then wait until the process stops.
+        """
         while not stopping.is_set() and not await self._is_finished():
             await self._clock.wait(stopping, CHECK_EVERY_MS)
         await self._clock.wait(stopping, SEEN_WITHIN_MS)

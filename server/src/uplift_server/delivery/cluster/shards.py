@@ -52,7 +52,7 @@ class ClusteredShards:
         return self.is_agreed and self.is_own(endpoint_seq) if owned is None else owned
 
     def may_send(self) -> bool:
-        """Return whether this process may send. If not, other processes may already own its endpoints."""
+        """Return whether this process may send deliveries. If not, other processes may already own its endpoints."""
         return self._clock.now_ms() < self._state.trusted_until
 
     def add(self, endpoint_seq: int) -> None:
@@ -104,7 +104,7 @@ class ClusteredShards:
             self.gained.pop(seq, None)
 
     def set_workers(self, workers: tuple[int, ...]) -> None:
-        """Replace the list of workers, stop owning the lost endpoints, and update `lost` and `gained`."""
+        """Replace the list of workers, and update the endpoints that this process owns, lost and gained."""
         self.workers = workers
         self.is_agreed = False
         for seq, owned in self._owned.items():

@@ -19,7 +19,7 @@ class ClusterState:
         self._clock = clock
         self.process_id = 0
         self.delivers = False
-        """Whether this process may own endpoints. The value is false before the start and after the stop."""
+        """Whether this process may own endpoints. False before this process is ready and while it stops."""
         self.view = 0
         """The view of this process: the `membership_hash` of the workers from which it computes its endpoints."""
         self.trusted_until = 0
@@ -62,7 +62,7 @@ class ClusterState:
     def set_possible(self, job: SingletonJob, *, is_possible: bool) -> None:
         """Set whether this process can do a singleton job.
 
-        If it cannot, the next heartbeats leave the job to other processes.
+        If this process cannot do the job, the next heartbeats leave the job to other processes.
         """
         if is_possible:
             self._impossible.discard(job)
@@ -74,7 +74,7 @@ class ClusterState:
         return job not in self._impossible
 
     def mark_evicted(self) -> None:
-        """Record that another process evicted this process. The process loses all singleton jobs and may not send."""
+        """Record that another process evicted this process. The process loses its jobs and may not send deliveries."""
         self.trusted_until = 0
         self.take_jobs(frozenset(), 0)
 

@@ -16,7 +16,7 @@ _log = structlog.get_logger()
 
 
 class SuccessReports:
-    """Writes reports in the background. If a report is lost, the endpoint recovers later."""
+    """Writes reports of successful attempts in the background. If a report is lost, the endpoint recovers later."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -45,7 +45,7 @@ class SuccessReports:
                     self._successes.clear()
 
     async def write(self) -> None:
-        """Write all reports. If the database is unavailable, keep them for the next call and raise Unavailable."""
+        """Write all reports. Raises Unavailable, but keeps the reports for the next call."""
         # Sort the endpoints, because settlements lock endpoints in this order.
         batch = sorted(self._successes.items())
 

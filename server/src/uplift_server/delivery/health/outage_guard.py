@@ -55,7 +55,7 @@ class Outage:
     """
 
     def marks(self) -> dict[str, int]:
-        """Return the values to store, by their stored names."""
+        """Return the attributes as numbers, by the names under which the database stores them."""
         return {
             _MARKS + "since": self.since,
             _MARKS + "counts_from": self.counts_from,
@@ -125,9 +125,8 @@ class OutageGuard:
     async def evaluate(self, failing: Sequence[LiveEndpoint]) -> None:
         """Begin or end a mass failure, depending on the failing endpoints. Raises Unavailable.
 
-        A process without the singleton job uses the stored mass failure. If this process detects a new mass failure
-        first, the failure takes effect here immediately. In the process with the job, a mass failure takes effect when
-        it is stored.
+        Only the process with the singleton job stores a mass failure. The other processes use the stored mass failure.
+        If such a process detects a mass failure that is not stored yet, it applies the mass failure immediately.
         """
         holds_job = self._jobs.holds(SingletonJob.OUTAGE_GUARD)
         if not holds_job or self._must_reload:
@@ -156,7 +155,7 @@ class OutageGuard:
     async def _follow(self, failing: Sequence[LiveEndpoint]) -> None:
         """Reload the stored mass failure.
 
-        If it has ended, reload the health of the failing endpoints. Raises Unavailable.
+        If the mass failure has ended, also reload the health of this process's failing endpoints. Raises Unavailable.
         """
         before = self.outage
         await self.load()
@@ -174,7 +173,7 @@ class OutageGuard:
         _excuse(own, stored)
 
     def _attempted(self, *, enough: int | None = None) -> int:
-        """Return the number of endpoints with a recent attempt. Stop counting when it exceeds `enough`."""
+        """Return the number of endpoints with a recent attempt. Stop counting when the number exceeds `enough`."""
         after = self._clock.now_ms() - ATTEMPTED_WITHIN_MS
         count = 0
         for endpoint in self._cache.endpoints.values():

@@ -136,7 +136,7 @@ class Relay:
         return self._streams.get(session_id)
 
     def note_progress(self, stream: Stream) -> None:
-        """Save a stream's position and responses with the next save."""
+        """Include a stream's position and responses in the next `save`."""
         self._progressed[stream] = None
         self._wake.set()
 
@@ -193,7 +193,7 @@ class Relay:
                 await self.clock.wait(stopping, UNAVAILABLE_WAIT_MS)
 
     async def save(self) -> None:
-        """Save the progress of all streams. Raises Unavailable; the next call then retries."""
+        """Save the progress of all streams. Raises Unavailable, but keeps the progress for the next call."""
         streams = list(self._progressed)
         self._progressed.clear()
         if not streams:
@@ -237,10 +237,10 @@ class Relay:
 
 
 def _split(batch: list[_Progress]) -> list[list[_Progress]]:
-    """Split a rejected batch by stream, or by response if the batch has only one stream.
+    """Split a batch that the database rejected, so that the relay can save the other rows.
 
-    If a single response was rejected, keep only the position. If a position without responses was rejected, return no
-    batch.
+    Split the batch by stream, or by response if the batch has only one stream. If the batch has only one response, drop
+    the response and keep the position. If the batch has only a position, return no batch.
     """
     if len(batch) > 1:
         return [[each] for each in batch]

@@ -164,7 +164,7 @@ class Stream:
     def record_response(self, position: int, response: LocalResponse) -> None:
         """Record the response of the developer's local server to an event or test event.
 
-        Ignore a response to an unknown position.
+        Ignore the response if no event or test event at `position` waits for a response.
         """
         test = self._tests.pop(position, None)
         sent = self._unacknowledged.pop(position, None) if test is None else test[0]
@@ -250,7 +250,7 @@ class Streaming(Protocol):
     clock: Clock
 
     def note_progress(self, stream: Stream) -> None:
-        """Save a stream's position and responses with the next save."""
+        """Include a stream's position and responses in the next save."""
 
 
 def _item(event: StreamedEvent, type_name: str) -> StreamItem:

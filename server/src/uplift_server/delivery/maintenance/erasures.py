@@ -44,9 +44,9 @@ class ErasedEvents:
         self._lanes = lanes
 
     def forget(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:
-        """Drop the deliveries of erased events.
+        """Drop the deliveries of erased events, and clear the last errors of the given endpoints.
 
-        Clear the endpoints' last errors, because an error can quote a response.
+        A last error can quote a response to an erased event.
         """
         self._lanes.forget(event_seqs)
         for seq in endpoint_seqs:
@@ -74,7 +74,7 @@ class ErasureJobs:
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
-        """Start new erasures now, if this process holds the job."""
+        """Start new erasures now, if this process holds the singleton job for erasures."""
         self._wake.set()
 
     async def run(self, stopping: asyncio.Event) -> None:

@@ -1,4 +1,4 @@
-"""Creates operational events for the subscribed accounts from the rows that transactions have added.
+"""Creates operational events for the subscribed accounts. Transactions add a database row for each event.
 
 Ingest stores each event under an idempotency key. The key prevents a second event if the server restarts after it has
 stored an event, but before it has deleted the row.
@@ -165,9 +165,9 @@ class OperationalEvents:
                 yield operations.seq
 
     def _has_subscriber(self, count: DueCount) -> bool:
-        """Return whether another endpoint is subscribed to the operational event for failed deliveries.
+        """Return whether an endpoint other than the failing endpoint is subscribed to events about failed deliveries.
 
-        Ignore filters.
+        Do not evaluate the filters of the endpoints.
         """
         event_type = self._type(OperationalKind.DELIVERY_FAILED)
         return event_type is not None and any(

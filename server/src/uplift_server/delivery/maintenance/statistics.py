@@ -16,23 +16,23 @@ from uplift_server.store.statistics import count, save
 BATCH_ROWS: Final = 30_000
 """The maximum number of deliveries per read, and of attempts per read. A read takes about 100 ms."""
 BATCH_CHANGES: Final = 2_000
-"""The maximum number of status changes per batch. Their deletion blocks the single writer."""
+"""The maximum number of status changes per batch. Other writes must wait while the server deletes these changes."""
 BATCH_PAUSE_MS: Final = 20
 ROWS_PER_TURN: Final = 64
 """The number of statistics rows to encode in one iteration of the event loop. The encoding takes about 1 ms."""
 BUSY_CORES: Final = 0.5
 """A process that uses this many CPU cores or more is busy.
 
-A busy process counts new rows only once every BUSY_TURNS intervals.
+A busy process counts new deliveries and attempts only once every BUSY_TURNS intervals.
 """
 BUSY_TURNS: Final = 10
 UNAVAILABLE_WAIT_MS: Final = 5_000
 
 
 class StatisticsUpdater:
-    """Counts new rows every `every_ms`, or less often while the process is busy.
+    """Counts new deliveries and attempts every `every_ms`, or less often while the process is busy.
 
-    Until the next count, the statistics do not include new rows.
+    The statistics include a new delivery or attempt after the next count.
     """
 
     def __init__(self, database: Database, jobs: SingletonJobs, clock: Clock, *, every_ms: int) -> None:
@@ -43,7 +43,7 @@ class StatisticsUpdater:
         self._load = (clock.now_ms(), clock.processor_s())
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Count new rows until the process stops."""
+        """Count new deliveries and attempts until the process stops."""
         intervals = 0
         while not stopping.is_set():
             await self._clock.wait(stopping, self._every_ms)
@@ -57,7 +57,10 @@ class StatisticsUpdater:
                 await self._clock.wait(stopping, UNAVAILABLE_WAIT_MS)
 
     async def count_all(self, stopping: asyncio.Event) -> None:
-        """Count all new rows in batches. Raises Unavailable, but keeps the results of the earlier batches."""
+        """Count all new deliveries and attempts in batches.
+
+        Raises Unavailable, but keeps the counts of the earlier batches.
+        """
         more = True
         while more and not stopping.is_set():
             position, now = await self._database.stream_position(), self._clock.now_ms()

@@ -45,7 +45,7 @@ AHEAD_BODY_BYTES_MAX: Final = 256 * 1024
 The job reads ahead as many deliveries as it sends within AHEAD_MS, but at least AHEAD_MIN.
 """
 FILTERED_AHEAD: Final = 200
-"""The minimum number of events to read ahead if the replay sends missing events and the endpoint has a filter.
+"""The minimum number of events to read ahead if a replay to an endpoint with a filter creates deliveries.
 
 The filter may reject most of the events that have no delivery yet.
 """
@@ -126,7 +126,7 @@ class ReplayJobs:
         self._filter_steps = 0
         """The number of filter steps that are left for the running jobs."""
         self.stepping = 0
-        """The number of jobs that are running a step."""
+        """The number of jobs that are running now."""
 
     @property
     def known(self) -> Collection[int]:
@@ -184,7 +184,7 @@ class ReplayJobs:
                 self._wake.set()
 
     def stop(self) -> None:
-        """Stop all releases. `run` then returns soon."""
+        """Release no more deliveries. `run` then returns soon."""
         self._stopping = True
         self._wake.set()
 
@@ -329,8 +329,8 @@ class ReplayJobs:
     def _accepted(self, batch: ReplayBatch, first: int, pattern: Filter) -> ReplayBatch:
         """Return the events of the batch that match the filter or already have a delivery.
 
-        `first` is the sequence number at which the batch begins. If the filter's comparisons are used up, the result
-        ends at the last checked event.
+        `first` is the sequence number at which the batch begins. If no filter steps are left, the result ends at the
+        last checked event.
         """
         found: list[Candidate] = []
         through = first - 1
@@ -349,7 +349,7 @@ class ReplayJobs:
         return ReplayBatch(found, batch.through)
 
     def _update(self, job: _Job, replay: Replay) -> None:
-        """Replace a job's replay with the result of a write, unless the replay has since changed or stopped."""
+        """Replace a job's replay with the replay that a write returned, unless the job's replay is newer or stopped."""
         if replay.updated_at >= job.replay.updated_at and job.replay.state is ReplayState.RUNNING:
             job.replay = replay
 

@@ -67,7 +67,7 @@ class Dispatcher:
         self._due.note_due(endpoint_seq)
 
     def stop(self) -> None:
-        """Stop leasing. `run` then returns soon."""
+        """Stop leasing deliveries. `run` then returns soon."""
         self._stopping = True
         self._due.wake()
 
@@ -92,7 +92,7 @@ class Dispatcher:
     async def _round(self) -> bool:
         """Release unused leases, scan the database if a scan is due, and lease due deliveries.
 
-        Return whether there is more to release or to lease now.
+        Return whether unused leases or due deliveries may be left.
         """
         await self._release_batch()
         now = self._clock.now_ms()

@@ -22,7 +22,7 @@ from uplift_server.store.hot_records import HeldRequest
 from uplift_server.store.records import HeldAction
 
 TICK_MS: Final = 100
-"""The interval between two batches of an endpoint, in ms."""
+"""The interval between two batches of an endpoint's deliveries, in ms."""
 BLOCKED_WAIT_MS: Final = 500
 """The wait before the next release to an endpoint that receives deliveries more slowly than the release rate, in ms."""
 BATCH_ROWS_MAX: Final = 300
@@ -35,7 +35,8 @@ UNAVAILABLE_WAIT_MS: Final = 500
 class _TokenBucket:
     """Limits the release rate of one endpoint.
 
-    The credit is limited: it makes up for a late release, but does not accumulate while the endpoint is idle.
+    The number of available deliveries grows at this rate up to a small maximum. Therefore, the bucket makes up for a
+    late release, but does not allow a burst after an idle period.
     """
 
     def __init__(self, rate_per_second: int, now_ms: int) -> None:
@@ -54,11 +55,11 @@ class _TokenBucket:
         return int(self._credit)
 
     def take(self, count: int) -> None:
-        """Subtract released deliveries from the credit."""
+        """Subtract `count` released deliveries from the number of available deliveries."""
         self._credit -= count
 
     def pause_until(self, at_ms: int) -> None:
-        """Release nothing until `at_ms` (Unix ms)."""
+        """Allow no releases until `at_ms` (Unix ms)."""
         self._paused_until = at_ms
 
 

@@ -61,7 +61,7 @@ class Starter(Protocol):
     """The interface that starts attempts."""
 
     def start(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery, /) -> None:
-        """Start an attempt for which a slot was taken."""
+        """Attempt a delivery. The attempt already counts toward the concurrency limits."""
 
 
 class _ForeignLeases(NamedTuple):
@@ -123,7 +123,7 @@ class DeliveryLanes:
         self._foreign_leases: dict[int, _ForeignLeases] = {}
         """For each endpoint that was taken over: the leases that other processes still hold.
 
-        They count toward the endpoint's concurrency limit.
+        These leases count toward the endpoint's concurrency limit.
         """
 
     def open(self, starter: Starter) -> None:
@@ -247,7 +247,7 @@ class DeliveryLanes:
     def batch_bytes_max(self) -> int:
         """The maximum total size of the bodies in one lease batch, in bytes.
 
-        The maximum is lower while only accounts with few waiting bytes can add deliveries.
+        The maximum is lower while `bytes_held` is at least LANES_SHARED_BODY_BYTES_MAX.
         """
         is_scarce = self.bytes_held >= LANES_SHARED_BODY_BYTES_MAX
         return ACCOUNT_LITTLE_BODY_BYTES_MAX if is_scarce else LEASE_BATCH_BODY_BYTES_MAX
@@ -357,7 +357,7 @@ class DeliveryLanes:
     def start_now(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> bool:
         """Start an attempt that a person requested, or queue the delivery in its lane.
 
-        Return False if the process can neither start nor queue it.
+        Return False if the process can neither start the attempt nor queue the delivery.
         """
         now = self._clock.now_ms()
         if self.stopped:
@@ -371,7 +371,7 @@ class DeliveryLanes:
         return True
 
     def start(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> None:
-        """Start an attempt for which a slot was taken."""
+        """Attempt a delivery. The attempt already counts toward the concurrency limits."""
         assert self._starter is not None, "the engine has started"
         self._starter.start(lane, delivery)
 
@@ -390,7 +390,7 @@ class DeliveryLanes:
         return waiting if spreader is None else waiting | spreader.event_seqs
 
     def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
-        """Return what delays an endpoint's deliveries: the endpoint's limits, or the server.
+        """Return whether an endpoint's deliveries are delayed by the endpoint's limits or by the server.
 
         The result is correct only if the endpoint's circuit breaker is closed.
         """

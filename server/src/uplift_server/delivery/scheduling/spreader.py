@@ -58,7 +58,7 @@ class Spreader:
 
     @property
     def event_seqs(self) -> set[int]:
-        """The events of the waiting deliveries."""
+        """The sequence numbers of the events whose deliveries are waiting."""
         return {delivery.event_seq for delivery in self._waiting}
 
     def _push_due(self) -> None:
