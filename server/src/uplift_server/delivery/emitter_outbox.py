@@ -49,14 +49,14 @@ class ServerUnavailable(Exception):
 
 
 class _Turn(NamedTuple):
-    """The result of one reader turn."""
+    """The result of one turn, which is a transaction that sends a batch of rows."""
 
     sent: int = 0
     rejected: int = 0
     has_more: bool = False
     """Whether more rows are waiting. If so, the next turn starts immediately."""
     is_own: bool = True
-    """Whether this reader had the turn. If not, another reader had the turn."""
+    """Whether this reader had access to the outbox. If not, another reader was using the outbox."""
 
 
 class OutboxReader:
@@ -91,8 +91,8 @@ class OutboxReader:
     async def run(self, *, once: bool = False) -> None:
         """Send rows until `stop` is called. If `once` is true, return when the outbox has no rows to send.
 
-        If `once` is true, raises Unavailable or ServerUnavailable. Otherwise, raises them only before the first
-        successful turn, if the error is permanent.
+        If `once` is true, raises Unavailable or ServerUnavailable. Otherwise, raises these errors only if they are
+        permanent and occur before the first successful turn.
         """
         idle_seconds = OUTBOX_POLL_SECONDS_MIN
         while not self._stopped.is_set():
@@ -143,7 +143,10 @@ class OutboxReader:
             return _Turn(rejected=len(problems), has_more=has_more or bool(problems))
 
     async def _unblock(self, turn: Turn) -> bool:
-        """Every OUTBOX_UNBLOCK_EVERY_SECONDS, unblock rows in batches. Return whether more batches are needed."""
+        """Every OUTBOX_UNBLOCK_EVERY_SECONDS, unblock the rows that no longer wait for an earlier row.
+
+        Each call unblocks one batch. Return whether more batches are needed.
+        """
         if time.monotonic() < self._unblock_at:
             return False
         self._unblock_from = await turn.unblock(self._unblock_from)
@@ -153,7 +156,7 @@ class OutboxReader:
         return False
 
     def _note(self, turn: _Turn) -> None:
-        """Add the rows of a completed turn to the counts."""
+        """Add the rows that a turn sent or rejected to the totals. Log rejections and the end of an outage."""
         self._has_worked = True
         self.sent += turn.sent
         self.rejected += turn.rejected

@@ -145,7 +145,7 @@ class EndpointToken(NamedTuple):
 
     token: AccessToken
     auth: bytes | None
-    """The encrypted authentication settings for which the server requested the token."""
+    """The encrypted authentication settings with which the server requested the token."""
     received_at: int
     """The time when the server received the token (Unix ms)."""
 
@@ -193,14 +193,14 @@ class LiveEndpoint:
     def parts(self) -> RequestParts:
         """The constant parts of the endpoint's requests.
 
-        They are created on first use, because creating them for 100,000 endpoints takes seconds.
+        The parts are created on first use, because creating the parts for 100,000 endpoints takes seconds.
         """
         if self._parts is None:
             self._parts = self._create_parts(self.record)
         return self._parts
 
     def put(self, record: Endpoint, parts: RequestParts | None = None) -> None:
-        """Replace the record and the constant parts of the requests."""
+        """Replace the endpoint's record and the constant parts of its requests."""
         self.record, self._parts, self._filter = record, parts, None
 
     @property
@@ -394,10 +394,10 @@ class EndpointCache(KeyCache):
         return live
 
     def create_unbound_parts(self) -> Iterator[None]:
-        """For each endpoint whose encrypted values are not bound to their columns, create the request parts again.
+        """Create the request parts of the endpoints whose encrypted values are not bound to their columns.
 
-        Yield after each endpoint. Call this method before the encryption upgrade ends, because the cipher rejects such
-        values afterward.
+        Yield after each endpoint. Call this method before the encryption upgrade ends, because the cipher then starts
+        to reject unbound values.
         """
         for live in list(self.endpoints.values()):
             record = live.record

@@ -1,4 +1,4 @@
-"""The delivery engine: starts its parts, runs their loops, and drains them."""
+"""The delivery engine: runs the loops that deliver events, and ends the attempts in flight when it stops."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
@@ -93,7 +93,7 @@ class Cluster(Protocol):
         """
 
     async def arrive(self, *, delivers: bool) -> None:
-        """Announce that this process is ready. `delivers` states whether it delivers events."""
+        """Announce that this process is ready. `delivers` states whether this process delivers events."""
 
     def loops(self, *, delivers: bool) -> Iterable[Loop]:
         """Return the loops that a member of the cluster runs."""

@@ -167,7 +167,7 @@ class EventIngest:
         self._closed = False
         self._failing = False
         self.ids = IdSequence(random_bytes)
-        """Creates all IDs of this process."""
+        """The generator of all IDs that this process creates."""
 
     @property
     def waiting_events(self) -> int:
@@ -175,7 +175,7 @@ class EventIngest:
         return self._backlog.events
 
     def close(self) -> None:
-        """Reject new requests, and store the queued ones."""
+        """Reject new requests, and store the events of the queued requests."""
         self._closed = True
 
     def recipients(self, account_seq: int, event_type: str, data: bytes) -> Sequence[LiveEndpoint]:

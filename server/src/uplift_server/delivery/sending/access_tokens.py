@@ -22,7 +22,8 @@ AUTHORIZATION_MASKED: Final = b"authorization: ********\r\n"
 Waiter = Callable[[Exchange | None], None]
 """The callback of an attempt that waits for a token.
 
-The argument is None if the token is available. Otherwise, it is the attempt's failed exchange.
+The argument is None if the token is available. If the token request failed, the argument is the failed exchange of the
+attempt.
 """
 
 

@@ -104,7 +104,7 @@ class _InFlight(msgspec.Struct, frozen=True):
 
 
 class Attempts:
-    """Starts attempts, and settles the outcomes of their exchanges."""
+    """Starts attempts, and passes their outcomes to the settler."""
 
     def __init__(
         self,
@@ -147,7 +147,7 @@ class Attempts:
         self._aborting = True
 
     def start(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> None:
-        """Attempt a delivery. If the server must not send it, settle it without an attempt."""
+        """Attempt a delivery. If the server must not send the delivery, store its new status without an attempt."""
         now = self._clock.now_ms()
         endpoint = self._cache.endpoints.get(delivery.endpoint_seq)
         if self._lanes.erased and delivery.event_seq in self._lanes.erased:
@@ -386,7 +386,7 @@ def wrong_signer() -> Signer:
 
 
 def unattempted(delivery: LeasedDelivery, verdict: NextState, now: int) -> Settlement:
-    """Return the settlement of a delivery that was not attempted."""
+    """Return the settlement that stores the new status of a delivery without an attempt."""
     return Settlement(
         delivery.event_seq,
         delivery.endpoint_seq,

@@ -111,11 +111,11 @@ class LocalCommands:
     async def decide(
         self, command: Command, also: Callable[[Transaction], None], fence: int | None = None, *, process_id: int = 0
     ) -> LeasedDelivery | None:
-        """Cancel or resend a delivery. Return the lease of a resend.
+        """Cancel or resend a delivery. For a resend, return the leased delivery.
 
-        The delivery must have no lease, or a lease with the given fence. `also` runs in the same transaction. If
-        `process_id` is 0, no process leases the resend, and it is due now. Raises the same errors as
-        `Commands.execute`.
+        The delivery must have no lease, or a lease with the given fence. The function `also` runs in the same
+        transaction. If `process_id` is 0, no process leases the resend, and the resend is due now. Raises the same
+        errors as `Commands.execute`.
         """
         now = self._clock.now_ms()
         endpoint_seq, event_seq = command.endpoint_seq, command.event_seq

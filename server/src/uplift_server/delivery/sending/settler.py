@@ -54,7 +54,7 @@ class Settler:
         self._on_lines = on_lines
         self._gathered: list[Settlement] = []
         self._is_urgent = False
-        """Whether to write the gathered settlements without waiting for further outcomes."""
+        """Whether to write the gathered outcomes without waiting for further outcomes."""
         self._flush_timer: Handle | None = None
         """The timer after which the outcomes of replay deliveries are written if no other outcome arrives."""
         self._parts_left: list[tuple[list[Settlement], dict[int, LiveEndpoint]]] = []
@@ -90,7 +90,7 @@ class Settler:
         self._schedule()
 
     def flush(self) -> None:
-        """Write the gathered settlements now, or after the batch that is being written."""
+        """Write the gathered outcomes now, or after the batch that is being written."""
         if self._gathered:
             self._is_urgent = True
             if self._may_write:
@@ -124,7 +124,7 @@ class Settler:
             self._parts_left = [(batch, {}) for batch, _ in self._parts_left if batch]
 
     async def drain(self) -> None:
-        """Write all gathered settlements, and wait until they are written."""
+        """Write all gathered outcomes, and wait until the store contains these outcomes."""
         self.flush()
         await self._idle.wait()
 
@@ -206,7 +206,7 @@ class Settler:
             self._lanes.unblock()
 
     def _note_due(self, batch: list[Settlement]) -> None:
-        """Count the written settlements, and record the next due times of their deliveries."""
+        """Count the stored outcomes by status, and record the next due times of the deliveries."""
         ended = self._counters.ended
         for settlement in batch:
             ended[settlement.status] += 1
@@ -219,7 +219,7 @@ class Settler:
     def _keep(
         self, batch: list[Settlement], lines: list[AttemptLine], health: dict[int, LiveEndpoint], error: Unavailable
     ) -> None:
-        """Keep a batch that the store could not write, block new attempts, and retry."""
+        """Keep a batch that the store could not write, block new attempts, and write the batch again later."""
         self._gathered = batch + self._gathered
         self._is_urgent = True
         self._lines = lines + self._lines
@@ -231,10 +231,10 @@ class Settler:
         self._clock.call_at(self._clock.now_ms() + RETRY_MS, self._write)
 
     def _split(self, batch: list[Settlement], health: dict[int, LiveEndpoint], error: BaseException) -> None:
-        """Bisect a rejected batch until each rejected row is alone, and then skip the row.
+        """Bisect a batch that the store rejected, to skip the rejected rows and write the other rows.
 
-        Each rejected row costs log2(n) more writes. If the store rejects an outcome even without its attempt, park the
-        delivery.
+        Each rejected row costs log2(n) more writes. If the store rejects an outcome even without its attempt, prevent
+        further attempts of the delivery until a restart.
         """
         if batch and health:
             self._parts_left += [(batch, {}), ([], health)]

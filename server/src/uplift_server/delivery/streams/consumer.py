@@ -111,7 +111,7 @@ class StreamConsumer:
         """The latest task that removes stored messages, which may still be running."""
         self._logged_at = 0
         self._late: LateEvents | None = None
-        """The stored period and delay of late events. None before the first late event."""
+        """The period and maximum delay of late events that the database contains. None before the first late event."""
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Store events until the process stops or the task is cancelled."""
@@ -144,7 +144,7 @@ class StreamConsumer:
         await self._end_pull()
 
     async def _end_pull(self) -> None:
-        """Try to remove the stored messages, because another process may take over the job."""
+        """Stop reading messages. Try to remove the stored messages, because another process may take over the job."""
         pull, self._pull = self._pull, None
         removal, self._removal = self._removal, None
         if removal is not None:
@@ -305,7 +305,7 @@ class StreamConsumer:
     # ---- commits
 
     async def _note_late(self, events: Sequence[_Event]) -> bool:
-        """Store the period of late events before the events are stored. Return False if the database is unavailable."""
+        """If events are late, store their period before the events. Return False if the database is unavailable."""
         now = self._clock.now_ms()
         since = min((each.draft.created_at or now for each in events if each.draft is not None), default=now)
         if now - since <= LATE_MS:

@@ -19,7 +19,7 @@ from uplift_server.delivery.streams.link import NOT_FOUND, Link, Received, Strea
 _PREFIX: Final = "uplift-"
 _NS: Final = 1_000_000_000
 ACK_WAIT_S: Final = 60
-"""The time after which NATS delivers a message again if this process has neither removed nor renewed it, in seconds."""
+"""The time after which NATS redelivers a message unless this process has removed or renewed the message, in seconds."""
 RENEW_EVERY_MS: Final = 15_000
 REMOVE_EVERY_MS: Final = 300
 EXPIRES_S: Final = 10
@@ -188,9 +188,9 @@ class Pull:
         return self._first_unstored > self._removed_before
 
     async def renew(self) -> None:
-        """Renew the messages that are not stored yet, at most once every RENEW_EVERY_MS. Raises StreamUnavailable.
+        """Prevent the redelivery of messages that are not stored yet. Raises StreamUnavailable.
 
-        NATS would otherwise deliver these messages again.
+        At most once every RENEW_EVERY_MS, restart the time (ACK_WAIT_S) after which NATS redelivers these messages.
         """
         now = self._clock.now_ms()
         if now - self._renewed_at >= RENEW_EVERY_MS:

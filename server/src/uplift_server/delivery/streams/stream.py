@@ -34,7 +34,10 @@ FAILED_CHECKS_MAX: Final = 2
 RECONNECT_MS_MIN: Final = 100
 RECONNECT_MS_MAX: Final = 2_000
 SILENT_SECONDS_MAX: Final = 5
-"""The maximum time without contact to most replicas, in seconds. After this time, the leader cannot store messages."""
+"""The maximum time without contact to a replica, in seconds.
+
+If the time is exceeded for most replicas, the leader cannot store messages.
+"""
 DOWN_AFTER_MS: Final = 4_000
 """The time without a successful check after which the stream is considered down, in ms.
 
@@ -84,7 +87,7 @@ _MUST_FIT: Final[Mapping[str, Sequence[str]]] = {
     ),
     REJECTED_STREAM: ("subjects", "retention", "storage", "discard"),
 }  # fmt: skip
-"""The settings that must have the values above in an existing stream.
+"""For each stream, the settings that must have their configured values if the stream already exists.
 
 With other values, NATS would lose events, or keep messages that the server has removed.
 """

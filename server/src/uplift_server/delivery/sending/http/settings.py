@@ -28,7 +28,7 @@ class SenderSettings:
     """
 
     egress_addresses: tuple[str, ...] = ()
-    """The local addresses from which the server sends, at most one per address family.
+    """The local IP addresses from which the server sends requests, at most one per address family.
 
     If empty, the operating system chooses the addresses.
     """

@@ -127,7 +127,7 @@ def _memory_file() -> IO[bytes]:
 
 
 def _reject_encrypted() -> str:
-    """Prevent OpenSSL from prompting on the terminal for the password of an encrypted key."""
+    """Return an empty password, so that OpenSSL rejects an encrypted key instead of asking for its password."""
     return ""
 
 
