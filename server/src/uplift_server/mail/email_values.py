@@ -53,7 +53,7 @@ class EmailValues:
         self._link_key = link_key
 
     def text(self, name: str) -> str:
-        """Return the value `name` as one line."""
+        """Return the notification's value `name` as one line."""
         return _shown(self._raw(name), TEXT_CHARACTERS_SHOWN_MAX)
 
     def sentence(self, name: str) -> str:
@@ -73,12 +73,15 @@ class EmailValues:
         return f"“{_shown(line, TEXT_CHARACTERS_SHOWN_MAX)}”" if line else ""
 
     def time(self, name: str) -> str:
-        """Return the time `name` as text, or an empty string if the time is unknown."""
+        """Return the notification's value `name`, which is a time, as text.
+
+        Return an empty string if the time is unknown.
+        """
         value = self._values.get(name)
         return format_time(value) if isinstance(value, int) else ""
 
     def number(self, name: str) -> int:
-        """Return the count `name`, or 0 if the notification does not contain it."""
+        """Return the notification's value `name`, which is a count. Return 0 if the notification has no such value."""
         value = self._values.get(name)
         return value if isinstance(value, int) else 0
 
@@ -127,9 +130,9 @@ class EmailValues:
         return _shown(named_causes(known), TEXT_CHARACTERS_SHOWN_MAX)
 
     def endpoint_details(self, *others: tuple[str, str]) -> tuple[tuple[str, str], ...]:
-        """Return labels and values that describe the endpoint, followed by the rows in `others`.
+        """Return rows with a label and a value that describe the endpoint, followed by the rows in `others`.
 
-        Omit rows that have no value.
+        Omit rows without a value.
         """
         rows = (
             ("Endpoint", self.text("endpoint")),

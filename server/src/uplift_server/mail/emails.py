@@ -21,7 +21,7 @@ class Email:
     subject: str
     title: str
     opening: tuple[str, ...]
-    """The paragraphs that describe the event and its consequences."""
+    """The opening paragraphs: the problem or change that the email reports, and its consequences."""
     details: tuple[tuple[str, str], ...]
     """The detail rows, each with a label and a value."""
     steps: tuple[str, ...]
@@ -428,7 +428,7 @@ _SECOND_FACTOR: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
         ("If you have few recovery codes left, create new recovery codes in your profile.",),
     ),
 }
-"""The title, the consequence and the next steps for each change to a second factor."""
+"""The email's title, consequence and next steps for each change to a second factor."""
 _OTHER_CHANGE: Final = ("Your second factor changed", "Someone changed your second factor.", ())
 _WORDING: Final[Mapping[NotificationKind, Callable[[EmailValues], Email]]] = {
     NotificationKind.ENDPOINT_WARNED: _warned,

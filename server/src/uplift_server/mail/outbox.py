@@ -26,7 +26,7 @@ from uplift_server.store.outbox import EmailResult
 BATCH_SIZE: Final = 20
 POLL_INTERVAL_MS: Final = 2_000
 STOP_SECONDS: Final = 1.0
-"""The maximum time that `stop` waits for the current email, in seconds."""
+"""The maximum time that `stop` waits until the current email is sent, in seconds."""
 _log = structlog.get_logger()
 
 
@@ -80,7 +80,7 @@ class Outbox:
         self._task = asyncio.create_task(self._run(), name="outbox")
 
     async def stop(self) -> None:
-        """Stop sending.
+        """Stop sending emails.
 
         If the current email takes longer than STOP_SECONDS, the outbox resends it after the next start.
         """
@@ -162,7 +162,7 @@ class Outbox:
             raise MailNotSent(cause, "report the logged error", permanent=True, disconnected=False) from defect
 
     def _schedule_retry(self, notification: Notification, failure: MailNotSent) -> None:
-        """Record a failed attempt. Schedule the next attempt, unless the failure is permanent.
+        """Record a failed attempt to send an email. Schedule the next attempt, unless the failure is permanent.
 
         Do nothing if the outbox is stopping.
         """
@@ -192,7 +192,7 @@ class Outbox:
             _log.warning("email not sent", emails=count, cause=failure.cause, how_to_fix=failure.remedy)
 
     async def _settle(self) -> None:
-        """Store the results of attempts.
+        """Store the results of the attempts to send emails.
 
         If the store fails, raise Unavailable and keep the results for the next call.
         """

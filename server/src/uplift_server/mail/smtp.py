@@ -1,4 +1,4 @@
-"""SMTP client for the operator's mail server. Each exchange has a timeout."""
+"""SMTP client for the operator's mail server. Each exchange with the server has a timeout."""
 
 import asyncio
 import contextlib
@@ -54,7 +54,10 @@ class MailConnection:
             raise unreachable(str(self._server), error) from error
 
     async def _reset(self) -> None:
-        """Discard the message that the mail server rejected. If the server does not confirm, close the connection."""
+        """Discard the message that the mail server rejected.
+
+        If the server does not confirm that it discarded the message, close the connection.
+        """
         from aiosmtplib import SMTPException  # noqa: PLC0415
 
         try:
