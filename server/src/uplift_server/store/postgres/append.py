@@ -30,7 +30,7 @@ _Placed = tuple[int, NewEvent, NewDelivery]
 RETRIES_MAX: Final = 8
 """Maximum number of retries for a batch.
 
-The server retries if another transaction stored one of the batch's keys or IDs first.
+The server retries if another transaction has stored one of the batch's idempotency keys or event IDs in the meantime.
 """
 
 
@@ -117,7 +117,7 @@ def _stored_event(row: asyncpg.Record) -> StoredEvent:
 
 
 class _Batch:
-    """The events of one statement, with provisional numbers until the database assigns the event numbers."""
+    """The events that one statement stores, with provisional numbers until the database assigns the event numbers."""
 
     def __init__(self) -> None:
         self.events: list[NewEvent] = []
@@ -148,7 +148,10 @@ class _Batch:
         return await self._insert(raw, placed, deliveries)
 
     async def _with_blocked(self, raw: Raw, deliveries: Sequence[_Placed]) -> Sequence[_Placed]:
-        """Block each pending delivery whose order group has an earlier open delivery, and lock the groups."""
+        """Return `deliveries`, with each pending delivery blocked if its order group has an earlier open delivery.
+
+        This method first locks the delivery order of the endpoints.
+        """
         ordered = [
             OrderGroup(each.endpoint_seq, each.order_group) for _, _, each in deliveries if each.order_group is not None
         ]

@@ -161,11 +161,11 @@ class Pair:
         """
 
     def transaction(self) -> AbstractAsyncContextManager[None]:
-        """Return a transaction with the settings, or a savepoint of the current transaction."""
+        """Return a context manager for a transaction with the settings, or a savepoint of the current transaction."""
         return transaction(self.raw, self.settings)
 
     def statement_scope(self) -> AbstractAsyncContextManager[None]:
-        """Return the scope for a single statement: a transaction if there are settings, otherwise an empty scope."""
+        """Return a context manager for a single statement. It opens a transaction only if there are settings."""
         return self.transaction() if self.settings else contextlib.nullcontext()
 
     @property
@@ -187,7 +187,7 @@ class Opener:
     def __init__(self, url: str, *, no_timeouts: bool = False, settings: Mapping[str, str] | None = None) -> None:
         """`settings` are added to the common PostgreSQL settings.
 
-        `no_timeouts` is for long operations such as migrations.
+        With `no_timeouts`, long operations such as migrations have no time limit.
         """
         self._url, self.is_pooled = _split_pooler(url)
         self._hosts = Hosts(self._url)
@@ -405,7 +405,7 @@ def is_connection_lost(error: BaseException) -> bool:
 
 
 def trouble_of(error: BaseException) -> Trouble | None:
-    """Return the database's problem, or None if the statement caused the error."""
+    """Return the database problem that caused the error, or None if the statement itself caused the error."""
     cause = driver_error(error)
     if isinstance(cause, TimeoutError) or is_connection_lost(error):
         return _SILENT

@@ -118,7 +118,7 @@ class PostgresDatabase:
         self._unknown_logged_at = -UNKNOWN_LOGGED_EVERY_S
         self._running: set[asyncio.Task[Any]] = set()
         self._settling: asyncio.Task[frozenset[tuple[int, int]]] | None = None
-        """The latest settlement. `release_replay` waits until it has ended."""
+        """The task of the latest `settle` call. `release_replay` waits until this task has ended."""
         self.measures = StoreCounters()
         self.health = StoreHealth()
         self.partitions: Partitions | None = PostgresPartitions(
@@ -231,9 +231,10 @@ class PostgresDatabase:
         return True
 
     async def stream_position(self) -> StreamPosition:
-        """Return the stream position. Wait a few milliseconds for running transactions.
+        """Return the stream position: the row numbers up to which later reads see all rows.
 
-        If no position is known yet, wait for up to FIRST_POSITION_MS_MAX, then raise Unavailable.
+        Wait a few milliseconds for running transactions. If no position is known yet, wait for up to
+        FIRST_POSITION_MS_MAX, then raise Unavailable.
         """
         began = time.monotonic()
         target = await self._read_position()
@@ -340,7 +341,7 @@ class PostgresDatabase:
         return await self._with_retries(self._hot_connections, append)
 
     def _hot(self, body: Callable[[Pair], Awaitable[R]], *, is_read: bool = False) -> "asyncio.Task[R]":
-        """Start an operation on the hot path. The operation continues if its caller is cancelled."""
+        """Start an operation on the hot path. The operation continues even if its caller is cancelled."""
         operation = _as_statement(body)
         return self._start(
             self._with_retries(

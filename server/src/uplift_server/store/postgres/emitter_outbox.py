@@ -190,9 +190,10 @@ class OutboxStatus(NamedTuple):
 
 
 class Turn:
-    """The transaction of the only reader that may send rows.
+    """A transaction in which a reader sends outbox rows.
 
-    Until the transaction ends, all rows that `take` has returned stay locked.
+    Only one reader at a time has such a transaction. The rows that `take` returns stay locked until the transaction
+    ends.
     """
 
     def __init__(self, raw: Raw) -> None:
@@ -208,7 +209,7 @@ class Turn:
         return Page([OutboxRow(*tuple(row)[:-1]) for row in found], count == rows_max or count > len(found))
 
     async def delete(self, ids: Sequence[str]) -> None:
-        """Delete rows. Call this method after the server has accepted the rows' events."""
+        """Delete outbox rows. Call this method after the server has accepted the rows' events."""
         await self._raw.execute(_DELETE, ids)
 
     async def block(self, rows: Sequence[OutboxRow]) -> None:
@@ -265,7 +266,7 @@ class EmitterOutbox:
         return OutboxStatus(*found)
 
     async def close(self) -> None:
-        """Disconnect."""
+        """Disconnect from the emitter's database."""
         pair, self._pair = self._pair, None
         if pair is not None:
             await pair.close()

@@ -73,10 +73,10 @@ class GroupCommit:
         self._begin()
 
     async def _commit(self, batch: Sequence[_Waiting]) -> None:
-        """Store a batch of calls in one transaction.
+        """Store the events of several `append` calls in one transaction.
 
-        If the database rejects the batch, store each half separately. In the end, only the calls that cause an error
-        fail.
+        If the database rejects the events, store the events of each half of the calls separately. In the end, only the
+        calls that cause an error fail.
         """
         try:
             results = await self._store([group for waiting in batch for group in waiting.groups])

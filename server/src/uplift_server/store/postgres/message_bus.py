@@ -74,7 +74,7 @@ class PostgresMessageBus:
         await self._run(publish)
 
     async def close(self) -> None:
-        """Disconnect."""
+        """Disconnect from the database."""
         async with self._turn:
             await self._drop()
 

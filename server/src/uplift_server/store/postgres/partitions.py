@@ -32,7 +32,7 @@ R = TypeVar("R")
 _log = structlog.get_logger()
 
 TABLE_LOCK_MS_MAX: Final = 50
-"""The lock timeout for each of the two tables, in ms. Other statements may wait for twice this time."""
+"""The lock timeout for each of the two partitioned tables, in ms. Other statements may wait for twice this time."""
 THIN_BATCH: Final = 20
 """Maximum number of rows that one transaction deletes.
 
@@ -42,9 +42,9 @@ SWEEP_BATCH: Final = 100
 KEPT_EVENTS_MAX: Final = 1000
 KEPT_ATTEMPTS_MAX: Final = 10_000
 KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
-"""Limits on the copy that the server creates before it drops a partition: events, attempts and bytes.
+"""The maximum size in bytes of the copy that the server creates before it drops a partition.
 
-A copy of this size takes 1 second.
+The two preceding constants limit the copy's events and attempts. A copy of the maximum size takes 1 second.
 """
 _TABLES: Final = {"attempts": "event_seq", "events": "seq"}
 """The partitioned tables in locking order, each with its event number column.
@@ -157,7 +157,7 @@ class PostgresPartitions:
     """Implementation of `store.partitions.Partitions` on PostgreSQL."""
 
     def __init__(self, write: _Run, transact: _Run, read: _Run) -> None:
-        """`write` runs an ordinary write, `transact` a long transaction, and `read` a read."""
+        """`write` runs ordinary writes, `transact` runs long transactions, and `read` runs reads."""
         self._run_write = write
         self._transact = transact
         self._read = read
@@ -262,9 +262,9 @@ class PostgresPartitions:
         return await self._run_write(locked)
 
     async def _rest(self, partition: Partition, needed: list[int]) -> Partition | None:
-        """Return the partition with the events kept from earlier partitions.
+        """Return the partition that contains the events kept from earlier partitions.
 
-        Return None if there is no such partition, or if it is too large to copy together with the needed events.
+        Return None if there is no such partition, or if it is too large to copy together with the events in `needed`.
         """
         found = await self._read(lambda pair: pair.raw.fetchrow(_REST, partition.first_seq))
         if found is None:
@@ -353,9 +353,10 @@ async def _copy_aside(raw: Raw, partition: Partition, rest: Partition | None, ne
 async def _drop(
     raw: Raw, partition: Partition, rest: Partition | None, needed: list[int], aside: int | None
 ) -> int | None:
-    """Replace a partition, and the partition `rest`, with the copy. Return the number of deleted events.
+    """Replace a partition, and the partition `rest`, with the copy of their kept events.
 
-    Change nothing and return None if another process has changed the partitions or the copy.
+    Return the number of deleted events. Change nothing and return None if another process has changed the partitions or
+    the copy.
     """
     # Check the copy: after a delay, another process may have replaced it with a copy that has fewer rows.
     if aside is not None and not (await _lock_aside(raw) and await raw.fetchval(_ASIDE) == aside):

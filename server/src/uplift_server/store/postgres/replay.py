@@ -125,7 +125,7 @@ async def _leased(
 
 
 async def _lease(raw: Raw, replay_seq: int, candidates: Sequence[Candidate], lease: ReplayLease) -> set[int]:
-    """Lease the candidates that have not changed. Return their event numbers."""
+    """Lease the candidates that have not changed since they were read. Return the event numbers of these candidates."""
     rows = [
         (d.event_seq, d.endpoint_seq, d.fence - 1, d.resume_status, completed_at)
         for d, completed_at, _ in candidates
@@ -167,10 +167,10 @@ async def _create_leased(
 async def _again(
     raw: Raw, choice: ReplaySelection, event_seqs: Sequence[int], lease: ReplayLease
 ) -> tuple[list[Candidate], int]:
-    """Read these events' deliveries again. Return the deliveries that still match, and the last event number that was
-    read.
+    """Read these events' deliveries again.
 
-    The body limit can end the read before the last of `event_seqs`.
+    Return the deliveries that still match, and the last event number that was read. If the bodies exceed their size
+    limit, the read ends before the last event in `event_seqs`.
     """
     missing = choice.missing is not None
     wanted = (*_parameters(choice, lease.body_bytes_max, len(event_seqs)), event_seqs, missing)

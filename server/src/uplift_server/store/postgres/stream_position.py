@@ -38,7 +38,7 @@ class StreamPositionFinder:
         self._awaited: list[tuple[StreamPosition, set[str]]] = []
         """Earlier readings, oldest first.
 
-        Each contains the transactions that can still insert rows with numbers up to those of the reading.
+        Each reading contains the transactions that can still insert rows with numbers up to the reading's numbers.
         """
 
     def note(self, given: StreamPosition, holders: Sequence[str]) -> None:

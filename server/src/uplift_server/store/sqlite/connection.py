@@ -128,7 +128,7 @@ def unavailable(error: Exception) -> Unavailable:
 
 
 def trouble_of(error: BaseException | None) -> Trouble | None:
-    """Return the database's problem, or None if the statement caused the error."""
+    """Return the database problem that caused the error, or None if the statement itself caused the error."""
     while error is not None:
         code = getattr(error, "sqlite_errorcode", None)
         if code is not None:

@@ -209,7 +209,10 @@ class SqliteDatabase:
         return await asyncio.to_thread(empty_log, self._path)
 
     async def stream_position(self) -> StreamPosition:
-        """Return the stream position. On SQLite, it always includes all rows."""
+        """Return the stream position: the row numbers up to which later reads see all rows.
+
+        On SQLite, the stream position always includes all rows.
+        """
         return STREAM_POSITION_MAX
 
     async def read(self, body: Callable[[Connection], R]) -> R:
@@ -217,7 +220,7 @@ class SqliteDatabase:
         return await self._readers.read(lambda _, sql: body(sql), name_of(body))
 
     async def read_with_priority(self, body: Callable[[Connection], R]) -> R:
-        """Run a read like `read`. A single process needs no priority."""
+        """Run a function that only reads, like `read`. On SQLite, the function gets no priority."""
         return await self.read(body)
 
     async def write(self, body: Callable[[Connection], R]) -> R:

@@ -33,7 +33,7 @@ class ManyRows(Generic[Row]):
         """Prepare the statement for each number of rows in SIZES. `row` is the NamedTuple with the parameters of a row.
 
         In the statement, `:values` becomes VALUES with the rows. `:rows` becomes a query whose columns have the names
-        of the fields. `size_of` returns the size of a row in bytes. It is None if all rows are small.
+        of the fields. `size_of` returns the size of a row in bytes. Omit `size_of` if all rows are small.
         """
         fields = cast("Any", row)._fields
         marks = f"({', '.join('?' * len(fields))})"

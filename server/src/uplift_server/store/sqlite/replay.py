@@ -129,10 +129,10 @@ def _lease(
 def _again(
     raw: sqlite3.Connection, choice: ReplaySelection, event_seqs: Sequence[int], lease: ReplayLease
 ) -> tuple[list[Candidate], int]:
-    """Read these events' deliveries again. Return the deliveries that still match, and the last event number that was
-    read.
+    """Read these events' deliveries again.
 
-    The body limit can end the read before the last of `event_seqs`.
+    Return the deliveries that still match, and the last event number that was read. If the bodies exceed their size
+    limit, the read ends before the last event in `event_seqs`.
     """
     wanted = {**_parameters(choice, len(event_seqs)), "event_seqs": json.dumps(event_seqs)}
     found, cut = _candidates(raw, statements.REPLAYABLE_AGAIN, wanted, lease.body_bytes_max)

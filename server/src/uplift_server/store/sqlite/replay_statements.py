@@ -21,7 +21,7 @@ class ReplayedRow(NamedTuple):
 
 
 class MissingRow(NamedTuple):
-    """A missing delivery that a replay creates as leased."""
+    """A leased delivery that a replay creates for an event that has no delivery to the endpoint."""
 
     event_seq: int
     endpoint_seq: int

@@ -218,7 +218,10 @@ class EndpointHealthRow(NamedTuple):
     last_location: str | None
     probe_at: int | None
     process_seq: int
-    """The process that writes, or 0 if there is only one. If it was evicted, the update changes nothing."""
+    """The ID of the process that writes the health, or 0 if only one process uses the database.
+
+    If the process was evicted, the update changes nothing.
+    """
 
 
 # - If a resend fails, the delivery keeps the reason and time of its earlier status.

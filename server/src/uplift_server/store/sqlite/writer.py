@@ -172,7 +172,8 @@ class Writer:
     ) -> asyncio.Future[Any]:
         """Queue a function. The future resolves on the event loop after the transaction is durable or has failed.
 
-        Raises Unavailable if too many guarded jobs are waiting. For other jobs, the caller must limit the number.
+        Raises Unavailable if too many guarded jobs are waiting. The caller must limit the number of jobs that are not
+        guarded.
         """
         if guarded and self._guarded_waiting >= WRITES_WAITING_MAX:
             raise Unavailable("too many writes are waiting for the database")
