@@ -119,7 +119,7 @@ def find(connection: Connection, seqs: Collection[int]) -> list[Account]:
 
 
 def update(connection: Connection, account_id: bytes, change: Callable[[Account], Account]) -> Account | None:
-    """Update the fields that users can set. Return the updated account, or None if it does not exist.
+    """Update the account fields that users can set. Return the updated account, or None if it does not exist.
 
     `updated_at` increases with each update. If the update can change the uid, call `lock_uids` first. Raises Conflict
     if another account has the uid.

@@ -21,9 +21,9 @@ TRANSFER_UNFINISHED: Final = (
     " migrate --from sqlite:///… --to postgresql://…`, or choose another database"
 )
 WAIT_MS_MAX: Final = 1_500
-"""The maximum time that a starting process waits for the lock, in ms.
+"""The maximum time that a starting process waits for SCHEMA_LOCK, in ms.
 
-It is shorter than the timeout for a database response.
+This time is shorter than the timeout for a database response.
 """
 _NEEDED: Final = "schema.needs_release"
 _LOCK_NOT_AVAILABLE: Final = "55P03"

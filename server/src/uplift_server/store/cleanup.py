@@ -56,16 +56,16 @@ class RetentionRule:
     is_ordered_by_seq: bool = False
     """Whether retention reads rows by number, which increases with time. If false, retention reads rows by `since`."""
     only: tuple[sa.ColumnElement[bool], ...] = ()
-    """Conditions that select the rows to which the rule applies. They match a partial index."""
+    """Conditions that select the rows to which the rule applies. A partial index has the same conditions."""
     kept_while: tuple[sa.ColumnElement[bool], ...] = ()
     """Conditions under which retention keeps an expired row.
 
-    They can become true after the search, so the deletion checks them again.
+    These conditions can become true after `find_expired`, so `delete_expired` checks them again.
     """
     kept_while_referenced: tuple[sa.ColumnElement[bool], ...] = ()
     """Conditions under which retention keeps an expired row because other rows refer to it.
 
-    They cannot become true after the search, because no new row refers to a deleted object.
+    These conditions cannot become true after `find_expired`, because no new row refers to a deleted object.
     """
     children: tuple[sa.Column[int], ...] = ()
     """The columns of other tables that refer to a row.
@@ -91,7 +91,7 @@ class RetentionRule:
 
     @property
     def key(self) -> tuple[sa.Column[Any], ...]:
-        """The primary key columns."""
+        """The primary key columns of the rule's table."""
         return tuple(self.table.primary_key)
 
     @property
@@ -101,9 +101,9 @@ class RetentionRule:
 
     @property
     def blockers(self) -> list[sa.ColumnElement[bool]]:
-        """The conditions under which retention keeps a row. The deletion checks these conditions again.
+        """The conditions under which retention keeps a row, including that the row is the newest of its table.
 
-        One of them is that the row is the newest row of its table.
+        `delete_expired` checks these conditions again.
         """
         if "seq" not in self.table.c:
             return list(self.kept_while)
@@ -222,7 +222,7 @@ class ExpiredRows:
     """A batch of expired rows."""
 
     keys: list[Key]
-    """The rows to delete."""
+    """The primary keys of the rows to delete."""
     position: tuple[Any, ...] | None
     """The position after which the next batch starts, in the rule's order. None if no row has expired yet."""
     has_more: bool
@@ -234,7 +234,7 @@ def find_expired(
 ) -> ExpiredRows:
     """Find the next batch of expired rows, after the position `after`.
 
-    Their retention period began before `before` (Unix ms). Omit rows that must be kept.
+    A row is expired if its retention period began before `before` (Unix ms). Omit rows that must be kept.
     """
     before -= rule.extra_ms
     columns = tuple(dict.fromkeys((*rule.order, rule.since)))

@@ -1,10 +1,10 @@
 """The store contract: the operations that every engine provides. Each call is one transaction.
 
 The current time, IDs and random bits are arguments. Every write can be repeated safely: a repeated settlement or
-release finds a newer fence, and a repeated append finds the idempotency key. If an operation is not possible now, it
+release has an outdated fence, and a repeated append has a known idempotency key. An operation that is not possible now
 raises `Unavailable` and changes nothing. The operations below are on the hot path, and each engine has its own tuned
-version. All others are functions of a SQLAlchemy connection in the modules of this package. Run them through `read` and
-`write`.
+version. All other operations are functions that take a SQLAlchemy connection, in the modules of this package. Run these
+functions through `read` and `write`.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -64,9 +64,9 @@ class Database(Protocol):
         """Store events with their deliveries in one durable commit. Return one result per group, in the same order.
 
         A group is stored completely or not at all. A group conflicts if one of its events differs from an earlier event
-        of the account that has the same idempotency key or the same emitter-chosen ID. A repeat with the same content
-        returns the stored event. Raises Rejected if a row can never be stored. To find this row, the caller divides the
-        groups.
+        of the account that has the same idempotency key or the same emitter-chosen ID. For a repeated event with the
+        same content, the result is the stored event. Raises Rejected if a row can never be stored. To find this row,
+        the caller divides the groups.
         """
 
     def lease_due(
@@ -74,7 +74,7 @@ class Database(Protocol):
     ) -> Awaitable[list[LeasedDelivery]]:
         """Lease each endpoint's due deliveries, earliest due time first.
 
-        Stop early if the total size of the bodies exceeds `body_bytes_max`.
+        Stop early if the total size of the events' bodies exceeds `body_bytes_max`.
         """
 
     def settle(
@@ -116,9 +116,10 @@ class Database(Protocol):
     ) -> Awaitable[ReplayRelease]:
         """Lease the next deliveries of a replay for one attempt each.
 
-        First lease the deliveries that were returned to the replay, then the deliveries in the batch `ahead`. If a
-        delivery has changed since the batch was read, read it again. Count deliveries that no longer match as skipped.
-        Complete the replay if no delivery is left. Lease nothing if the replay is not running.
+        First lease the deliveries that were returned to the replay without an attempt, then the deliveries in the batch
+        `ahead`. If a delivery has changed since the batch was read, read it again. If a delivery no longer matches the
+        replay's filters, count it as skipped. Complete the replay if no delivery is left. Lease nothing if the replay
+        is not running.
         """
 
     async def read_replay_batch(
@@ -148,7 +149,7 @@ class Database(Protocol):
         """
 
     async def stream_position(self) -> StreamPosition:
-        """Return the stream position. Reads that begin later see all rows up to this position. Raises Unavailable."""
+        """Return the stream position: the row numbers up to which later reads see all rows. Raises Unavailable."""
 
     async def read(self, body: Callable[[Connection], R]) -> R:
         """Run a read-only function on one consistent snapshot."""
@@ -182,4 +183,4 @@ class MessageBus(Protocol):
         """Send messages of up to MESSAGE_BYTES_MAX bytes each to every process on this database. Raises Unavailable."""
 
     async def close(self) -> None:
-        """Disconnect."""
+        """Disconnect from the database."""

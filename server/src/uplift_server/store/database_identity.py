@@ -25,5 +25,5 @@ def ensure(connection: Connection) -> None:
 
 
 def format_id(value: int) -> str:
-    """Format an ID as `/readyz` shows it."""
+    """Return the database ID as text, in the format that `/readyz` shows."""
     return f"{value:016x}"

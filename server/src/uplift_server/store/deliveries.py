@@ -32,7 +32,7 @@ _OTHERS: Final = deliveries.alias("others")
 
 
 def _first_other(condition: str) -> sa.ScalarSelect[int]:
-    """Select the first event of the order group whose delivery is open and meets the condition."""
+    """Return a query for the first event whose delivery in the same order group is open and meets the condition."""
     own = (_OTHERS.c.endpoint_seq == deliveries.c.endpoint_seq, _OTHERS.c.order_group == deliveries.c.order_group)
     query = sa.select(_OTHERS.c.event_seq).where(*own, sa.text(status_sql.ordered("others")), sa.text(condition))
     return query.order_by(_OTHERS.c.event_seq).limit(1).correlate(deliveries).scalar_subquery()
@@ -144,7 +144,7 @@ def count_blocked(connection: Connection, endpoint_seq: int, order_group: int, *
 
 
 class Matching(NamedTuple):
-    """The number of matching deliveries of an endpoint, and their oldest and newest event timestamps."""
+    """The number of an endpoint's deliveries that match a filter, and their oldest and newest event timestamps."""
 
     number: int
     oldest_at: int
@@ -154,10 +154,10 @@ class Matching(NamedTuple):
 def count_ended(
     connection: Connection, account_seq: int, wanted: DeliveryFilter, *, first: int, last: int, ended_by: int
 ) -> tuple[dict[int, Matching], int]:
-    """Count the deliveries that a replay can resend, for each endpoint, in one window of event numbers.
+    """Count the ended deliveries that a replay can resend, for each endpoint.
 
-    Count only deliveries that had ended at `ended_by` (Unix ms). Return the counts, and the lowest event number of the
-    window.
+    Scan one window of event numbers, from `last` downward. Count only deliveries that had ended at `ended_by` (Unix
+    ms). Return the counts by endpoint number, and the lowest event number of the window.
     """
     source = source_of(connection, account_seq, wanted, first, last)
     low, _ = narrowed(connection, source, first, last)

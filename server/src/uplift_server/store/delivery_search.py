@@ -27,7 +27,7 @@ _UNSUCCESSFUL: Final = frozenset({Status.FAILED, Status.HELD, Status.CANCELLED})
 
 
 class Source(NamedTuple):
-    """The tables from which to read deliveries in event order, and the conditions that their index supports."""
+    """The tables from which to read deliveries in event order, and the filter conditions that an index supports."""
 
     event_seq: sa.ColumnElement[int]
     tables: sa.FromClause
@@ -54,7 +54,7 @@ def window_of(
     request: PageRequest,
     bounds: tuple[int, int],
 ) -> Window:
-    """Return the rows that one page scans among those with event numbers within `bounds`.
+    """Return the rows with event numbers within `bounds` that one page scans.
 
     The page's key must begin with the event number and the endpoint number.
     """
@@ -139,7 +139,7 @@ def joined(source: Source, wanted: DeliveryFilter) -> sa.FromClause:
 def in_range(
     connection: Connection, source: Source, tables: sa.FromClause, low: int, high: int
 ) -> list[sa.ColumnElement[bool]]:
-    """Return the conditions that select a range of event numbers in these tables."""
+    """Return the conditions that limit a query on `tables` to the event numbers from `low` to `high`."""
     conditions: list[sa.ColumnElement[bool]] = [source.event_seq.between(low, high)]
     if source.tables is deliveries and tables is not deliveries and connection.dialect.name == "postgresql":
         # PostgreSQL does not derive this range for the joined events, and would read all partitions without it.

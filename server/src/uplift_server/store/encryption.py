@@ -23,7 +23,10 @@ Column = Literal["secret", "previous_secret", "headers", "auth", "totp_secret"]
 COLUMNS: Final[tuple[Column, ...]] = ("secret", "previous_secret", "headers", "auth")
 """The columns of `endpoints` that contain encrypted values."""
 TOTP_SECRET: Final[Column] = "totp_secret"  # noqa: S105 - the name of a column
-"""The column of `second_factors` that contains encrypted values. Only these two tables have encrypted values."""
+"""The column of `second_factors` that contains encrypted values.
+
+Only `endpoints` and `second_factors` have encrypted values.
+"""
 ERASED: Final[Mapping[str, bytes | None]] = MappingProxyType(
     {"secret": b"", "previous_secret": None, "headers": None, "auth": None}
 )

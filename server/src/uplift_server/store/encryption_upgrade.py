@@ -1,9 +1,9 @@
 """Binds stored encrypted values to their column (version 2 in `store.encryption`).
 
-Migration 0011 stores a server value. While it exists, the server reads and writes values that are bound only to their
-endpoint. On PostgreSQL, servers of earlier releases can run alongside this server but cannot read bound values. When no
-server of an earlier release is running or can start, this server re-encrypts all values and deletes the server value.
-From then on, it reads only bound values.
+Migration 0011 stores a server value. While this server value exists, the server reads and writes values that are bound
+only to their endpoint. On PostgreSQL, servers of earlier releases can run alongside this server but cannot read bound
+values. When no server of an earlier release is running or can start, this server re-encrypts all values and deletes the
+server value. From then on, it reads only bound values.
 """
 
 from typing import Final
@@ -32,8 +32,9 @@ def accepts_unbound(connection: Connection) -> bool:
 def must_bind(connection: Connection, cipher: Cipher) -> bool:
     """Return whether this transaction must write bound values. The result is valid until the transaction ends.
 
-    Call the function before the transaction reads the values that it will write back. If the upgrade is being finished,
-    the function waits for it. Otherwise, the upgrade waits until the transaction ends.
+    Call the function before the transaction reads the values that it will write back. If another transaction is
+    finishing the upgrade, the function waits for that transaction. Otherwise, the upgrade cannot finish until the
+    current transaction ends.
     """
     if not cipher.accepts_unbound:
         return True

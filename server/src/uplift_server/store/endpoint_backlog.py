@@ -24,7 +24,7 @@ class _Part:
     condition: str
 
     def keys(self, connection: Connection, endpoint_seq: int, limit: int) -> sa.Select[Any]:
-        """Select the event numbers of an endpoint's deliveries in this index."""
+        """Return a query for the event numbers of up to `limit` of an endpoint's deliveries in this index."""
         # Name the index: without table statistics, SQLite would scan all deliveries of the endpoint.
         named = sa.text(f"deliveries INDEXED BY {self.index}") if connection.dialect.name == "sqlite" else deliveries
         own = sa.column("endpoint_seq", sa.BigInteger) == endpoint_seq
@@ -141,8 +141,8 @@ def _held_through(through: int) -> _Part:
 def cancel_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> int:
     """Cancel waiting and held deliveries of a deleted endpoint. Return their number.
 
-    Leased deliveries stay leased. Do nothing if the endpoint exists, because the caller's cache may not contain a new
-    endpoint yet.
+    Leased deliveries stay leased. Do nothing if the endpoint exists, because a new endpoint can be missing from the
+    caller's cache.
     """
     locks.take_order(connection, [endpoint_seq])
     if exists(connection, endpoint_seq):
@@ -216,9 +216,10 @@ def _cancelled(now: int) -> dict[str, Any]:
 
 
 def _reason_kept() -> sa.ColumnElement[int]:
-    """Return the failure reason that a delivery keeps.
+    """Return the SQL expression for the failure reason of a held or cancelled delivery.
 
-    A test delivery without attempts has no reason yet, and gets `exhausted`.
+    A failed delivery that was being resent keeps its reason. A test delivery without attempts has no reason yet, and
+    gets `exhausted`.
     """
     failed = deliveries.c.resume_status == int(Status.FAILED)
     reason = sa.func.coalesce(deliveries.c.failed_reason, int(FailedReason.EXHAUSTED))

@@ -243,7 +243,7 @@ def _matching(connection: Connection, wanted: EndpointFilter) -> list[sa.ColumnE
 
 
 def _url_without_query(connection: Connection) -> sa.ColumnElement[str]:
-    """Return a URL without its query, which may contain a token."""
+    """Return an SQL expression for the URL without its query, which may contain a token."""
     url = endpoints.c.url
     if connection.dialect.name == "sqlite":
         return sa.func.substr(url, 1, sa.func.instr(url.concat("?"), "?") - 1)
@@ -434,7 +434,7 @@ def _changed(connection: Connection, endpoint_seq: int, **values: Any) -> Endpoi
 
 _NAMES: Final = tuple(field.name for field in fields(Endpoint))[:-1]
 _SETTINGS: Final = len(_NAMES)
-"""The position of the first setting in a row. The settings columns come last."""
+"""The index of the first settings column in `_COLUMNS`. The settings columns come last."""
 _COLUMNS: Final = [endpoints.c[name] for name in (*_NAMES, *DEFAULTS.columns())]
 _EVENT_TYPES: Final = _NAMES.index("event_types")
 _CODED: Final = [

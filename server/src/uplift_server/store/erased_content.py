@@ -49,7 +49,7 @@ The serial type of a longer value is higher by twice its length in bytes.
 
 
 class Erased(NamedTuple):
-    """The events and endpoints whose erased content processes may still have in memory."""
+    """The events and endpoints whose content was erased, but may still be in the memory of processes."""
 
     leased: Sequence[int]
     """The numbers of the erased events that have leased deliveries."""

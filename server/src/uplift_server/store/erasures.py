@@ -94,7 +94,7 @@ class Found(NamedTuple):
 
 
 class Step(NamedTuple):
-    """An erasure's next events, and its progress after these events."""
+    """One step of an erasure: the events to erase or check, and the erasure's progress after the step."""
 
     event_seqs: Sequence[int]
     unchecked: Sequence[tuple[int, bytes]]
@@ -207,7 +207,7 @@ def complete(connection: Connection, erasure: Erasure, *, now: int) -> Erasure:
 
 
 def _cut(connection: Connection, erasure: Erasure, seqs: Sequence[int], through: int) -> Step:
-    """Return a step that erases these events, or only the first ones if a step's limits do not allow all of them.
+    """Return a step that erases as many of these events as the limits of a step allow.
 
     `through` is the last event number that the search for these events covered.
     """

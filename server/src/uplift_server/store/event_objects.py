@@ -57,7 +57,7 @@ _NEWEST_FIRST, _OLDEST_FIRST = (
     }
     for outermost, beyond, order in (("max", "<", "DESC"), ("min", ">", "ASC"))
 )
-"""The search statements: for one account (False), and for all accounts (True)."""
+"""The search statements in each order, by whether they search all accounts."""
 
 
 def object_key(account_seq: int, object_id: str) -> int:

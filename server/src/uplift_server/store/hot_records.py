@@ -149,7 +149,7 @@ class Settlement(NamedTuple):
 
 
 class AttemptRow(NamedTuple):
-    """An attempt as a row. The fields are in the same order as the columns."""
+    """A row of the table `attempts`. The fields are in column order."""
 
     event_seq: int
     endpoint_seq: int
@@ -240,7 +240,7 @@ class ReplayBatch(NamedTuple):
     through: int
 
     def after(self, event_seq: int) -> "ReplayBatch":
-        """Return the batch without the deliveries whose event number is `event_seq` or lower."""
+        """Return the batch with only the deliveries whose event number is higher than `event_seq`."""
         if not self.candidates or self.candidates[0].delivery.event_seq > event_seq:
             return self
         return ReplayBatch([each for each in self.candidates if each.delivery.event_seq > event_seq], self.through)
@@ -269,7 +269,7 @@ class ReplayLease(NamedTuple):
 
 
 class ReplayRelease(NamedTuple):
-    """The result of a ReplayLease, with the progress of the replay after it."""
+    """The result of a ReplayLease: the leased deliveries, and the replay's progress after the lease."""
 
     state: ReplayState
     leased: Sequence[LeasedDelivery]

@@ -104,7 +104,7 @@ def report_failed(
 
 
 def _facts(connection: Connection, count: sa.Row[Any]) -> dict[str, object] | None:
-    """Return the facts for the event about a count of failed deliveries.
+    """Return the content of the operational event that reports a count of failed deliveries.
 
     Return None if the endpoint or its latest failed delivery was deleted.
     """

@@ -51,7 +51,7 @@ class PageRequest:
         return (max(low, self.key[0] + to_next), high) if self.reads_up else (low, min(high, self.key[0] - to_next))
 
     def chosen(self, rows: Iterable[T], number: Callable[[T], int]) -> list[T]:
-        """Return the page's rows, and one more row, from a list in memory. `number` returns a row's key."""
+        """Return the page's rows from `rows`, and the next row if there is one. `number` returns a row's key."""
         low, high = self.narrowed(0, KEY_MAX)
         chosen = [row for row in rows if low <= number(row) <= high]
         return sorted(chosen, key=number, reverse=not self.reads_up)[: self.limit + 1]

@@ -23,7 +23,7 @@ class Batch(NamedTuple):
 
 
 class Partitions(Protocol):
-    """Operations on partitions. Each call can be repeated."""
+    """Operations on partitions. Each call can be repeated safely."""
 
     async def start_next(self, *, now: int, lasts_ms: int) -> bool:
         """Start the next partition if the current one is at least `lasts_ms` old.
@@ -33,9 +33,9 @@ class Partitions(Protocol):
         """
 
     async def list_droppable(self, *, before: int) -> list[Partition]:
-        """List the partitions whose events are all counted and older than `before` (Unix ms), oldest first.
+        """List the partitions whose events are all older than `before` (Unix ms) and counted in the statistics.
 
-        Partitions that are marked for row-by-row deletion are omitted.
+        The oldest partition comes first. Partitions that are marked for row-by-row deletion are omitted.
         """
 
     async def mark_for_row_cleanup(self, *, before: int, lasts_ms: int) -> None:
@@ -66,5 +66,5 @@ class Partitions(Protocol):
     async def delete_leftovers(self, before_seq: int, *, after: Key | None) -> Batch:
         """Delete a batch of rows in other tables that belong to dropped events.
 
-        The numbers of these events are below `before_seq`. `after` is the position in the previous batch.
+        The numbers of these events are below `before_seq`. `after` is the position that the previous call returned.
         """

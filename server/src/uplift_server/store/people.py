@@ -72,7 +72,7 @@ def create(
 
 
 def update(connection: Connection, person: Person) -> None:
-    """Store the name, the password hash, and whether the email is verified."""
+    """Store a person's name and password hash, and whether the person's email is verified."""
     connection.execute(
         sa.update(people)
         .where(people.c.seq == person.seq)
@@ -111,7 +111,10 @@ def remove_from_account(connection: Connection, account_seq: int) -> None:
 
 
 def person_from_row(row: sa.Row[Any], *, seq: int, person_id: bytes, created_at: int) -> Person:
-    """Create a person from a row. The arguments are the values of columns whose names also exist in joined tables."""
+    """Create a person from a row.
+
+    The other arguments are the person's values in columns whose names are ambiguous in a join.
+    """
     return Person(seq, person_id, row.email, row.name, row.password_hash, row.proved, created_at)
 
 

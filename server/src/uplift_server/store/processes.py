@@ -85,7 +85,7 @@ def database_now(connection: Connection) -> float:
 def join(connection: Connection, role: ProcessRole, *, host: str, pid: int, version: str, now: int) -> int:
     """Add a process. Return its process ID. The process owns no endpoints until its first heartbeat.
 
-    Raises UnknownSchema if this version does not work with the schema. Raises Unavailable while the schema is changing.
+    Raises UnknownSchema if this release does not work with the schema. Raises Unavailable while the schema is changing.
     """
     admission.admit(connection, version)
     query = sa.insert(processes).values(

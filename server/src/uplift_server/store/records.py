@@ -391,7 +391,7 @@ class Attempt:
 class EndpointFilter:
     """Filter for a list of endpoints.
 
-    For each tuple, an endpoint must match one of the values. An empty tuple matches all endpoints.
+    For each field that is a tuple, an endpoint must match one of the values. An empty tuple matches all endpoints.
     """
 
     states: tuple[EndpointState, ...] = ()
@@ -412,7 +412,7 @@ class EndpointFilter:
 class EventFilter:
     """Filter for a list of events. Timestamps are exclusive bounds in Unix ms.
 
-    For each tuple, an event must match one of the values. An empty tuple matches all events.
+    For each field that is a tuple, an event must match one of the values. An empty tuple matches all events.
     """
 
     type_seqs: tuple[int, ...] = ()
@@ -428,7 +428,7 @@ class EventFilter:
 class DeliveryFilter:
     """Filter for a list of deliveries. Timestamps are exclusive bounds for event timestamps, in Unix ms.
 
-    For each tuple, a delivery must match one of the values. An empty tuple matches all deliveries.
+    For each field that is a tuple, a delivery must match one of the values. An empty tuple matches all deliveries.
     """
 
     statuses: tuple[Status, ...] = ()

@@ -1,4 +1,4 @@
-"""Parts of a running replay that both engines share: counts, candidates and progress."""
+"""Functions for running replays that both engines share: counts, candidates and progress."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class ReplayCount:
     newest_at: int | None
     through: int
     missing: int = 0
-    """The number of missing deliveries in `count`. The replay creates these deliveries."""
+    """The number of deliveries in `count` that do not exist yet. The replay creates these deliveries."""
 
     def then(self, more: "ReplayCount") -> "ReplayCount":
         """Return the total of this count and of `more`, the count of the next window."""
@@ -129,7 +129,7 @@ class CandidateRow(NamedTuple):
 
 
 def candidates(rows: Iterable[CandidateRow], body_bytes_max: int) -> tuple[list[Candidate], bool]:
-    """Return candidates until the total size of their bodies exceeds `body_bytes_max`.
+    """Convert rows to candidates until the total size of their bodies exceeds `body_bytes_max`.
 
     Also return whether the total size exceeds this limit. If it does, the last candidate is the one that exceeds it.
     """
@@ -161,7 +161,7 @@ def candidates(rows: Iterable[CandidateRow], body_bytes_max: int) -> tuple[list[
 
 
 class ReplayProgress(NamedTuple):
-    """The progress of a replay: the counts of its deliveries, and the next event."""
+    """The progress of a replay: the counts of its deliveries, and the number of the next event."""
 
     state: int
     total: int

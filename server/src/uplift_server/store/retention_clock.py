@@ -11,9 +11,9 @@ _NAME: Final = "retention clock"
 
 
 def observe(connection: Connection, *, now: int, retention_ms: int) -> int | None:
-    """Compare the current time `now` (Unix ms) with the stored time.
+    """Compare the time `now` (Unix ms) with the stored time of the last retention check.
 
-    If the clock jumped, return the stored time. Otherwise, store `now` and return None.
+    If the clock has jumped since then, return the stored time. Otherwise, store `now` and return None.
     """
     last_seen_at = server_values.get(connection, [_NAME]).get(_NAME)
     if last_seen_at is not None and clock_jumped(last_seen_at, now, retention_ms):
@@ -23,5 +23,5 @@ def observe(connection: Connection, *, now: int, retention_ms: int) -> int | Non
 
 
 def accept(connection: Connection, *, now: int) -> None:
-    """Store the current time (Unix ms), even if the clock jumped."""
+    """Store `now` (Unix ms) as the time of the last retention check, even if the clock jumped."""
     server_values.replace(connection, _NAME, {_NAME: now})

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 _MIGRATIONS: Final = "uplift_server.store:migrations"
 _SQLITE_URL: Final = "sqlite:///"
 HEAD: Final = max(path.name[:4] for path in Path(__file__).with_name("migrations").glob("versions/[0-9]*.py"))
-"""The newest revision, read from the file names. Alembic would load every migration to find it."""
+"""The newest schema revision, read from the file names of the migrations.
+
+Alembic would load every migration to find it.
+"""
 _OF_STATEMENTS: Final = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT)
 """SQLite's result codes for invalid statements in a migration. A retry does not help."""
 REMEDY_NEWER: Final = "start the release that upgraded the database, or a later one"

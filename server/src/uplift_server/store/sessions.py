@@ -66,12 +66,12 @@ def id_token(connection: Connection, digest: bytes) -> bytes | None:
 
 
 def touch(connection: Connection, digest: bytes, *, now: int) -> None:
-    """Store when a session was last used. `now` is in Unix ms."""
+    """Store `now` (Unix ms) as the time when a session was last used."""
     connection.execute(sa.update(sessions).where(sessions.c.digest == digest).values(seen_at=now))
 
 
 def confirm(connection: Connection, digest: bytes, *, now: int) -> None:
-    """Store the time at which the person entered the password again. `now` is in Unix ms."""
+    """Store `now` (Unix ms) as the time when the session's person last entered the password again."""
     connection.execute(sa.update(sessions).where(sessions.c.digest == digest).values(confirmed_at=now, seen_at=now))
 
 

@@ -177,7 +177,10 @@ def count(
 
 
 def save(connection: Connection, counted: Counted) -> bool:
-    """Write a batch. Return False without any changes if another batch was written after this batch was counted."""
+    """Write a counted batch of statistics.
+
+    Return False without any changes if another batch was written after this batch was counted.
+    """
     server_values.lock(connection, PREFIX)
     if server_values.get(connection, VALUES) != counted.positions:
         return False
@@ -251,7 +254,7 @@ def _batch(
 
 
 def _nth(connection: Connection, column: sa.Column[int], after: int, count: int) -> int | None:
-    """Return the value of the `count`th row after the value `after`, or None if there are fewer rows."""
+    """Return the `count`th value in a column after the value `after`, or None if there are fewer values."""
     query = sa.select(column).where(column > after).order_by(column).offset(count - 1).limit(1)
     return connection.scalars(query).first()
 
@@ -304,9 +307,9 @@ def _tallied(connection: Connection, batch: _Batch) -> tuple[dict[RowKey, Tally]
 def _subtract(
     connection: Connection, span: Mapping[str, int], own: dict[RowKey, Tally], by_type: dict[RowKey, Tally]
 ) -> None:
-    """Subtract the effect of later attempts and changes from the tallies. A later batch counts this effect.
+    """Subtract the effect of attempts and changes after the batch from the tallies, because a later batch counts them.
 
-    `span` is the range of the later attempts and changes.
+    `span` is the range of these attempts and changes.
     """
     for key, event_type, n in _created(connection, span):
         for tally in _of(own, by_type, key, event_type):

@@ -10,7 +10,7 @@ from uplift_server.core.operations.statistics import COUNT_FIELDS, parse_sparse,
 
 
 class RowKey(NamedTuple):
-    """The key of a row: a scope, and the start of the hour or minute (Unix ms).
+    """The key of a statistics row: a scope, and the start of the hour or minute (Unix ms).
 
     The fields are in the same order as KEY_COLUMNS.
     """
@@ -54,8 +54,10 @@ class Tally:
 
     @property
     def adds(self) -> bool:
-        """Whether the tally may create a row. A tally that contains only moves must not create one, because a missing
-        row means that retention has deleted it.
+        """Whether the tally may create a statistics row.
+
+        A tally that contains only moves between statuses must not create a row, because retention has deleted the
+        missing row.
         """
         return any(self.counts)
 
@@ -98,7 +100,7 @@ def _merged(text: str, more: Mapping[int, int]) -> str:
 
 
 class NewRows:
-    """The new values of rows, encoded as JSON for a statement.
+    """The new values of statistics rows, encoded as JSON for a statement.
 
     The caller encodes the rows in parts, so that the event loop is not blocked.
     """

@@ -122,7 +122,7 @@ class Checksum:
 
 
 def quoted(name: str) -> str:
-    """Quote a name for both databases."""
+    """Quote the name of a table or column, so that both databases accept the name."""
     return f'"{name}"'
 
 

@@ -1,4 +1,4 @@
-"""Add the types of missing events to replays, so that replays can send these events."""
+"""Add event types to replays, so that replays can also send events that have no delivery to the endpoint."""
 
 from collections.abc import Sequence
 
