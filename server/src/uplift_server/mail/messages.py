@@ -37,7 +37,7 @@ _POLICY: Final = _Policy(linesep=SMTP.linesep, max_line_length=SMTP.max_line_len
 
 
 def message(email: Email, *, sender: Mailbox, recipient: str, message_id: str, created_at: int) -> bytes:
-    """Return the message as ASCII with CRLF line endings.
+    """Return an email as a complete message in ASCII, with CRLF line endings.
 
     `message_id` must be unique and consist of letters and digits. `created_at` is in Unix ms.
     """

@@ -16,7 +16,7 @@ class StreamPosition(NamedTuple):
     events: int
     attempts: int
     changes: int
-    """The number for `delivery_changes`."""
+    """The number up to which all rows of `delivery_changes` are visible."""
 
 
 STREAM_POSITION_MAX: Final = StreamPosition(*[2**63 - 1] * len(StreamPosition._fields))

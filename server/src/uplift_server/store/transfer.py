@@ -196,7 +196,10 @@ async def _compare(
 
 
 async def _finish(target: Raw) -> None:
-    """Set the sequences of the target, and drop the progress table, so that servers can start."""
+    """Set the target's sequences to the highest transferred numbers.
+
+    Then drop the progress table, so that servers can start.
+    """
     # Update the table statistics. Otherwise, the first statements would be planned for empty tables.
     await target.execute("ANALYZE")
     async with target.transaction():

@@ -256,7 +256,10 @@ class PostgresDatabase:
             _log.warning("stream position unknown", cause=UNKNOWN)
 
     async def _read_position(self) -> StreamPosition:
-        """Read the sequences and the lock holders once. Return the last number of each sequence."""
+        """Read the last number of each sequence and the transactions that can still insert rows.
+
+        Return the last numbers. If another call has begun a reading since this call, use that reading.
+        """
 
         async def read(pair: Pair) -> None:
             async with pair.statement_scope():

@@ -28,7 +28,10 @@ SELECT_POSITION: Final = (
 
 
 class StreamPositionFinder:
-    """Finds the stream position from readings of the sequences and lock holders."""
+    """Finds the stream position from readings.
+
+    A reading contains the last number of each sequence, and the transactions that hold a lock to insert rows.
+    """
 
     def __init__(self) -> None:
         self.stream_position: StreamPosition | None = None

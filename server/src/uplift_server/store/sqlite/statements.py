@@ -199,7 +199,7 @@ class SettledRow(NamedTuple):
     endpoint_seq: int
     fence: int
     attempts_before: int
-    """The number of attempts before this settlement."""
+    """The number of the delivery's attempts before this settlement."""
 
 
 class EndpointHealthRow(NamedTuple):
