@@ -103,9 +103,9 @@ class Accounts:
         return found
 
     def own(self, caller: Caller) -> Account:
-        """Return the account that owns the caller's key. For an operator or service key, return the requested account.
+        """Return the account that owns the caller's key.
 
-        Raises AccountRequired.
+        For an operator or service key, return the account that the request names. Raises AccountRequired.
         """
         if caller.principal.account_seq is None:
             caller.require_all_accounts(AccountsScope.ACCOUNTS_READ, reads=True)
@@ -114,9 +114,9 @@ class Accounts:
     async def version(self, caller: Caller) -> Hashable:
         """Return a version that changes when the content of the account's dashboard pages changes. Raises Unavailable.
 
-        The dashboard reads the version every second, so the queries must be cheap. They cover events, audit log
-        entries, test attempts, statistics, replays and listen sessions. Any other attempt changes its endpoint's cached
-        health, which is part of the version.
+        The dashboard reads the version every second, so the queries must be cheap. The queries cover events, audit log
+        entries, test attempts, statistics, replays and listen sessions. Other attempts change the cached health of
+        their endpoints, which is part of the version.
         """
         caller.require(Scope.EVENTS_READ)
         account_seq = caller.require_account()

@@ -34,8 +34,8 @@ class AuditLog:
 
         Only operators see operators' IP addresses.
 
-        A service key must name an account, because entries without an account are about the server. Raises
-        AccountRequired.
+        A caller with a service key must name an account, because entries without an account are about the server.
+        Raises AccountRequired.
         """
         caller.require_right(Right.AUDIT_READ)
         if not caller.principal.is_operator:
@@ -48,7 +48,10 @@ class AuditLog:
         return found.of([_without_operator_address(entry) for entry in found.items])
 
     def _subject(self, caller: Caller, text: str | None) -> str | None:
-        """Return the public ID of the account or endpoint with the uid `text`, or `text` if there is none."""
+        """Return the public ID of the account or endpoint with the uid `text`.
+
+        Return `text` itself if no account or endpoint has this uid.
+        """
         cache = self._context.cache
         if text is None or text in cache.event_types:
             return text

@@ -34,7 +34,10 @@ STALE_MS: Final = 60_000
 WAIT_SECONDS: Final = 0.02
 """How long a request for metrics waits for a new reading before it uses the last reading."""
 FIRST_WAIT_SECONDS: Final = 1.0
-"""How long a request waits for the first reading. A page also waits this long for a newer reading."""
+"""How long a request for metrics waits for the first reading of the database.
+
+A page waits this long if no reading is recent.
+"""
 RECENT_MS: Final = 5_000
 """The maximum age of a reading that a page uses without waiting for a newer reading."""
 
@@ -92,7 +95,7 @@ def _backlog(found: Mapping[int, OpenCounts] | None, endpoint_seq: int, oldest_d
 
 
 class Backlogs:
-    """Reads backlogs on request, one reading at a time."""
+    """Reads backlogs when a page or a request for metrics needs them. Only one reading runs at a time."""
 
     def __init__(self, context: ServiceContext, readiness: Readiness) -> None:
         self._context = context

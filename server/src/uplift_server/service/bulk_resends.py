@@ -57,7 +57,7 @@ class BulkPreview:
 
 
 class BulkResend(NamedTuple):
-    """A bulk resend. This request, or an earlier request with the same idempotency key, created it."""
+    """A bulk resend that this request, or an earlier request with the same idempotency key, created."""
 
     replays: Sequence[ShownReplay]
     skipped: Sequence[EndpointShare]
@@ -74,7 +74,7 @@ class _Counted(NamedTuple):
 
 
 class BulkResends:
-    """Previews and creates bulk resends. Each covers a single account."""
+    """Previews and creates bulk resends. Each bulk resend covers a single account."""
 
     def __init__(self, context: ServiceContext, replays: Replays) -> None:
         self._context = context
@@ -94,7 +94,10 @@ class BulkResends:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> BulkResend:
-        """Create the replays. Raises Invalid, AccountRequired, or Conflict if the account has too many replays."""
+        """Create the replays of a bulk resend.
+
+        Raises Invalid, AccountRequired, or Conflict if the account has too many replays.
+        """
         caller.require(Scope.DELIVERIES_WRITE)
         wrong = check_idempotency_key(idempotency_key)
         counted = await self._count(caller, query, [*problems, *([] if wrong is None else [wrong])])

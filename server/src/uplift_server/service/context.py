@@ -36,7 +36,10 @@ _CURSOR_INVALID: Final = (
 
 
 _BACKWARD: Final = CURSOR_VALUE_MAX + 1
-"""The last number in each cursor to a previous page. It marks the direction, because no key contains it."""
+"""The last number in each cursor to a previous page.
+
+Keys of rows never contain this number, so it marks the direction.
+"""
 
 
 class StreamStatus(Protocol):
@@ -47,10 +50,10 @@ class StreamStatus(Protocol):
         """The latest reading of the stream's state. None before the first reading."""
 
     def trouble(self) -> str | None:
-        """Return why the server cannot use the stream, or None if it can."""
+        """Return why the server cannot use the stream, or None if the server can use the stream."""
 
     async def wait_stored(self, within_ms: int) -> bool:
-        """Wait until the database has all events that are in the stream now.
+        """Wait until the database contains all events that are in the stream now.
 
         Return False if the wait exceeds `within_ms`.
         """

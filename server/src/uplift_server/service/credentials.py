@@ -215,7 +215,7 @@ class Credentials:
         return await self.begin_session(renewed, "reset", address)
 
     async def change_password(self, visitor: Visitor, current: str, password: str, *, address: str | None) -> None:
-        """Replace the password, and end all other sessions.
+        """Replace the visitor's password, and end all the visitor's other sessions.
 
         A person without a password who signed in with a link can set one. Raises Unauthorized if `current` is wrong,
         Invalid (`password`), ConfirmationRequired, Forbidden, RateLimited, Busy or Conflict.
@@ -235,7 +235,7 @@ class Credentials:
         )
 
     async def rename(self, visitor: Visitor, name: str, *, address: str | None) -> None:
-        """Change the display name. Raises Invalid (`name`), or Forbidden for guests and operators."""
+        """Change the visitor's display name. Raises Invalid (`name`), or Forbidden for guests and operators."""
         person, name, now = visitor.person, name.strip(), self._context.now()
         if person is None or person.email is None:
             raise Forbidden("Only members with an email address can set a display name. Sign in as a member.")
@@ -254,7 +254,7 @@ class Credentials:
         """Begin a session for an authenticated person, and return its cookie.
 
         Raises SecondFactorRequired if the person has a second factor. Raises Unauthorized if the person was deleted or
-        changed the password after the check.
+        changed the password after the password check.
         """
         cookie, now = new_cookie(self._context), self._context.now()
         session = new_session(cookie, now, SESSION_TTL_MS, person_seq=person.seq)
@@ -284,8 +284,8 @@ class Credentials:
     ) -> Person:
         """Return the person with this email and password.
 
-        `visitor` is set if the person is already signed in. Raises RateLimited, Busy, or Unauthorized with the message
-        `wrong`.
+        `visitor` is set if the person is already signed in. Raises RateLimited, Busy, or Unauthorized with the text of
+        `wrong` as its message.
         """
         now = self._context.now()
         if visitor is None:
@@ -355,9 +355,10 @@ class Credentials:
     async def _renew(
         self, known: Person, renewed: Person, by: str, address: str | None, except_session: bytes | None = None
     ) -> None:
-        """Store a new password, end all sessions except one, and add an audit entry to each of the person's accounts.
+        """Store a new password, and end all the person's sessions except `except_session`.
 
-        Raises Conflict if another request has changed the password.
+        Add an entry to the audit log of each of the person's accounts. Raises Conflict if another request has changed
+        the password.
         """
         now = self._context.now()
 

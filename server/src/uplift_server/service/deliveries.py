@@ -142,7 +142,7 @@ class Deliveries:
         return ListedAttempt(found, delivery)
 
     async def count_blocked(self, caller: Caller, found: Delivery) -> int:
-        """Count the deliveries that wait for this ordered delivery, up to BLOCKED_COUNTED_MAX."""
+        """Count the deliveries that this ordered delivery blocks, up to BLOCKED_COUNTED_MAX."""
         caller.require(Scope.DELIVERIES_READ)
         group = found.order_group
         if group is None or found.is_blocked or found.status not in OPEN:

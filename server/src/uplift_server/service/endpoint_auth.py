@@ -1,4 +1,4 @@
-"""Authentication of requests to endpoints: validation, storage, and facts about client certificates."""
+"""Validates and stores the credentials that authenticate the server's requests to endpoints."""
 
 import ssl
 from dataclasses import replace
@@ -91,7 +91,10 @@ async def auth_problems(auth: EndpointAuth | Unset | None, url_checker: UrlCheck
 
 
 def with_facts(auth: EndpointAuth) -> EndpointAuth:
-    """Return a checked authentication. If it has a client certificate, add the facts about the certificate."""
+    """Return a checked authentication.
+
+    If it has a client certificate, add the certificate's subject, fingerprint and expiration time.
+    """
     if isinstance(auth, OAuthClient):
         return auth
     leaf, *_ = chain = x509.load_pem_x509_certificates(auth.certificate.encode())

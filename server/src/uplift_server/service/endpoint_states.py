@@ -94,11 +94,11 @@ class EndpointStates:
     async def enable(
         self, caller: Caller, endpoint: str, held: HeldAction, *, problems: Sequence[Problem] = ()
     ) -> ShownEndpoint:
-        """Enable an endpoint, and apply an action to its held deliveries.
+        """Enable an endpoint, and apply the action `held` to its held deliveries: release, keep or drop.
 
         If the endpoint is already enabled, change only the action. Otherwise, first hold the pending deliveries, so
-        that the action also applies to them. Raises NotFound, or Busy if the server cannot hold the deliveries within
-        HOLD_WAIT_MS.
+        that the action also applies to these deliveries. Raises NotFound, or Busy if the server cannot hold the
+        deliveries within HOLD_WAIT_MS.
         """
         caller.require(Scope.ENDPOINTS_WRITE)
         self._endpoints.find_cached(caller, endpoint)
@@ -185,6 +185,6 @@ class EndpointStates:
 
 
 def _before(endpoint: Endpoint) -> dict[str, Any]:
-    """Return the state before a change, for the audit log."""
+    """Return the audit log's details about an endpoint's state before a change."""
     reason = endpoint.disabled_reason
     return {"from": endpoint.state.text} | ({} if reason is None else {"from_reason": reason.text})

@@ -74,11 +74,11 @@ class SignatureCheck:
     valid: EndpointTest | None
     """The test with a valid signature. None if the test with a wrong signature already determined the verdict."""
     verified_at: int | None
-    """When this check verified the endpoint (Unix ms). None if it did not verify the endpoint."""
+    """When this check verified the endpoint (Unix ms). None if this check did not verify the endpoint."""
 
 
 def result_of(attempt: Attempt | None) -> Result | None:
-    """Return the facts about an attempt that the signature check compares, or None if there is no attempt."""
+    """Return the result of an attempt, which the signature check compares, or None if there is no attempt."""
     if attempt is None:
         return None
     response = first_line(attempt.response_body)

@@ -451,7 +451,10 @@ class Endpoints:
         self._context.engine.endpoints.deleted(deleted.seq)
 
     def _fields(self, endpoint: Endpoint) -> dict[str, object]:
-        """Return the decrypted fields for a comparison, because two encryptions of the same content differ."""
+        """Return an endpoint's fields in decrypted form, for a comparison.
+
+        Encrypted values always differ, even if their content is the same.
+        """
         fields = {name: getattr(endpoint, name) for name in _FIELDS}
         auth = self._auth.of(endpoint)
         hidden = {

@@ -12,10 +12,10 @@ from uplift_server.store.replays import Replay
 
 
 class ReplayChanges(Protocol):
-    """Starts replays, and applies changes to their state."""
+    """Starts replays, and applies new states to existing replays."""
 
     def put(self, replay: Replay) -> None:
-        """Start a new replay, or apply the new state of a replay."""
+        """Start a new replay, or apply the new state of an existing replay."""
 
 
 class ErasureStarts(Protocol):
@@ -27,7 +27,7 @@ class ErasureStarts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EngineLink:
-    """The parts of the engine that services use."""
+    """The engine's interfaces that services use."""
 
     relay: Relay
     counters: EngineCounters

@@ -88,7 +88,7 @@ class EngineStatus:
         return own if self._delivers else own._replace(in_flight_max=0, stopped=False)
 
     def sends(self) -> bool:
-        """Return whether any process can start an attempt now."""
+        """Return whether any process can send deliveries now."""
         return (self._delivers and not self._lanes.stopped) or any(each.delivers for each in self._peers.others())
 
     def load(self) -> Load:

@@ -65,7 +65,7 @@ class Erasures:
     async def preview(
         self, caller: Caller, account: str, draft: ErasureDraft, *, problems: Sequence[Problem] = ()
     ) -> ErasurePreview:
-        """Count the events without erasing them. Raises Invalid or NotFound."""
+        """Count the events that an erasure would erase, without erasing them. Raises Invalid or NotFound."""
         chosen = await self._choose(caller, account, draft, problems)
         read, seqs = self._context.database.read, chosen.event_seqs
         account_seq, object_id = chosen.account.seq, chosen.object_id

@@ -86,7 +86,7 @@ class IdempotencyConflict(Conflict):
 
 
 class NotReady(ServiceError):
-    """The process is not ready."""
+    """The server process cannot accept events at the moment."""
 
     code = "unavailable"
     retry_after_s = 1

@@ -84,8 +84,8 @@ def decode_batch(body: bytes) -> tuple[Sequence[BatchEvent | Incoming], list[Pro
 def _fields_of(body: bytes) -> dict[str, msgspec.Raw] | None:
     """Return the undecoded fields of an object, or None for any other JSON.
 
-    Call this function after the typed decoder has rejected a field. The typed decoder does not read the rest of the
-    body. Raises Malformed if the rest is not JSON.
+    Call this function after the typed decoder has rejected a field. The typed decoder stops at that field, but this
+    function reads the whole body. Raises Malformed if the body is not JSON.
     """
     try:
         return _fields.decode(body)

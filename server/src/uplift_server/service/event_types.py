@@ -98,28 +98,28 @@ class EventTypes:
                 return changed
 
     async def page(self, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[EventType]:
-        """Return a page of the catalog."""
+        """Return a page of the event catalog."""
         request = self._context.page_request(listing, 1, problems)
         return await self._context.database.read(lambda c: event_types.page(c, request))
 
     def all(self) -> list[EventType]:
-        """Return the whole catalog, sorted by group and name."""
+        """Return all event types in the catalog, sorted by group and name."""
         known = self._context.cache.event_types.values()
         return sorted((each.record for each in known), key=lambda each: (each.group, each.name))
 
     def exists(self, name: str) -> bool:
-        """Return whether the catalog has a type with this name."""
+        """Return whether the catalog has an event type with this name."""
         return name in self._context.cache.event_types
 
     def get(self, name: str) -> EventType:
-        """Return a type. Raises NotFound."""
+        """Return an event type. Raises NotFound."""
         found = self._context.cache.event_types.get(name)
         if found is None:
             raise not_found(_KIND, name)
         return found.record
 
     async def delete(self, caller: Caller, name: str) -> None:
-        """Delete a type. Its events remain. Raises NotFound."""
+        """Delete an event type. Events of this type remain. Raises NotFound."""
         caller.require_operator()
         await self._context.run_shielded(self._delete(caller, name))
 

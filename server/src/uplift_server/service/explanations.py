@@ -44,7 +44,7 @@ DELIVERIES_MAX: Final = 2 * ENDPOINTS_PER_ACCOUNT_MAX
 The number is twice the endpoint limit, because endpoints that have since been deleted can also have deliveries.
 """
 OTHERS_MAX: Final = 50
-"""The maximum length of each list of endpoints without a delivery (`removed` and `others`)."""
+"""The maximum length of each of the lists `removed` and `others`, which contain endpoints without a delivery."""
 DELETED_MAX: Final = 20
 """The maximum number of listed endpoints that were deleted before the event. The newest are listed."""
 
@@ -209,11 +209,11 @@ class _Read(NamedTuple):
 
     deliveries: Page[Delivery]
     failures: dict[int, Attempt]
-    """By endpoint number: the last attempt of the delivery, if the attempt failed. Only for deliveries on the page."""
+    """The failed last attempts of the deliveries on the page, by endpoint number."""
     endpoints: set[int]
     """The sequence numbers of all endpoints that have or had a delivery of the event."""
     attempted: dict[int, bool]
-    """By endpoint number: whether an attempt succeeded. Endpoints without attempts are absent."""
+    """Whether an attempt to deliver the event succeeded, by endpoint number. Endpoints without attempts are absent."""
     deleted: list[tuple[Endpoint, int]]
     """Endpoints that were deleted before the event, each with the time of its deletion."""
     sessions: list[ListenSession]

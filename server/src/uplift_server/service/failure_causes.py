@@ -1,4 +1,4 @@
-"""The causes of endpoint failures, as codes for groups and filters."""
+"""The causes of endpoint failures. Lists of endpoints use the codes to group and filter failing endpoints."""
 
 from typing import Final, NamedTuple
 

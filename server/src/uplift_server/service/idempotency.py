@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class IdempotencyKey(NamedTuple):
-    """The `Idempotency-Key` of a request, and the SHA-256 of its body."""
+    """The `Idempotency-Key` of a request, and the SHA-256 digest of the request body."""
 
     text: str
     body_digest: bytes
@@ -24,7 +24,7 @@ def check_idempotency_key(key: IdempotencyKey | None) -> Problem | None:
 
 
 def idempotent_request(key: IdempotencyKey | None, account_seq: int, kind: str) -> idempotency.Request | None:
-    """Return the request in the form that the store records, or None if it has no `Idempotency-Key`."""
+    """Return the record of a request for the store, or None if the request has no `Idempotency-Key`."""
     return None if key is None else idempotency.Request(account_seq, key.text, kind, key.body_digest)
 
 

@@ -47,7 +47,7 @@ class IdentityProvider:
     """A client for the configured identity provider. Use an instance on only one event loop."""
 
     def __init__(self, client: OidcClient, sender: Sender, clock: Clock, user_agent: str) -> None:
-        """`start` and `close` also start and close the sender."""
+        """Create a client that sends its HTTP requests with `sender`. The client starts and closes the sender."""
         self.client = client
         self._sender = sender
         self._clock = clock
@@ -60,11 +60,11 @@ class IdentityProvider:
         self._loading_keys: asyncio.Task[ProviderDown | None] | None = None
 
     async def start(self) -> None:
-        """Start the sender on the running event loop."""
+        """Start the client on the running event loop."""
         await self._sender.start()
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections to the provider."""
         await self._sender.close()
 
     async def metadata(self) -> ProviderMetadata:

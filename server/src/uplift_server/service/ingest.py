@@ -57,7 +57,7 @@ class Acceptance(Protocol):
         """Return the endpoints that are subscribed to an event type and whose filter matches the data (JSON)."""
 
     def accept_for(self, drafts: Sequence[tuple[int, Draft]]) -> AcceptFuture:
-        """Store the events of one request. The future resolves when the events are durable.
+        """Store the events of one request. The returned future resolves when the events are durable.
 
         Raises BacklogFull or Unavailable. The future can also raise Unavailable.
         """

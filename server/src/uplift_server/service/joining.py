@@ -31,7 +31,7 @@ _OTHER_IDENTITY: Final = (
 
 
 class NewIds(NamedTuple):
-    """New IDs for a person and a member, if the transaction creates them."""
+    """The IDs of a person and a member that a transaction may create."""
 
     person: bytes
     member: bytes
@@ -86,8 +86,8 @@ def join_by_invitation(
 ) -> Member | None:
     """Add an invited person as a member. Return None if the invitation was used, was withdrawn or has expired.
 
-    `known` is the person as of the password check, and `password_hash` is the hash of a new password. Raises Conflict
-    if the person has changed since then or is already a member, or if the account was deleted or is full.
+    `known` is the person's record from the password check, and `password_hash` is the hash of a new password. Raises
+    Conflict if the person has changed since then or is already a member, or if the account was deleted or is full.
     """
     accounts.lock(connection, invitation.account_seq)
     if invitations.consume(connection, invitation.id, now=now) is None:

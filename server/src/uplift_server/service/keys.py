@@ -200,7 +200,10 @@ class Keys:
         self._context.engine.relay.end_streams_of_key(revoked.id)
 
     def _require_own_scopes(self, caller: Caller, key: ApiKey) -> None:
-        """Raise Forbidden unless the caller has all of the key's scopes, which a change to its expiry requires."""
+        """Check that the caller has all of the key's scopes.
+
+        Raises Forbidden, or ConfirmationRequired for a key that can read secrets.
+        """
         for scope in Scope:
             if scope in key.scopes:
                 caller.require(scope)
@@ -215,7 +218,7 @@ class Keys:
 
 
 def _excess_scopes(caller: Caller, draft: KeyDraft) -> list[Problem]:
-    """Return a problem for each requested scope that the caller does not have."""
+    """Return a problem for each scope in the request that the caller does not have."""
     excess = [scope for scope in Scope if scope in draft.scopes_or_default() and not caller.principal.allows(scope)]
     text = "Your role does not include the scope {}, so you cannot create a key with it. Ask the operator for the key."
     return [Problem("scopes", "scope_not_yours", text.format(scope)) for scope in excess]

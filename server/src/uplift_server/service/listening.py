@@ -47,7 +47,7 @@ _AFTER_INVALID: Final = "The stream position is not valid. Use the `place` of an
 
 @dataclass(frozen=True, slots=True)
 class ListenDraft:
-    """The fields for a new session in a request."""
+    """The listen session fields in a request."""
 
     event_types: Sequence[str] | None = None
     since: str | None = None
@@ -57,7 +57,7 @@ class ListenDraft:
 
 @dataclass(frozen=True, slots=True)
 class ShownSession:
-    """A session as its owner sees it."""
+    """A listen session as its owner sees it."""
 
     session: ListenSession
     connected: bool
@@ -102,7 +102,7 @@ class Listening:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> ShownSession:
-        """Create a session. Raises Invalid, or Conflict if the account has too many sessions.
+        """Create a listen session. Raises Invalid, or Conflict if the account has too many sessions.
 
         A repeated request with the same API key returns the secret again.
         """
@@ -127,21 +127,21 @@ class Listening:
         return found.of([self._shown(session) for session in found.items])
 
     async def get(self, caller: Caller, session: str) -> ShownSession:
-        """Return a session. Raises NotFound."""
+        """Return a listen session. Raises NotFound."""
         caller.require(Scope.LISTEN)
         return self._shown(await self._find(caller, session))
 
     async def responses(
         self, caller: Caller, session: str, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[ListenResponse]:
-        """Return the responses from the developer's server to this session's events. Raises NotFound."""
+        """Return the responses from the developer's server to the events of this listen session. Raises NotFound."""
         caller.require(Scope.LISTEN)
         found = await self._find(caller, session)
         request = self._context.page_request(listing, 1, problems)
         return await self._context.database.read(lambda c: listening.page_of_responses(c, found.seq, request))
 
     async def delete(self, caller: Caller, session: str) -> None:
-        """Delete a session, and end its stream. Raises NotFound."""
+        """Delete a listen session, and end its stream. Raises NotFound."""
         caller.require(Scope.LISTEN)
         found = await self._find(caller, session)
 
@@ -153,7 +153,7 @@ class Listening:
         await self._context.run_shielded(delete())
 
     async def connect(self, caller: Caller, session: str, after: str | None) -> Stream:
-        """Start a session's stream after the position `after`, or after the last position if `after` is None.
+        """Start a listen session's stream after the position `after`. If `after` is None, use the stored position.
 
         Raises NotFound, Invalid for an invalid position, Forbidden unless the caller's key created the session,
         RateLimited or Busy.
@@ -173,7 +173,7 @@ class Listening:
             ) from None
 
     def disconnect(self, stream: Stream) -> None:
-        """Release the resources of a stream whose connection has ended."""
+        """Release the resources of a listen session's stream after its connection has ended."""
         self._context.engine.relay.disconnect(stream)
 
     def position_of(self, item: StreamItem) -> str:
@@ -296,8 +296,7 @@ class Listening:
 
 
 def _since(text: str | None) -> tuple[int | None, bytes | None, list[Problem]]:
-    """Return where the stream starts (a time, or the ID of the event before the start), and the problems with the
-    request."""
+    """Parse the start of a stream. Return the timestamp or the event ID in `text`, and any problem with `text`."""
     if text is None:
         return None, None, []
     event_id = ids.parse_uuid(text)

@@ -25,7 +25,7 @@ from uplift_server.store.contract import Transaction
 from uplift_server.store.records import Account, Invitation, Member, Page
 
 INVITATIONS_PER_HOUR_MAX: Final = 50
-"""The maximum number of invitations per account and hour. The limit prevents floods of unwanted emails."""
+"""The maximum number of invitations per account in one hour. The limit prevents floods of unwanted emails."""
 _HOUR_MS: Final = 3_600_000
 _KIND: Final = "member"
 _INVITATION_KIND: Final = "invitation"
@@ -164,7 +164,7 @@ class Members:
         return await self._context.run_shielded(self._context.database.write(change))
 
     async def remove(self, caller: Caller, account: str, member: str) -> None:
-        """Remove a member, or let the caller leave.
+        """Remove a member, or let the caller leave the account.
 
         Raises NotFound, Forbidden (also if a guest tries to leave), or Conflict if the account would have no owner.
         """

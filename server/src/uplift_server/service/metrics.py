@@ -26,7 +26,7 @@ from uplift_server.store import schema_version
 from uplift_server.store.processes import Process
 
 COUNT_SLICE: Final = 1_000
-"""The number of endpoints that a count reads before it lets other tasks run."""
+"""The number of endpoints that are counted before other tasks can run."""
 _STATES: Final = ("unknown", "healthy", "failing", "warned", "paused", "disabled")
 _OUTCOMES: Final = tuple(each.text for each in Outcome if each is not Outcome.DELIVERED)
 _SCHEME: Final = b"bearer "

@@ -153,7 +153,8 @@ class OperatorLists:
         """Return endpoints of all accounts, newest first. Raises NotFound.
 
         With the status filter FAILING, the endpoints are grouped by cause, largest group first, and each group is
-        sorted by `search.order`. If the search has no cause, each group has up to LISTED_PER_CAUSE endpoints.
+        sorted by `search.order`. If the search does not filter by cause, each group has up to LISTED_PER_CAUSE
+        endpoints.
         """
         caller.require_operator(reads=True)
         before = self._context.decode_cursor(listing, 1)

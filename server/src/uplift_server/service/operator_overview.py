@@ -34,7 +34,7 @@ from uplift_server.store.contract import Transaction
 from uplift_server.store.processes import Process
 
 COUNT_SLICE: Final = 1_000
-"""The number of endpoints that a count reads before it lets other tasks run."""
+"""The number of endpoints that are counted before other tasks can run."""
 REPLAYS_LISTED_MAX: Final = 20
 LEASED_COUNTED_MAX: Final = 100_000
 
@@ -176,7 +176,10 @@ class OperatorOverview:
         return counts
 
     async def _late(self, reading: Reading | None) -> tuple[dict[HeldUpBy, int], list[LimitedEndpoint]]:
-        """Return the earliest due time of delayed deliveries by cause, and the endpoints whose limits delay them."""
+        """Return the earliest due time of delayed deliveries for each cause of delay.
+
+        Also return the endpoints whose own limits delay their deliveries.
+        """
         if reading is None:
             return {}, []
         context, oldest, limited = self._context, dict[HeldUpBy, int](), []

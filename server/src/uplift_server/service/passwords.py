@@ -21,13 +21,13 @@ Ts = TypeVarTuple("Ts")
 
 THREADS_MAX: Final = 2
 NICENESS: Final = 10
-"""Added to the server's niceness for the hashing threads, so that many sign-ins do not slow down deliveries."""
+"""The increase in the niceness of the hashing threads, so that many sign-ins do not slow down deliveries."""
 WAITING_MAX: Final = 20
-"""The maximum number of queued hash calculations. The last one in the queue waits for less than a second."""
+"""The maximum number of queued hash calculations. The last calculation in the queue waits for less than a second."""
 _DUMMY_HASH: Final = "$argon2id$v=19$m=32768,t=3,p=1$ELwZrlc2qhW7A4Y9T0G2qw$5kBn/BvB3YKBZxE91GP9svVcxpfsfe2U/xdZ2DC5FW0"
 """The hash that the server checks for a person without a password, so that all checks take the same time.
 
-It has the same parameters as all other hashes.
+This hash has the same parameters as all other hashes.
 """
 
 
@@ -45,7 +45,7 @@ class Passwords:
     async def matches(self, password_hash: str | None, password: str) -> bool:
         """Return whether the password matches the hash. Raises Busy.
 
-        Without a hash, the password never matches, but the check takes just as long.
+        Without a hash, the password never matches, but the check takes the same time as with a hash.
         """
         given = password[: PASSWORD_CHARACTERS_MAX + 1]
         found = await self._run(_matches, password_hash or _DUMMY_HASH, given)

@@ -55,7 +55,7 @@ class LinkDraft:
 
 @dataclass(frozen=True, slots=True)
 class ShownLink:
-    """A new link and when it expires, as its creator sees it."""
+    """A new link and its expiration time, as the link's creator sees them."""
 
     url: str = field(repr=False)
     expires_at: int
@@ -112,7 +112,7 @@ class PortalLinks:
     async def page(
         self, caller: Caller, account: str, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[Link]:
-        """Return a page of the account's usable links. Raises NotFound."""
+        """Return a page of the account's portal links that are still usable. Raises NotFound."""
         caller.require_operator(reads=True)
         owner = self._context.find_account(caller, account)
         request = self._context.page_request(listing, sessions.LINK_KEY_NUMBERS, problems)
@@ -120,7 +120,7 @@ class PortalLinks:
         return await self._context.database.read(lambda c: sessions.page_of_links(c, owner.seq, request, now=now))
 
     async def revoke(self, caller: Caller, account: str, link: str) -> None:
-        """Revoke an unused link. Raises NotFound."""
+        """Revoke an unused portal link. Raises NotFound."""
         caller.require_operator()
         owner = self._context.find_account(caller, account)
         link_id, now = parse_id(ids.LINK, link, _KIND), self._context.now()

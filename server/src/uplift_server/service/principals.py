@@ -56,7 +56,10 @@ class Principal:
     For an operator's session, it is the ID of the operator's key, or an ID that is derived from `subject`.
     """
     account_seq: int | None
-    """The account of the principal. None for operators and service keys, which act for all accounts."""
+    """The sequence number of the principal's account.
+
+    None for operators and service keys, which act for all accounts.
+    """
     scopes: frozenset[str]
     name: str = ""
     """The name of the key or the member."""
@@ -188,7 +191,10 @@ class Caller:
 
     principal: Principal
     account_seq: int | None
-    """The account that the principal acts for. None for an operator or a service key that sees all accounts."""
+    """The sequence number of the account that the principal acts for.
+
+    None for an operator or a service key that sees all accounts.
+    """
     address: str | None = None
     """The IP address of the request."""
 

@@ -19,7 +19,7 @@ PROBE_WAIT_S: Final = 2.5
 It exceeds the 2 s that a SQLite connection waits for a lock that another program holds.
 """
 DATABASE_BEHIND_STREAM_S: Final = 0.5
-"""The maximum time that a request waits for the database if the event stream can accept events without it."""
+"""The maximum time that a request waits for the database if the event stream can accept events without the database."""
 _MARK: Final = "readiness.probed_at"
 
 
@@ -84,7 +84,7 @@ class Readiness:
             raise
 
     def failure_cause(self) -> str | None:
-        """Return the known cause of failed reads or writes, without a new probe. Return None if there is none."""
+        """Return the known cause of failed reads or writes, without a new probe. Return None if no cause is known."""
         return self._context.database.health.trouble() or self._probe_error
 
     async def probe(self) -> None:

@@ -49,7 +49,7 @@ class ReplayDraft:
     created_before: int | None = None
     rate_per_second: int | None = None
     include_missing: bool = False
-    """Whether the replay also creates the missing deliveries, for events without a delivery to the endpoint."""
+    """Whether the replay also creates deliveries for events that have no delivery to the endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Preview:
     newest_at: int | None
     complete: bool
     filtered: bool
-    """Whether the counts are upper bounds, because the endpoint's filter can exclude some of the missing events."""
+    """Whether the counts are upper bounds, because the endpoint's filter can exclude events without a delivery."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,8 +253,9 @@ class Replays:
     def _missing(self, endpoint: LiveEndpoint, type_seqs: Sequence[int]) -> MissingEvents:
         """Return the selection of events that the endpoint may have missed.
 
-        It contains the types to which the endpoint now subscribes, including deleted types. It excludes operational
-        event types and `webhook.created`, because the server does not send these events to every subscribed endpoint.
+        The selection contains the event types to which the endpoint now subscribes, including deleted types. The
+        selection excludes operational event types and `webhook.created`, because the server does not send these events
+        to every subscribed endpoint.
         """
         subscription, excluded = endpoint.subscription, OPERATIONAL_TYPES | {WEBHOOK_CREATED}
         matching = (

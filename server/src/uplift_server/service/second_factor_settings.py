@@ -125,7 +125,7 @@ class SecondFactorSettings:
         address: str | None,
         change: Callable[[Transaction, Person], T],
     ) -> T:
-        """Check the password. Then, in one transaction, check the code, mark it as used, and run the change."""
+        """Check the password. Then, in one transaction, check the code, mark the code as used, and call `change`."""
         person, now = await self._verified(visitor, password, address), self._context.now()
         attempt = self._limits.begin_code(now, person_id=person.id, address=address)
 
@@ -157,7 +157,7 @@ class SecondFactorSettings:
 
 
 def _lock(connection: Transaction, person: Person) -> None:
-    """Lock the person. Raises Conflict if another request has changed the password or deleted the person."""
+    """Lock the person's record. Raises Conflict if another request has changed the password or deleted the person."""
     found = people.get(connection, person.seq, lock=True)
     if found is None or (found.id, found.password_hash) != (person.id, person.password_hash):
         raise Conflict(_CHANGED)

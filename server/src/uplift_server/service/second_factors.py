@@ -23,7 +23,7 @@ WRONG_CODE: Final = (
 
 
 class PendingSignIn(NamedTuple):
-    """A sign-in with the correct password that still needs a code. The server does not store it."""
+    """A sign-in with the correct password that still needs a code. The server does not store this sign-in."""
 
     person_id: bytes
     mark: str
@@ -44,7 +44,7 @@ class SecondFactorRequired(ServiceError):
 
 
 class SecondFactors:
-    """Checks and stores second factors within transactions that have locked the person."""
+    """Checks and stores second factors within transactions that have locked the person's record."""
 
     def __init__(self, context: ServiceContext, cipher: Cipher, *, sends_email: bool) -> None:
         self._context = context

@@ -53,7 +53,7 @@ class RotationDraft:
 
     @property
     def overlap_ms(self) -> int:
-        """How long both secrets are active, in ms."""
+        """How long the old and the new secret are both active, in ms."""
         seconds = given_or_none(self.overlap_seconds)
         return (SECRET_OVERLAP_SECONDS_DEFAULT if seconds is None else seconds) * 1000
 
@@ -196,7 +196,7 @@ class Secrets:
             raise as_conflict(error) from error
 
     def _stored(self, connection: Transaction, live: Endpoint) -> Endpoint:
-        """Lock and return the stored endpoint."""
+        """Lock the stored endpoint, and return its record."""
         found = endpoints.get(connection, live.account_seq, live.id, lock=True)
         if found is None:
             raise _Deleted

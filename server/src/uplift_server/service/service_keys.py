@@ -35,7 +35,10 @@ class ServiceKeys:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> tuple[ServiceKey, str | None]:
-        """Create a key. Return the key and its text, which is None if the request is repeated. Raises Invalid."""
+        """Create a service key. Return the key and its text, which is None if the request is repeated.
+
+        Raises Invalid.
+        """
         caller.require_operator()
         found = draft.problems(self._context.now(), known=SERVICE_SCOPES)
         require_valid([*problems, *found, check_idempotency_key(idempotency_key)])
@@ -48,7 +51,7 @@ class ServiceKeys:
         return await self._context.database.read(lambda c: service_keys.page(c, request))
 
     async def get(self, caller: Caller, key: str) -> ServiceKey:
-        """Return a key. Raises NotFound."""
+        """Return a service key. Raises NotFound."""
         caller.require_operator(reads=True)
         key_id = parse_id(ids.KEY, key, _KIND)
         found = await self._context.database.read(lambda c: service_keys.get(c, key_id))
@@ -59,13 +62,13 @@ class ServiceKeys:
     async def update(
         self, caller: Caller, key: str, draft: KeyDraft, *, problems: Sequence[Problem] = ()
     ) -> ServiceKey:
-        """Update a key's name and expiry. Raises NotFound or Invalid."""
+        """Update a service key's name and expiry. Raises NotFound or Invalid."""
         caller.require_operator()
         require_valid([*problems, *draft.problems(self._context.now())])
         return await self._context.run_shielded(self._update(caller, key, draft))
 
     async def revoke(self, caller: Caller, key: str) -> None:
-        """Revoke a key immediately. Raises NotFound."""
+        """Revoke a service key immediately. Raises NotFound."""
         caller.require_operator()
         await self._context.run_shielded(self._revoke(caller, key))
 

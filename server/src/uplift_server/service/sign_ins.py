@@ -18,14 +18,14 @@ FAILURES_PER_SESSION_MAX: Final = 5
 CODES_PER_PERSON_MAX: Final = 5
 """The maximum number of wrong codes for a second factor. At any time, 3 of the 1,000,000 possible codes are valid."""
 FAILURES_PER_NETWORK_MAX: Final = {4: {32: 30, 24: 120}, 6: {64: 30, 56: 60, 48: 120}}
-"""The maximum number of failures from each network, by IP version and prefix length.
+"""The maximum number of failed attempts from each network, by IP version and prefix length.
 
 An IPv6 site has a /64, a /56 or a /48, so one attacker has up to 65,536 networks with the prefix length 64.
 """
 FAILURES_MAX: Final = 3_000
-"""The maximum number of failures for all callers together.
+"""The maximum number of failed attempts from all callers together.
 
-Each failure costs 60 ms of CPU time, so failed sign-ins use at most a fifth of one CPU.
+Each failed attempt costs 60 ms of CPU time, so failed sign-ins use at most a fifth of one CPU.
 """
 RESETS_PER_EMAIL_MAX: Final = 3
 RESETS_MAX: Final = 3_000
@@ -37,7 +37,7 @@ _Counts = list[tuple[Failures, str]]
 
 @dataclass(frozen=True, slots=True)
 class SignInAttempt:
-    """An attempt that counts as failed until it succeeds or is cancelled."""
+    """A sign-in, code or password reset attempt. The attempt counts as failed until it succeeds or is cancelled."""
 
     own: _Counts
     """The failure counts for the email, the session or the person. Empty if the attempt has none of these."""
@@ -52,13 +52,13 @@ class SignInAttempt:
             counts.forgive(key)
 
     def cancel(self) -> None:
-        """Do not count this attempt, because the server was unable to check it."""
+        """Remove this attempt from all counts, because the server was unable to check the password or code."""
         for counts, key in [*self.own, *self.shared]:
             counts.forgive(key)
 
 
 class SignInLimits:
-    """Counts failures from the last 15 minutes, in this process's memory.
+    """Counts failed sign-ins, wrong codes and password reset requests in the last 15 minutes, in this process's memory.
 
     If `has_unknown_proxy` is set, there are no counts for private addresses, because all requests may come from the
     proxy's address.
@@ -117,7 +117,7 @@ class SignInLimits:
         return SignInAttempt(own, shared)
 
     def _warn(self, now_ms: int) -> None:
-        """Log, at most once every 15 minutes, that the total limit has been reached."""
+        """Log, at most once every 15 minutes, that all callers together have reached a limit."""
         if abs(now_ms - self._logged_at_ms) >= WITHIN_MS:
             self._logged_at_ms = now_ms
             _log.warning("sign-ins or password resets throttled: server-wide limit reached")
@@ -125,7 +125,7 @@ class SignInLimits:
     def _networks(self, address: str | None) -> _Counts:
         """Return the failure counts for the networks that contain an address.
 
-        Return no counts if the address is missing or invalid, or if all callers may share it.
+        Return no counts if the address is missing or invalid, or if all callers may share the address.
         """
         if address is None:
             return []

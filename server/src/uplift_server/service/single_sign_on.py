@@ -237,7 +237,10 @@ class SingleSignOn:
 
 
 def _locked_invitations(connection: Transaction, identity: Identity, now: int) -> list[Invitation]:
-    """Return the invitations to the person's email, and lock their accounts. Skip deleted accounts."""
+    """Return the invitations to the person's email, and lock the accounts of these invitations.
+
+    Skip invitations to deleted accounts.
+    """
     if identity.email is None:
         return []
     found = invitations.list_for_email(connection, identity.email, now=now, limit=INVITATIONS_PER_SIGN_IN_MAX)

@@ -87,7 +87,7 @@ class TracedAccount:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """The objects that a search found."""
+    """The events, endpoint, account or replay that a search for an ID found."""
 
     events: Sequence[TracedEvent] = ()
     endpoint: TracedEndpoint | None = None
@@ -98,7 +98,7 @@ class Trace:
 
     @property
     def found(self) -> bool:
-        """Whether the search found an object."""
+        """Whether the search found anything."""
         return bool(self.events) or any((self.endpoint, self.account, self.replay))
 
 

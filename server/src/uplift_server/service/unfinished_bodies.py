@@ -35,7 +35,7 @@ class UnfinishedBodies:
         return Reservation(self, sender)
 
     def reserve(self, sender: int | None, size: int) -> None:
-        """Reserve bytes. Raises RateLimited if an account would exceed its share, or Busy."""
+        """Reserve bytes for a sender. Raises RateLimited if an account would exceed its share, or Busy."""
         is_account = _is_account(sender)
         if is_account and self._bytes[sender] + size > UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX:
             kib = UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX // 1024
@@ -47,7 +47,7 @@ class UnfinishedBodies:
         self._add(sender, size)
 
     def release(self, sender: int | None, size: int) -> None:
-        """Release reserved bytes of this sender."""
+        """Release bytes that were reserved for this sender."""
         self._add(sender, -size)
 
     def _add(self, sender: int | None, size: int) -> None:

@@ -24,7 +24,10 @@ def version_of(record: Record) -> str:
 
 
 def require_version(record: Record | None, expected: Versions) -> None:
-    """Raise PreconditionFailed unless the object exists and has an expected version. Lock the object first."""
+    """Raise PreconditionFailed unless the object exists and has an expected version.
+
+    The caller must have locked the object.
+    """
     if expected is None or (record is not None and (ANY in expected or version_of(record) in expected)):
         return
     raise PreconditionFailed

@@ -1,4 +1,7 @@
-"""The reasons why pending deliveries are waiting. They come from the database and this process's memory."""
+"""The reasons why pending deliveries are waiting.
+
+The reasons come from data in the database and in this process's memory.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
