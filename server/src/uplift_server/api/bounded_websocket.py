@@ -6,7 +6,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 IDLE_FRAMES_MAX: Final = 200
 IDLE_FRAMES_SECONDS: Final = 10.0
-"""Period in seconds. In each period, a client can send at most IDLE_FRAMES_MAX pings, pongs and continuation frames.
+"""The period, in seconds, in which a client can send at most IDLE_FRAMES_MAX pings, pongs and continuation frames.
 
 Such frames are cheap for the client, but use the server's CPU time.
 """
@@ -36,7 +36,10 @@ class BoundedWebsocket(WebSocketsSansIOProtocol):
             super().handle_cont(event)
 
     def _idle_frame(self) -> bool:
-        """Count a frame. Return whether the count is within the limit. If it is not, abort the connection."""
+        """Count a ping, pong or continuation frame, and return whether the count is within the limit.
+
+        Abort the connection if the count exceeds the limit.
+        """
         now = self.loop.time()
         if now >= self.idle_frames_since + IDLE_FRAMES_SECONDS:
             self.idle_frames, self.idle_frames_since = 0, now
@@ -58,7 +61,7 @@ class BoundedWebsocket(WebSocketsSansIOProtocol):
             super().shutdown()
 
     async def run_asgi(self) -> None:
-        """Serve the stream. Abort the connection FAREWELL_SECONDS after the stream ends."""
+        """Run the application for this websocket. Abort the connection FAREWELL_SECONDS after the application ends."""
         await super().run_asgi()
         if not self.disconnected:
             self.loop.call_later(FAREWELL_SECONDS, self.transport.abort)

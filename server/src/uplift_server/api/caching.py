@@ -20,7 +20,7 @@ class Content:
 
     @classmethod
     def of(cls, body: bytes, media_type: str) -> "Content":
-        """Compress a body with gzip and compute its ETag. Return both with the plain body."""
+        """Create the content from a plain body: compress the body with gzip, and compute its ETag."""
         return cls(body, gzip.compress(body, 6, mtime=0), media_type, f'"{digest(body)}"')
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 
 class CorkedTransport:
-    """Transport for uvicorn that joins all data written in one iteration of the event loop, or before a `flush`.
+    """Transport for uvicorn that buffers all written data, so that a response needs only one system call.
+
+    The transport sends the buffered data at the end of each event loop iteration, or when `flush` is called.
 
     When uvicorn closes the connection after the last response, the transport calls `linger`. If `linger` returns True,
     `linger` later closes the connection.
@@ -31,24 +33,27 @@ class CorkedTransport:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Keep the data until the current iteration of the event loop ends."""
+        """Buffer the data until the end of the current event loop iteration, or until the next `flush`."""
         if not self._parts:
             self._call_soon(self.flush)
         self._parts.append(data)
 
     def close(self) -> None:
-        """Write the joined data, then close the connection or let it linger."""
+        """Send the buffered data. Then close the connection, unless `linger` returns True."""
         self.flush()
         if not self._linger():
             self._transport.close()
 
     def end_writing(self) -> None:
-        """Send the end of the stream, but continue to read. Drop later writes."""
+        """Close the sending side of the connection, but continue to read from the client.
+
+        Discard data from later writes.
+        """
         self.is_closing = _is_closing
         self._transport.write_eof()
 
     def flush(self) -> None:
-        """Write the joined data to the connection."""
+        """Send the buffered data to the client."""
         if self._parts:
             data = b"".join(self._parts)
             self._parts.clear()

@@ -89,7 +89,7 @@ class BoundedHeads(HttpToolsProtocol):
     """
     _body_since = 0.0
     _discards = False
-    """Whether the protocol discards input, because the input is malformed or the connection lingers."""
+    """Whether the protocol discards input, because the input is malformed or because the connection is lingering."""
     _discarded_bytes = 0
     _may_linger = True
 
@@ -186,7 +186,7 @@ class BoundedHeads(HttpToolsProtocol):
         super().on_response_complete()
 
     def _note_unfinished_body(self, count: int) -> None:
-        """Start the time limit for the rest of a body.
+        """Start the time limit for the rest of a request body.
 
         If the response is complete, count the discarded bytes instead.
         """
@@ -203,7 +203,7 @@ class BoundedHeads(HttpToolsProtocol):
             self.transport.abort()
 
     def _end_body(self) -> None:
-        """End the current request if its body takes too long."""
+        """End the current request if its body does not arrive within the time limit."""
         self._body_watch = None
         if self._complete == self._begun or self._in_head:
             return
@@ -217,7 +217,7 @@ class BoundedHeads(HttpToolsProtocol):
             self._end_late()
 
     def _give_up(self, begun_before: int) -> None:
-        """Close the connection if it has no request, or if its request was already incomplete at the previous call."""
+        """Close the connection if it has no request, or if its request was already incomplete at the previous check."""
         if self._begun == begun_before and self._complete < max(self._begun, 1):
             self._end_late()
         else:
@@ -226,7 +226,7 @@ class BoundedHeads(HttpToolsProtocol):
     def _end_late(self) -> None:
         """Close the connection.
 
-        Send an error first, unless the client could mistake it for the response to another request.
+        First send an error response, unless the client could mistake it for the response to another request.
         """
         if self._in_head:
             may_write = self._begun == 1 or self.cycle.response_complete
@@ -237,7 +237,7 @@ class BoundedHeads(HttpToolsProtocol):
         self.transport.close()
 
     def _linger(self) -> bool:
-        """Send the end of the stream, then discard the remaining input within limits.
+        """Close the sending side of the connection, then discard the remaining input within limits.
 
         Return whether the connection lingers. If the request is complete, for example, there is no reason to linger.
 

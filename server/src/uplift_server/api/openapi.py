@@ -238,7 +238,10 @@ def _public(value: Any) -> Any:
 
 
 def _complete(operation: dict[str, Any], route: APIRoute, schemas: dict[str, Any]) -> None:
-    """Add the request body and the query parameters from the readers' models. Add `Location` and `ETag`."""
+    """Add a route's request body, query parameters and request headers to its operation.
+
+    Also add `Location` and `ETag` to the responses.
+    """
     for reader in (dependency.call for dependency in route.dependant.dependencies):
         if isinstance(reader, BodyReader):
             content = {_JSON: {"schema": _schema(reader.model, schemas)}}
@@ -321,7 +324,7 @@ def _finish(operation: dict[str, Any], call: str, errors: dict[str, Any], *, is_
 
 
 def _separate(responses: Mapping[str, Any]) -> None:
-    """Remove a response schema's alternatives that belong to another of the operation's status codes."""
+    """Remove the alternatives in a response schema that describe the operation's responses with other status codes."""
     contents = [each["content"][_JSON] for each in responses.values() if _JSON in each.get("content", {})]
     schemas = [each["schema"] for each in contents]
     for content in contents:

@@ -10,7 +10,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """The ID, errors and headers of one operation."""
+    """The ID, error codes and response headers of one operation."""
 
     id: str
     """The operation's noun and verb, such as `endpoints_create`."""

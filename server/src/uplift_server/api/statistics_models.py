@@ -70,7 +70,10 @@ class StatsQuery(EndpointStatsQuery, Paging):
 
 
 class NumbersView(BaseModel):
-    """Counts of deliveries and attempts. A delivery is counted at the time of its event, an attempt when it starts."""
+    """Counts of deliveries and attempts.
+
+    A delivery is counted at the time of its event, and an attempt is counted at the time it starts.
+    """
 
     deliveries: int = Field(description="Number of deliveries.")
     delivered: int = Field(description="Number of deliveries with the status `delivered`.")

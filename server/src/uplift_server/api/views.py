@@ -239,7 +239,7 @@ class DeliveryView(BaseModel):
 
 
 class TimingsView(BaseModel):
-    """The duration of each phase in an attempt. Null for a phase that did not happen."""
+    """The duration of each phase of an attempt. A field is null if its phase did not happen."""
 
     dns_ms: int | None = Field(description="Duration of the DNS lookup in milliseconds.")
     connect_ms: int | None = Field(description="Time to open the TCP connection in milliseconds.")

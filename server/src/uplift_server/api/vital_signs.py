@@ -22,7 +22,7 @@ class VitalSigns:
     async def __call__(
         self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
     ) -> None:
-        """Run the API for a health check or metrics. Reject any other request."""
+        """Pass a health check or a request for metrics to the API. Reject any other request."""
         if scope["type"] == "http" and scope["path"] in PATHS:
             await self._api(scope, receive, send)
             return

@@ -87,7 +87,7 @@ def inline(text: str) -> str:
 
 
 def anchor(text: str, taken: set[str]) -> str:
-    """Return the anchor for a heading according to GitHub's rules, and add it to `taken`."""
+    """Return the anchor for a heading according to GitHub's rules, and add the anchor to `taken`."""
     slug = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
     found, number = slug, 0
     while found in taken:

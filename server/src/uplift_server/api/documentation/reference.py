@@ -46,10 +46,10 @@ NOUNS: Final = (
 """The sections of API calls: titles and path patterns. A call belongs to the first section whose pattern matches."""
 _BEFORE: Final = ("Authentication", "Conventions", "Errors")
 _STREAM: Final = {"Listen sessions": "Listen stream"}
-"""Titles of sections that contain only notes. The keys are the titles of the preceding sections."""
+"""The titles of sections that contain only hand-written notes. The keys are the titles of the preceding sections."""
 _JSON: Final = "application/json"
 _SOURCE: Final = "docs/api.md"
-"""Links in descriptions are relative to this file."""
+"""The file to which links in the descriptions are relative."""
 _GENERIC_HEADER: Final = "Uplift-Account"
 """A header that every call accepts. The page describes it once."""
 _GENERATED: Final[Mapping[str, Callable[[], str]]] = {
@@ -282,7 +282,7 @@ def _kind(schema: Schema) -> str:
 
 
 def _kinds(schema: Schema) -> list[str]:
-    """Return the values of an enumeration. For other schemas, return the type."""
+    """Return the values that an enumeration schema allows, or the type of any other schema, as Markdown."""
     values = schema.get("enum") or tables.ENUMS.get(model(schema))
     return [f"`{each}`" for each in values] if values else [_kind(schema)]
 

@@ -67,9 +67,10 @@ def find(index: Iterable[Section], query: str) -> list[Result]:
 
 
 def _score(section: Section, terms: Sequence[str]) -> int:
-    """Return the score of a section, or 0 if it lacks a term.
+    """Return the score of a section, or 0 if the section lacks a term.
 
-    Headings count more than page titles, and titles more than text.
+    A match in a heading scores higher than a match in a page title, and a match in a title scores higher than a match
+    in text.
     """
     heading, page, text = section.heading.lower(), section.page.lower(), section.text.lower()
     total = 0

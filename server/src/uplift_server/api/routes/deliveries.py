@@ -103,7 +103,7 @@ async def get_attempt(services: ServicesOf, caller: CallerOf, attempt: str) -> A
 async def list_delivery_attempts(
     services: ServicesOf, caller: CallerOf, delivery: str, parsed: Annotated[ParsedQuery, Depends(QueryReader(Paging))]
 ) -> Listed[AttemptView]:
-    """Requires the scope `deliveries:read`. Returns attempts, newest first."""
+    """Requires the scope `deliveries:read`. Returns the attempts of one delivery, newest first."""
     found, page = await services.deliveries.attempts(
         caller, delivery, parsed.values.listing(), problems=parsed.problems
     )

@@ -135,7 +135,7 @@ async def list_endpoint_deliveries(
     endpoint: str,
     parsed: Annotated[ParsedQuery, Depends(QueryReader(EndpointDeliveriesQuery))],
 ) -> Listed[DeliveryView]:
-    """Requires the scope `deliveries:read`. Returns deliveries, sorted by event, newest first."""
+    """Requires the scope `deliveries:read`. Returns the endpoint's deliveries, sorted by event, newest first."""
     page = await services.deliveries.page_of_endpoint(
         caller, endpoint, parsed.values.delivery_query(), parsed.values.listing(), problems=parsed.problems
     )

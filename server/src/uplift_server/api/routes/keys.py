@@ -57,7 +57,7 @@ async def create_key(
 async def list_keys(
     services: ServicesOf, caller: CallerOf, account: str, parsed: Annotated[ParsedQuery, Depends(QueryReader(Paging))]
 ) -> Listed[KeyView]:
-    """Requires an operator key. Returns keys that are not revoked, newest first."""
+    """Requires an operator key. Returns the account's keys that are not revoked, newest first."""
     page = await services.keys.page(caller, account, parsed.values.listing(), problems=parsed.problems)
     owner = account_id(services, caller, account)
     return listed(page, lambda key: key_view(key, owner), services.context)
@@ -71,14 +71,14 @@ async def change_key(
     key: str,
     sent: Annotated[Sent, Depends(BodyReader(KeyChange))],
 ) -> KeyView:
-    """Requires an operator key. Updates the name or expiration time of the key. Omitted fields stay unchanged."""
+    """Requires an operator key. Updates the name or expiration time of the API key. Omitted fields stay unchanged."""
     changed = await services.keys.update(caller, account, key, KeyDraft(**sent.given), problems=sent.problems)
     return key_view(changed, account_id(services, caller, account))
 
 
 @router.delete("/v1/accounts/{account}/keys/{key}", status_code=204, summary="Revoke an API key")
 async def revoke_key(services: ServicesOf, caller: CallerOf, account: str, key: str) -> None:
-    """Requires an operator key. The key stops working immediately."""
+    """Requires an operator key. The revoked API key stops working immediately."""
     await services.keys.revoke(caller, account, key)
 
 
@@ -103,7 +103,7 @@ async def create_service_key(
 async def list_service_keys(
     services: ServicesOf, caller: CallerOf, parsed: Annotated[ParsedQuery, Depends(QueryReader(Paging))]
 ) -> Listed[ServiceKeyView]:
-    """Requires an operator key. Returns keys that are not revoked, newest first."""
+    """Requires an operator key. Returns service keys that are not revoked, newest first."""
     page = await services.service_keys.page(caller, parsed.values.listing(), problems=parsed.problems)
     return listed(page, service_key_view, services.context)
 
@@ -112,7 +112,10 @@ async def list_service_keys(
 async def change_service_key(
     services: ServicesOf, caller: CallerOf, key: str, sent: Annotated[Sent, Depends(BodyReader(KeyChange))]
 ) -> ServiceKeyView:
-    """Requires an operator key. Updates the name or expiration time of the key. Omitted fields stay unchanged."""
+    """Requires an operator key. Updates the name or expiration time of the service key.
+
+    Omitted fields stay unchanged.
+    """
     changed = await services.service_keys.update(caller, key, KeyDraft(**sent.given), problems=sent.problems)
     return service_key_view(changed)
 

@@ -69,7 +69,10 @@ async def list_portal_links(
 
 @router.delete("/v1/accounts/{account}/portal-links/{link}", status_code=204, summary="Revoke a portal link")
 async def revoke_portal_link(services: ServicesOf, caller: CallerOf, account: str, link: str) -> None:
-    """Requires an operator key. The link stops working. Dashboard sessions that began with a portal link do not end."""
+    """Requires an operator key. The revoked link stops working.
+
+    Dashboard sessions that began with a portal link do not end.
+    """
     await services.portal_links.revoke(caller, account, link)
 
 

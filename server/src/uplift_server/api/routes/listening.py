@@ -66,9 +66,9 @@ async def create_listen_session(
 async def list_listen_sessions(
     services: ServicesOf, caller: CallerOf, parsed: Annotated[ParsedQuery, Depends(QueryReader(Paging))]
 ) -> Listed[ListenSessionView]:
-    """Requires the scope `listen`. Returns sessions, newest first.
+    """Requires the scope `listen`. Returns listen sessions, newest first.
 
-    The server deletes a session after 1 day without a client.
+    The server deletes a session if no client is connected to it for 1 day.
     """
     page = await services.listening.page(caller, parsed.values.listing(), problems=parsed.problems)
     return listed(page, lambda shown: listen_session_view(shown, spans=caller.spans_accounts), services.context)

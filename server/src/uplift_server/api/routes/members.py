@@ -33,7 +33,7 @@ router = APIRouter(tags=["Accounts"])
 async def list_members(
     services: ServicesOf, caller: CallerOf, account: str, parsed: Annotated[ParsedQuery, Depends(QueryReader(Paging))]
 ) -> Listed[MemberView]:
-    """Requires an operator key. Returns members, newest first."""
+    """Requires an operator key. Returns the account's members, newest first."""
     page = await services.members.page(caller, account, parsed.values.listing(), problems=parsed.problems)
     owner = account_id(services, caller, account)
     return listed(page, lambda member: member_view(member, owner), services.context)
@@ -124,7 +124,7 @@ async def reset_second_factor(services: ServicesOf, caller: CallerOf, account: s
 async def list_invitations(
     services: ServicesOf, caller: CallerOf, account: str, parsed: Annotated[ParsedQuery, Depends(QueryReader(Paging))]
 ) -> Listed[InvitationView]:
-    """Requires an operator key. Returns pending invitations, newest first."""
+    """Requires an operator key. Returns the account's pending invitations, newest first."""
     page = await services.members.invitations(caller, account, parsed.values.listing(), problems=parsed.problems)
     owner = account_id(services, caller, account)
     return listed(page, lambda invitation: invitation_view(invitation, owner), services.context)

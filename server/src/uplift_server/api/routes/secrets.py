@@ -37,7 +37,7 @@ async def rotate_secret(
 ) -> SecretView:
     """Requires the scope `secrets:write`. The response contains the new secret.
 
-    The old secret stays active during the overlap.
+    The old secret stays active until the overlap ends.
     """
     shown = await services.secrets.rotate(
         caller,

@@ -16,7 +16,10 @@ router = APIRouter(tags=["Statistics"])
 async def get_stats(
     services: ServicesOf, caller: CallerOf, parsed: Annotated[ParsedQuery, Depends(QueryReader(StatsQuery))]
 ) -> StatsView:
-    """Requires the scope `deliveries:read`. With an operator key and no account, the statistics cover all accounts."""
+    """Requires the scope `deliveries:read`.
+
+    With an operator key and without `Uplift-Account`, the statistics cover all accounts.
+    """
     values: StatsQuery = parsed.values
     query, problems = values.range_query(), [*parsed.problems, *values.problems()]
     if query is not None:

@@ -28,7 +28,10 @@ PUBLIC = frozenset(
 
 @router.get("/v1/source-ips", summary="List egress IPs")
 async def get_source_ips(services: ServicesOf) -> SourceIpsView:
-    """Public. Returns the addresses from which the server sends requests. Allow these addresses in your firewall."""
+    """Public. Returns the IP addresses from which the server sends requests to endpoints.
+
+    Allow these addresses in your firewall.
+    """
     now = services.context.now()
     announced = source_addresses.upcoming(services.source_ips, now)
     return SourceIpsView(
@@ -49,7 +52,7 @@ async def resume_retention(
 @router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", summary="Check that the process is running", response_class=PlainTextResponse)
 async def get_health() -> PlainTextResponse:
-    """Public. Does not use the database."""
+    """Public. Returns 200 while the process is running, without checking the database."""
     return PlainTextResponse("ok\n")
 
 
