@@ -39,7 +39,7 @@ class AccountDraft:
     """Whether `metadata` contains only the keys to change. If so, a value of None removes the key."""
 
     def problems(self) -> list[Problem | None]:
-        """Return the problems with the field values."""
+        """Return the problems with the account fields in the request."""
         found: list[Problem | None] = [] if isinstance(self.name, Unset) else [check_name(self.name)]
         emails = given_or(self.contact_emails, ())
         if len(emails) > CONTACT_EMAILS_MAX:

@@ -128,7 +128,7 @@ class Backlogs:
         return None if last is None or self._context.now() - last.stored.read_at > STALE_MS else last
 
     async def for_page(self) -> Reading | None:
-        """Return the last reading. If it is older than RECENT_MS, wait for a new reading.
+        """Return the last reading. If that reading is older than RECENT_MS, wait for a new reading.
 
         Return None if there is still no reading from the last STALE_MS.
         """

@@ -218,5 +218,5 @@ class ServiceContext:
             _log.error("background task failed", exc_info=error)
 
     async def finish(self) -> None:
-        """Wait for all running changes."""
+        """Wait until all running changes have finished."""
         await asyncio.gather(*self._changes, return_exceptions=True)

@@ -13,7 +13,10 @@ from uplift_server.service.principals import Caller
 from uplift_server.store.records import EndpointState
 
 LISTED_MAX: Final = 20
-"""The maximum number of listed endpoints. It is low, because counting held deliveries takes 0.5 ms per endpoint."""
+"""The maximum number of listed endpoints.
+
+The limit is low, because counting held deliveries takes 0.5 ms per endpoint.
+"""
 
 
 @dataclass(frozen=True, slots=True)

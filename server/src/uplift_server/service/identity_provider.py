@@ -68,7 +68,10 @@ class IdentityProvider:
         await self._sender.close()
 
     async def metadata(self) -> ProviderMetadata:
-        """Return the provider's metadata. Load the metadata again if it is too old. Raises ProviderDown."""
+        """Return the provider's metadata. Load the metadata again if the cached metadata is too old.
+
+        Raises ProviderDown.
+        """
         if self._metadata is not None and self._clock.now_ms() < self._metadata_until:
             return self._metadata
         if self._loading is None or self._loading.done():

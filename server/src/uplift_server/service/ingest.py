@@ -67,7 +67,7 @@ class Acceptance(Protocol):
 
 
 class Ingest:
-    """Validates events and passes them to the engine."""
+    """Validates events and passes the valid events to the engine."""
 
     def __init__(self, cache: EndpointCache, acceptance: Acceptance, clock: Clock) -> None:
         self._cache = cache
@@ -112,11 +112,11 @@ class Ingest:
     async def accept_batch(
         self, caller: Caller, events: Sequence[Incoming], problems: Sequence[Problem] = ()
     ) -> AcceptFuture:
-        """Accept all events or none, each for the account that it names or the caller's account.
+        """Accept all events of a batch or none, each event for the account that it names.
 
-        An account key can name only its own account. `problems` contains the problems that were found before this call.
-        Between the checks of two events, other requests can run. Raises Forbidden, AccountRequired or the same errors
-        as `accept`.
+        If an event names no account, accept it for the caller's account. An account key can name only its own account.
+        `problems` contains the problems that were found before this call. Between the checks of two events, other
+        requests can run. Raises Forbidden, AccountRequired or the same errors as `accept`.
         """
         caller.require(Scope.EVENTS_WRITE)
         found = list(problems)

@@ -1,4 +1,7 @@
-"""Account API keys. The server returns a key's text only when it creates the key, and stores only a digest."""
+"""Account API keys. The server returns a key's text only once, in the response that creates the key.
+
+The database stores only a digest.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +39,7 @@ class KeyDraft:
     expires_at: str | Unset | None = UNSET
 
     def problems(self, now: int, *, known: Collection[Scope | AccountsScope] = tuple(Scope)) -> list[Problem | None]:
-        """Return the problems with the fields. `known` contains the scopes that the key can have."""
+        """Return the problems with the API key fields. `known` contains the scopes that the key can have."""
         name = None if isinstance(self.name, Unset) else check_name(self.name)
         return [name, *check_scopes(given_or_none(self.scopes) or (), known=known), self._expiry_problem(now)]
 
@@ -122,7 +125,7 @@ class Keys:
         return await self._context.run_shielded(self._update(caller, owner, key, draft))
 
     async def revoke(self, caller: Caller, account: str, key: str) -> None:
-        """Revoke a key immediately. Raises NotFound."""
+        """Revoke an account's API key immediately. Raises NotFound."""
         caller.require_right(Right.KEYS_MANAGE)
         owner = self._context.find_account(caller, account)
         await self._context.run_shielded(self._revoke(caller, owner, key))

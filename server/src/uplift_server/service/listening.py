@@ -85,7 +85,7 @@ class SentTest:
 
 
 class Listening:
-    """Creates, reads and deletes listen sessions, and starts their streams.
+    """Creates, reads and deletes listen sessions, and starts the streams of events to developers.
 
     Derives the signing secrets of sessions from `secret_key`.
     """
@@ -177,7 +177,7 @@ class Listening:
         self._context.engine.relay.disconnect(stream)
 
     def position_of(self, item: StreamItem) -> str:
-        """Return the position of an event in its stream as text."""
+        """Return, as text, the position of an event in a listen session's stream."""
         return f"test{item.position}" if item.position < 0 else self._context.cursors.encode((item.position,))
 
     def record_response(self, stream: Stream, response: LocalResponse) -> None:

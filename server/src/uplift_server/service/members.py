@@ -43,7 +43,7 @@ class InvitationDraft:
     role: str | Unset = UNSET
 
     def problems(self) -> list[Problem | None]:
-        """Return the problems with the fields."""
+        """Return the problems with the invitation fields."""
         return [
             None if isinstance(self.email, Unset) else check_email(self.email.strip()),
             None if isinstance(self.role, Unset) else check_role(self.role),
@@ -212,8 +212,8 @@ class Members:
     async def reset_second_factor(self, caller: Caller, account: str, member: str) -> None:
         """Turn off the second factor for a member who lost the authenticator app and the recovery codes.
 
-        Only operators can turn it off, because the person can also be a member of other accounts. Raises NotFound, or
-        Conflict if the second factor is off.
+        Only operators can turn off a second factor, because the person can also be a member of other accounts. Raises
+        NotFound, or Conflict if the second factor is off.
         """
         caller.require_operator()
         owner, now = self._context.find_account(caller, account), self._context.now()

@@ -41,7 +41,7 @@ class _EndpointCounts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MetricsSettings:
-    """The token that gives access to the metrics, and the sources of some metrics."""
+    """The token for the metrics, the SQLite file to measure, and a function that counts dropped log lines."""
 
     token: str | None = None
     """The token that gives access only to the metrics. None if no token is configured."""

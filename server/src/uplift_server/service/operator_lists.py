@@ -235,7 +235,10 @@ class OperatorLists:
                 return is_due and self._context.engine.status.held_up_by(live.seq) is HeldUpBy.ENDPOINT
 
     async def emails(self, caller: Caller, state: NotificationState | None, listing: Listing) -> Page[DueEmail]:
-        """Return emails in the outbox, newest first. With `state` WAITING, sort them by their next attempt."""
+        """Return emails in the outbox, newest first.
+
+        With `state` WAITING, sort the emails by the time of the next attempt.
+        """
         caller.require_operator(reads=True)
         before = self._context.decode_cursor(listing, 2 if state is NotificationState.WAITING else 1)
         return await self._context.database.read(lambda c: outbox.page(c, state, limit=listing.limit, before=before))

@@ -45,7 +45,7 @@ class OverviewState:
 
     fleet: FleetState
     problems: Sequence[FleetProblem]
-    """The problems, worst first."""
+    """The server's problems, worst first."""
     backlog: EndpointBacklog
     """The combined backlog of all accounts."""
     read_at: int | None

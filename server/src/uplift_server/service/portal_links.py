@@ -31,7 +31,7 @@ class LinkDraft:
     role: str | Unset | None = UNSET
 
     def problems(self) -> list[Problem | None]:
-        """Return the problems with the fields."""
+        """Return the problems with the portal link fields."""
         email, role = given_or_none(self.email), given_or_none(self.role)
         found = [None if email is None else check_email(email.strip()), None if role is None else check_role(role)]
         if email is None and self.role_or_default() > GUEST_ROLE_MAX:

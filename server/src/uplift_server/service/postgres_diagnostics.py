@@ -15,7 +15,7 @@ CLOCK_MS_WARN: Final = 2_000
 CLOCK_MS_FAIL: Final = 240_000
 """The maximum difference between this machine's clock and the database server's clock.
 
-It is less than 5 minutes, because receivers reject timestamps that are off by more than 5 minutes.
+The limit is less than 5 minutes, because receivers reject timestamps that are off by more than 5 minutes.
 """
 DEAD_ROWS_WARN: Final = 200_000
 

@@ -196,7 +196,7 @@ class Caller:
     None for an operator or a service key that sees all accounts.
     """
     address: str | None = None
-    """The IP address of the request."""
+    """The IP address of the client that sent the request."""
 
     @property
     def actor(self) -> Actor:

@@ -6,7 +6,7 @@ from typing import Any, Final
 from uplift_server.core.problems import Problem
 
 TYPE_PREFIX: Final = "/docs/errors#"
-"""The start of each error's documentation URL. The error code follows it."""
+"""The start of each error's documentation URL. The error code completes the URL."""
 
 STATUS: Final = {
     "malformed_request": 400,

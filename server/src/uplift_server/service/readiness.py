@@ -16,7 +16,7 @@ PROBE_EVERY_S: Final = 1.0
 PROBE_WAIT_S: Final = 2.5
 """The maximum time that a request waits for the probe.
 
-It exceeds the 2 s that a SQLite connection waits for a lock that another program holds.
+This time exceeds the 2 s that a SQLite connection waits for a lock that another program holds.
 """
 DATABASE_BEHIND_STREAM_S: Final = 0.5
 """The maximum time that a request waits for the database if the event stream can accept events without the database."""

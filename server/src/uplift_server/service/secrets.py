@@ -47,7 +47,7 @@ class RotationDraft:
     """The secret that signs `x-uplift-signature-256` during the overlap: `old` or `new`."""
 
     def problem(self) -> Problem | None:
-        """Return a problem if the secret is invalid."""
+        """Return a problem if the new secret is invalid."""
         secret = given_or_none(self.secret)
         return None if secret is None else check_secret(secret)
 

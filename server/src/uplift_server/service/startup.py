@@ -181,7 +181,10 @@ async def _read_all(read: Callable[[int], Awaitable[Sequence[N]]]) -> list[N]:
 async def _ensure_operator(
     context: ServiceContext, configured: str | None, keep_key: Callable[[str], None]
 ) -> str | None:
-    """Activate the configured operator key. Without one, create the first operator key and return its text."""
+    """Activate the configured operator key.
+
+    If no operator key is configured or stored, create the first operator key and return its text.
+    """
     cache, now = context.cache, context.now()
     if configured is not None:
         # The key from the settings replaces a generated key.

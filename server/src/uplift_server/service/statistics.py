@@ -29,7 +29,10 @@ class Statistics:
         self._ranges = StatisticsRanges(context)
 
     async def of_account(self, caller: Caller, period: Period, *, problems: Sequence[Problem] = ()) -> Series:
-        """Return the statistics of the caller's account. They include deleted endpoints. Raises AccountRequired."""
+        """Return the statistics of the caller's account. The statistics include deleted endpoints.
+
+        Raises AccountRequired.
+        """
         caller.require(Scope.DELIVERIES_READ)
         require_valid(problems)
         return await self._read_one(statistics.Scope(caller.require_account(), 0), period)

@@ -29,14 +29,14 @@ class TracedIngest(Ingest):
         self._record = record
 
     def accept(self, account_seq: int, event: Incoming, problems: Sequence[Problem] = ()) -> AcceptFuture:
-        """Accept an event, and record its trace."""
+        """Accept an event, and record the trace of the event."""
         began = self._now()
         return self._traced(super().accept(account_seq, event, problems), account_seq, [event], began)
 
     async def accept_batch(
         self, caller: Caller, events: Sequence[Incoming], problems: Sequence[Problem] = ()
     ) -> AcceptFuture:
-        """Accept all events or none, and record their traces."""
+        """Accept all events or none, and record the traces of the events."""
         began = self._now()
         return self._traced(await super().accept_batch(caller, events, problems), caller.account_seq, events, began)
 
