@@ -1,6 +1,6 @@
 """Request body models, for pydantic and OpenAPI.
 
-They define only types and bounds. The rules of `core/` check the values.
+The models define only types and bounds. The rules of `core/` check the values.
 """
 
 from typing import Annotated, Any, Literal

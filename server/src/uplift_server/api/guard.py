@@ -9,7 +9,10 @@ from uplift_server.api.problems import ErrorResponse, error_response_of, problem
 ANSWER_SECONDS_MAX: Final = 4.5
 """Time limit for a response, in seconds. It is less than the public limit of 5 s, which includes network time."""
 WAITED_S: Final = "uplift.waited_s"
-"""Key in the ASGI scope: the seconds that a request waited before this middleware. They count toward the time limit."""
+"""Key in the ASGI scope: the seconds that a request waited before this middleware.
+
+These seconds count toward the time limit.
+"""
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -19,14 +22,14 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Guard:
-    """ASGI middleware that limits the time of all requests and converts their errors to responses."""
+    """ASGI middleware that limits the duration of all requests, and converts exceptions to error responses."""
 
     def __init__(self, app: App, seconds_max: float = ANSWER_SECONDS_MAX) -> None:
         self._app = app
         self._seconds_max = seconds_max
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application. Send an error response if it fails or takes too long."""
+        """Run the application. Send an error response if the application fails or takes too long."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

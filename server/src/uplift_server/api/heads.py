@@ -69,7 +69,7 @@ class BoundedHeads(HttpToolsProtocol):
     connections_max: ClassVar[int] = 10_000
     """Maximum number of connections whose requests the server handles.
 
-    It rejects requests on additional connections.
+    The server rejects requests on additional connections.
     """
     files_max: ClassVar[int] = 10_000
     """Maximum number of open connections. The protocol immediately closes additional connections."""

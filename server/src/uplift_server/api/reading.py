@@ -1,4 +1,4 @@
-"""Readers of request bodies and query parameters. They return problems with fields instead of raising an error.
+"""Readers of request bodies and query parameters. The readers return problems with fields instead of raising an error.
 
 FastAPI would report only problems of one kind. The readers pass the readable fields and the problems to the service,
 which checks the permissions first and then reports all problems at once.
@@ -75,7 +75,7 @@ CallerOf = Annotated[Caller, Depends(caller_of)]
 
 
 def account_id(services: Services, caller: Caller, account: str) -> str:
-    """Return the ID of an account that a path identifies by ID or uid. Raises NotFound if it does not exist."""
+    """Return the ID of an account that a path identifies by ID or uid. Raises NotFound if no such account exists."""
     return ids.prefixed(ids.ACCOUNT, services.context.find_account(caller, account).id)
 
 

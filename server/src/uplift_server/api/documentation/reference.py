@@ -51,7 +51,7 @@ _JSON: Final = "application/json"
 _SOURCE: Final = "docs/api.md"
 """The file to which links in the descriptions are relative."""
 _GENERIC_HEADER: Final = "Uplift-Account"
-"""A header that every call accepts. The page describes it once."""
+"""A header that every call accepts. The API reference describes this header once."""
 _GENERATED: Final[Mapping[str, Callable[[], str]]] = {
     "scopes": tables.scopes,
     "roles": tables.roles,
@@ -60,7 +60,10 @@ _GENERATED: Final[Mapping[str, Callable[[], str]]] = {
     "actions": tables.audit_actions,
     "validation_failed": lambda: TITLES["validation_failed"],
 }
-"""Functions that return the text for a placeholder. The keys are the names of placeholders."""
+"""Functions that return the text for each placeholder in the hand-written notes.
+
+The keys are the names of placeholders.
+"""
 _PLACEHOLDER: Final = re.compile(r"{{ (\w+) }}")
 
 
