@@ -8,10 +8,10 @@ from uplift_server.service.principals import Caller
 
 
 def filtered_caller(visit: Visit, problems: list[Problem]) -> Caller:
-    """Return the visitor as a caller of the services, limited to one account if the URL selects one.
+    """Return the caller for service calls, limited to one account if the URL selects an account.
 
-    The URL contains the account's ID, its uid, or a part of its name. Add a problem if no account or more than one
-    account matches.
+    The URL parameter `account` contains an account's ID, its uid, or a part of its name. If no account or more than one
+    account matches, add a problem to `problems`.
     """
     text = visit.query.text("account")
     if visit.account is not None or not text:

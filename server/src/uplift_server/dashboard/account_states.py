@@ -49,7 +49,7 @@ def backlog_sentence(troubles: EndpointProblems, now: int) -> str:
 
 
 def _without_problems(troubles: EndpointProblems, numbers: Statistics, span: str) -> tuple[str, str]:
-    """Return the health of an account that has no failing or disabled endpoints."""
+    """Return the CSS class and the sentence for an account that has no failing or disabled endpoints."""
     if count := max(troubles.holding, len(troubles.shown)):
         counted = "1 endpoint has" if count == 1 else f"{words.count(count)} endpoints have"
         return "paused", f"Action required: {counted} held deliveries. Release or drop them."

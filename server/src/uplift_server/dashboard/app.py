@@ -90,7 +90,7 @@ class DashboardApp:
     """The dashboard as an ASGI application. The caller starts and stops the services."""
 
     def __init__(self, dashboard: Dashboard, api: App) -> None:
-        """Create the application. Requests that have an unknown path and do not accept HTML go to `api`."""
+        """Create the application. `api` handles requests for unknown paths from clients that do not accept HTML."""
         self._dashboard = dashboard
         self._api = api
         routes = [Route(f"{PATH}/{{name:path}}", self._serve_asset), *(route(page, dashboard) for page in PAGES)]

@@ -25,7 +25,10 @@ _KIND_WORDS: Final = {
 
 
 async def audit_page(visit: Visit, caller: Caller, path: str, problems: Sequence[Problem] = ()) -> Response:
-    """Show the entries that the caller can see and that match the URL's filters. `path` is the path of the page."""
+    """Show the audit log entries that the caller can see and that match the URL's filters.
+
+    `path` is the path of the page.
+    """
     asked, found_problems = visit.query, list(problems)
     wanted = AuditFilter(
         actor=asked.optional("actor"),

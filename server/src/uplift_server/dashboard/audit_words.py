@@ -10,7 +10,7 @@ from uplift_server.core.timestamps import parse_timestamp
 
 _NOTHING: Final = "none"
 _DEFAULTS: Final = {each.name: each.default for each in ENDPOINT_SETTINGS}
-"""The text for each endpoint setting's default."""
+"""The default of each endpoint setting, as text in the audit log."""
 _TEXT_CHARACTERS_MAX: Final = 300
 _TIMESTAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 

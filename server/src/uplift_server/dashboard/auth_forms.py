@@ -42,7 +42,7 @@ class FilledAuth:
 def filled_auth(shown: Mapping[str, Any] | None) -> FilledAuth:
     """Return the field values for stored authentication settings.
 
-    The fields for secrets are empty. If they stay empty, the secrets do not change.
+    The fields for secrets are empty. A secret changes only if the user fills in its field.
     """
     if shown is None:
         return FilledAuth()

@@ -11,8 +11,7 @@ from uplift_server.dashboard.assets import Asset, create_asset
 DARK_ACCENT: Final = "#6cb2ff"
 """The default accent color of the dark theme, as in dashboard.css.
 
-The brand's style sheet repeats this color. Without it, the brand's accent color for the light theme would also apply to
-the dark theme.
+The brand's style sheet repeats this color, so that the brand's light accent color does not apply to the dark theme.
 """
 
 

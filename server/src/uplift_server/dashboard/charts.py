@@ -63,7 +63,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a column or bar. `kind` is the CSS class that sets its color."""
+    """A colored part of a chart column or bar. `kind` is the CSS class that sets the color."""
 
     name: str
     kind: str

@@ -15,18 +15,21 @@ _NONCE_BYTES: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class EncryptedCookies:
-    """Encrypts and decrypts cookies for one purpose. `key` is the dashboard's key."""
+    """Encrypts and decrypts the cookies for one `purpose`. The encryption key is derived from the dashboard's `key`."""
 
     key: bytes = field(repr=False)
     purpose: bytes
 
     def encrypt(self, content: bytes, place: bytes = b"") -> str:
-        """Return a cookie with the encrypted content. `decrypt` requires the same `place`, such as a session ID."""
+        """Return `content` as an encrypted cookie value.
+
+        To decrypt it, `decrypt` needs the same `place`, such as a session ID.
+        """
         nonce = os.urandom(_NONCE_BYTES)
         return base64.urlsafe_b64encode(nonce + self._cipher.encrypt(nonce, content, place)).decode()
 
     def decrypt(self, cookie: str, place: bytes = b"") -> bytes | None:
-        """Return the content of a cookie, or None if the cookie was changed or belongs to another `place`."""
+        """Return the content of a cookie, or None if the cookie was changed or was encrypted with another `place`."""
         try:
             sent = base64.urlsafe_b64decode(cookie.encode("ascii", "replace"))
             return self._cipher.decrypt(sent[:_NONCE_BYTES], sent[_NONCE_BYTES:], place)

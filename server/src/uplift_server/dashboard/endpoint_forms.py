@@ -201,7 +201,7 @@ def _first_sentence(text: str) -> str:
 
 
 def _without_covered(patterns: Sequence[str]) -> tuple[str, ...]:
-    """Return the patterns without the event types that a selected group's pattern includes."""
+    """Remove the event types that the pattern of a selected group includes. Return the remaining patterns."""
     whole = tuple(each[:-1] for each in patterns if each.endswith(GROUP_SUFFIX))
     return tuple(
         dict.fromkeys(each for each in patterns if each.endswith(GROUP_SUFFIX) or not each.startswith(whole or ("\0",)))
@@ -209,7 +209,10 @@ def _without_covered(patterns: Sequence[str]) -> tuple[str, ...]:
 
 
 def _headers(lines: Sequence[str], stored: Mapping[str, str]) -> tuple[dict[str, str], list[Problem]]:
-    """Parse lines of `Name: value`. For a masked value, return the stored value."""
+    """Parse header lines (`Name: value`). Return the headers and the problems.
+
+    Replace a masked value with the stored value.
+    """
     headers: dict[str, str] = {}
     problems: list[Problem] = []
     for number, line in enumerate(lines[: CUSTOM_HEADERS_MAX + 1], start=1):

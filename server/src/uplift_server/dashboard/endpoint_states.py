@@ -199,7 +199,7 @@ def _deliveries(number: int) -> str:
 
 
 def _pending(shown: ShownEndpoint) -> tuple[Row, ...]:
-    """Return the rows with the number of pending deliveries and the time when the oldest became due."""
+    """Return the state card's rows with the number of pending deliveries and the time when the oldest became due."""
     pending, oldest = shown.backlog.pending, shown.backlog.oldest_due_at
     if not pending:
         return ()

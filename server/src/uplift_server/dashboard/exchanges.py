@@ -117,7 +117,7 @@ def _head(head: bytes) -> str:
 
 
 def _phases(attempt: Attempt) -> tuple[Part, ...]:
-    """Return the phases of an attempt from DNS to the last byte, without phases that did not take place."""
+    """Return the phases of an attempt that took place, in order from DNS to the last byte."""
     # Round down, because the other durations are rounded down. Otherwise, the last phase would be up to 1 ms too long.
     whole = attempt.duration_us // 1000
     opening = [

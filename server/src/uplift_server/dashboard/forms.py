@@ -22,7 +22,7 @@ FORM_BYTES_MAX: Final = 512 * 1024
 STRANGERS_FORM_BYTES_MAX: Final = 16 * 1024
 """Maximum size, in bytes, of a form from a visitor who has no session."""
 ENDED_FORM_BYTES_MAX: Final = 64 * 1024
-"""Maximum size, in bytes, of a form from a visitor whose session has probably ended."""
+"""Maximum size, in bytes, of a form that a visitor submits after the session has ended."""
 FORM_FIELDS_MAX: Final = 500
 ONCE_FIELD: Final = "once"
 ONCE_BYTES: Final = 16
@@ -123,10 +123,10 @@ class Form:
 
 
 def seen_versions(form: Form) -> Versions:
-    """Return the version of the object that the form showed. The service uses it to detect concurrent updates.
+    """Return the object version in the form, from which the service detects concurrent updates.
 
-    Return None if an earlier release rendered the page, because its forms do not send the version. The update then
-    accepts every version.
+    Return None if an earlier release rendered the page, because its forms do not contain the version. The service then
+    accepts the update for every version.
     """
     version = form.optional("version")
     return None if version is None else frozenset({version})
@@ -165,9 +165,9 @@ def _parsed(body: bytearray) -> Form:
 
 
 def key_of(form: Form) -> IdempotencyKey | None:
-    """Return the idempotency key of a form, if it has one.
+    """Return the idempotency key in a form, if any.
 
-    The key prevents a second object if the visitor reloads the page.
+    If the visitor reloads the page and so submits the form again, the key prevents a second object.
     """
     key = form.text(ONCE_FIELD)
     if not key:

@@ -28,7 +28,7 @@ SCOPE_WORDS: Final[Mapping[Scope | AccountsScope, str]] = {
 
 
 def new_key(form: Form) -> tuple[KeyDraft, list[Problem]]:
-    """Return the key that a form creates, and the problems with its expiry."""
+    """Return the name, scopes and expiry of the new key from a form, and the problems with the expiry."""
     problems: list[Problem] = []
     expires_at = form.instant("expires_at", problems)
     text = None if expires_at is None else format_timestamp(expires_at)
@@ -36,9 +36,9 @@ def new_key(form: Form) -> tuple[KeyDraft, list[Problem]]:
 
 
 def changed_key(form: Form, key: ApiKey | ServiceKey) -> tuple[KeyDraft, list[Problem]]:
-    """Return the changes that a form makes to a key, and the problems with the expiry.
+    """Return the new name and expiry of a key from a form, and the problems with the expiry.
 
-    The changes include the expiry only if the person changed it.
+    The expiry is UNSET if the person did not change it.
     """
     problems: list[Problem] = []
     sent = form.instant("expires_at", problems)

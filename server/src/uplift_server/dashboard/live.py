@@ -80,9 +80,10 @@ class Live:
             watch.tell()
 
     def stream(self, visit: Visit) -> Response:
-        """Return a stream of changes for the visitor. Raises RateLimited or Busy if too many streams are open.
+        """Return a stream that notifies the visitor's page of changes.
 
-        The limit for one account also applies to all operators together.
+        The limit for one account also applies to all operators together. Raises RateLimited or Busy if too many streams
+        are open.
         """
         account_seq = visit.caller.account_seq
         watch = self._watches.get(account_seq) or _Watch()
@@ -129,9 +130,10 @@ class Live:
             yield told
 
     async def _turn(self) -> None:
-        """Wait until the page of a stream may reload. If all open pages reloaded at once, the event loop would stall.
+        """Wait until the stream may tell its page to reload.
 
-        While the process is busy, the reloads are spread over the whole poll interval.
+        If all open pages reloaded at once, the event loop would stall. While the process is busy, the reloads are
+        spread over the whole poll interval.
         """
         now = asyncio.get_running_loop().time()
         turn = max(now, self._next_turn)

@@ -153,8 +153,10 @@ def breakable(name: str) -> Markup:
 
 
 def url(text: str) -> Markup:
-    """Return a URL for a page, without its query. The browser breaks lines only after separators such as `/`, and
-    within long parts."""
+    """Return a URL as HTML, without its query.
+
+    The browser breaks lines only after separators such as `/`, and within long parts.
+    """
     parts = _URL_PART.findall(printable(without_query(text), lines=True))
     # Prevent line breaks after hyphens, which browsers would otherwise add.
     whole = Markup('<span class="unbroken">{}</span>')
@@ -162,7 +164,7 @@ def url(text: str) -> Markup:
 
 
 def digest(text: str) -> str:
-    """Return a short digest of a string as an element ID. The ID is the same in every response."""
+    """Return a short digest of a string for use as an element ID. The same string always has the same ID."""
     return f"{zlib.crc32(text.encode()):08x}"
 
 

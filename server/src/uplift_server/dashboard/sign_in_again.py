@@ -57,7 +57,7 @@ async def sign_in(visit: Visit, *, as_operator: bool) -> Response | None:
 
 
 async def _begin(visit: Visit, sent: Form, *, as_operator: bool) -> str | Response:
-    """Sign in and return the session cookie. After a failed sign-in, return the sign-in page again."""
+    """Sign in the visitor, and return the session cookie. After a failed sign-in, return the sign-in page again."""
     asks_code = sent.flag(f"{_PREFIX}enters_code")
     try:
         cookie = await _session(visit, sent, as_operator=as_operator)
@@ -73,7 +73,7 @@ async def _begin(visit: Visit, sent: Form, *, as_operator: bool) -> str | Respon
 
 
 async def _session(visit: Visit, sent: Form, *, as_operator: bool) -> str:
-    """Sign in and return the session cookie.
+    """Sign in the visitor, and return the session cookie.
 
     Raises Unauthorized, SecondFactorRequired, NotFound, RateLimited or Busy.
     """

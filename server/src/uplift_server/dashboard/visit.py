@@ -82,7 +82,7 @@ class Dashboard:
     """Whether endpoint URLs can point to private networks and use HTTP without TLS."""
     brand: Brand
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """A lock that allows only one page at a time to render. Without the lock, many visitors would delay events."""
+    """A lock that lets only one page render at a time. Many pages at once would slow down the processing of events."""
 
     @property
     def public_url(self) -> str:
@@ -127,7 +127,7 @@ class Visit:
 
     @property
     def caller(self) -> Caller:
-        """The visitor as a caller of the services."""
+        """The visitor's identity and permissions, for calls to the services."""
         assert self._caller is not None, "the page requires a signed-in visitor"
         return self._caller
 
@@ -149,9 +149,9 @@ class Visit:
         return is_allowed or needs is None or needs in principal.scopes
 
     def command(self, command: str) -> str | None:
-        """Return a command that the visitor can run: `uplift` for members, `uplift-server` for operators.
+        """Return the command in the form that the visitor can run: `uplift` for members, `uplift-server` for operators.
 
-        Return None if there is no such command.
+        Return None if the visitor's program does not have the command.
         """
         is_for_operators = command.startswith("uplift-server ")
         if not self.caller.principal.is_operator:
@@ -240,7 +240,8 @@ class Visit:
     async def form(self, *, session_ended: bool = False) -> Form:
         """Return the submitted form. Raises PayloadTooLarge or Malformed.
 
-        If `session_ended` is true, the visitor had a session, and can send up to ENDED_FORM_BYTES_MAX.
+        Set `session_ended` if the visitor's session ended before the visitor submitted the form. The size limit is then
+        ENDED_FORM_BYTES_MAX.
         """
         if self._form is None:
             bytes_max, advice = STRANGERS_FORM_BYTES_MAX, "Shorten your input."
@@ -342,7 +343,8 @@ class Visit:
     def leave_with_secret(self, path: str, subject: str, secret: str | None, notice: str | None = None) -> Response:
         """Redirect to a page that shows an object's secret for SHOWN_SECONDS.
 
-        If the request repeats an earlier request, `secret` is None, and the page shows the secret from that request.
+        If a request is repeated, `secret` is None. The page then shows the secret that the first response stored in the
+        cookie.
         """
         if secret is not None:
             now = self.services.context.now()

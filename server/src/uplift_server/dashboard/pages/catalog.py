@@ -21,7 +21,7 @@ _TYPE: Final = "catalog/type.html"
 
 
 async def listed(visit: Visit) -> Response:
-    """List the groups and their event types. The URL parameter `q` filters by name and description."""
+    """List the event types by group. The URL parameter `q` filters the event types by name and description."""
     wanted = visit.query.text("q")
     found = [
         each

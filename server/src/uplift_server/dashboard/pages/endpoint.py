@@ -143,7 +143,10 @@ async def deliveries(visit: Visit) -> Response:
 
 
 def type_names(visit: Visit, chosen: str | None = None) -> list[str]:
-    """Return the event types that the filter offers. They include the selected event type, even if it was deleted."""
+    """Return the names of the event types that the filter offers.
+
+    The names include the selected event type, even if the event type was deleted.
+    """
     live = visit.services.context.cache.event_types.values()
     return sorted({each.name for each in live if not each.archived} | ({chosen} if chosen else set()))
 

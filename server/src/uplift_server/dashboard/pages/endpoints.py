@@ -116,7 +116,7 @@ async def create(visit: Visit) -> Response:
 
 
 async def created(visit: Visit) -> Response:
-    """Show the secret of a new endpoint, and how to verify its requests."""
+    """Show the secret of a new endpoint, and explain how to verify the requests that the endpoint receives."""
     endpoint = visit.parameter("endpoint")
     shown = await visit.services.endpoints.get(visit.caller, endpoint)
     active_since = shown.endpoint.secrets.at(visit.services.context.now()).created_at

@@ -35,7 +35,7 @@ async def listed(visit: Visit) -> Response:
 
 
 async def new(visit: Visit) -> Response:
-    """Show the form. If the cookie contains an erasure that is not confirmed, show its preview."""
+    """Show the form that starts an erasure. If the cookie contains an unconfirmed erasure, show its preview."""
     visit.caller.require_right(Right.DATA_ERASE)
     shown = visit.shown_secret(_DRAFT)
     if shown is None:

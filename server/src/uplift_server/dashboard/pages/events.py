@@ -89,7 +89,7 @@ async def _list(visit: Visit, wanted: EventQuery, page: Page[Event], *, problems
 
 
 async def shown(visit: Visit) -> Response:
-    """Show one event with its body and deliveries, and explain why other endpoints did not receive it."""
+    """Show one event with its body and deliveries. Explain why other endpoints did not receive the event."""
     overview = await visit.services.explanations.overview(visit.caller, visit.parameter("event"), visit.listing())
     endpoints = {each.id: each for each in visit.services.endpoints.all(visit.caller)}
     path = visit.path("events", visit.parameter("event"))

@@ -26,8 +26,7 @@ ENDPOINTS_OFFERED: Final = 25
 _PAGE: Final = "get_started/page.html"
 _PATH: Final = "get-started"
 _TESTS: Final = ("tested", "wrong", "valid")
-"""The URL parameters with the IDs of this page's test deliveries. With these parameters, the page shows the results
-again after a reload."""
+"""The URL parameters with the IDs of test deliveries, so that the page shows the test results again after a reload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +72,13 @@ class Progress:
     test: ShownAttempt | None
     """The latest test delivery from this page. If there is none, the latest test delivery to the endpoint."""
     wrong: ShownAttempt | None
-    """The test delivery that has a wrong signature, from the latest check on this page."""
+    """The delivery with the wrong signature in the latest signature check on this page."""
     valid: ShownAttempt | None
-    """The test delivery that has a valid signature, from the latest check on this page."""
+    """The delivery with the valid signature in the latest signature check on this page."""
 
     @property
     def verdict(self) -> Verdict | None:
-        """The verdict of the latest check on this page, or None if there was no check."""
+        """The verdict of the latest signature check on this page, or None if there was no check."""
         if self.wrong is None:
             return None
         return verdict(self.wrong.result, None if self.valid is None else self.valid.result)
@@ -101,7 +100,7 @@ class Progress:
 
 
 async def page(visit: Visit) -> Response:
-    """Show the checklist."""
+    """Show the Get started checklist."""
     return await _page(visit, visit.query.text("endpoint"), visit.query.text("framework"))
 
 

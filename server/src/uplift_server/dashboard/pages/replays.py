@@ -181,7 +181,7 @@ def _context(visit: Visit, draft: ReplayDraft, preview: Preview | None = None) -
 
 
 def _body(draft: ReplayDraft) -> dict[str, object]:
-    """Return the request body of the equivalent API call. Omit empty fields."""
+    """Return the request body of the API call that creates the same replay. Omit empty fields."""
     given = {
         "endpoint": draft.endpoint,
         "status": list(draft.status or ()),
@@ -195,7 +195,7 @@ def _body(draft: ReplayDraft) -> dict[str, object]:
 
 
 def _command(draft: ReplayDraft) -> str:
-    """Return the equivalent `uplift-server` command."""
+    """Return the `uplift-server` command that creates the same replay."""
     told: Mapping[str, Sequence[object]] = {
         "--status": list(draft.status or ()),
         "--type": list(draft.types or ()),

@@ -86,7 +86,7 @@ async def enter_form(visit: Visit) -> Response:
 
 
 async def enter(visit: Visit) -> Response:
-    """Use up the one-time link, and sign in the visitor."""
+    """Sign in the visitor with the one-time link, which then becomes invalid."""
     cookie = await visit.services.sessions.open_link(visit.parameter("token"), address=visit.address)
     visit.sign_in(cookie)
     return visit.leave("/")

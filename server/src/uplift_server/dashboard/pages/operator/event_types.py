@@ -30,7 +30,7 @@ FIRST: Final[Mapping[str, Any]] = {
     ),
     "example": json.dumps({"object": {}}, indent=2),
 }
-"""The form's initial values."""
+"""The initial values in the form that creates an event type."""
 
 
 async def listed(visit: Visit) -> Response:
