@@ -244,7 +244,7 @@ def cancel_delivery(session: Session, delivery: Delivery, account: AnyAccount = 
 
 
 def _change(session: Session, delivery: str, account: str | None, verb: str) -> bool:
-    """Resend or cancel a delivery. Return whether a running server handles the request."""
+    """Resend or cancel a delivery. Return whether the running server, not a temporary server, handled the request."""
     with reach(session.config()) as client:
         owner = lookup.owner(client, account)
         found = lookup.delivery(client, delivery, owner)

@@ -145,11 +145,11 @@ class _Results:
         self._task = self._progress.add_task("", total=size, sent=0)
 
     def drawn(self) -> Progress:
-        """Return the progress bar. A `with` block shows it."""
+        """Return the progress bar. To show the bar, use it as a context manager."""
         return self._progress
 
     def note(self, number: int, size: int, future: "Future[dict[str, Any]]") -> None:
-        """Count the result for a line."""
+        """Count the server's response to the event in one line of the file."""
         error = future.exception()
         with self._lock:
             if error is None:

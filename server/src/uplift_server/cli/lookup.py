@@ -15,7 +15,7 @@ def account(calls: Calls, text: str) -> dict[str, Any]:
 
 
 def owner(calls: Calls, account_text: str | None) -> str | None:
-    """Return the ID of the account that an option selects, or None if the option is omitted."""
+    """Return the ID of the account in the `--account` option, or None if the option is omitted."""
     return None if account_text is None else str(account(calls, account_text)["id"])
 
 

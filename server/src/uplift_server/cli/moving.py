@@ -23,7 +23,10 @@ _COLUMNS: Final = [Column("table", "TABLE"), Column("rows", "ROWS"), Column("che
 
 
 def run(session: Session, source: str, target: str | None) -> None:
-    """Copy all data and report progress. The default target is the configured database."""
+    """Copy all data from SQLite to PostgreSQL, and print the progress.
+
+    The default target is the configured database.
+    """
     config = session.config()
     path, url = _source(source), _target(target or config.database_url)
     lock = FileLock(path)

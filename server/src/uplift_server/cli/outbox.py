@@ -168,7 +168,7 @@ def _check_accepted(answer: ApiResponse, count: int) -> None:
 
 
 def _rejection(failure: ApiFailure) -> BatchRejection | None:
-    """Return the rejection if the server rejected the events of a batch. Return None for any other failure."""
+    """Convert an API failure to a BatchRejection if the server rejected the events. Otherwise, return None."""
     if not isinstance(failure, ApiError) or failure.status not in _REJECTED:
         return None
     # An error without a code comes from a proxy. A proxy can also reject a batch that is too large (413).

@@ -87,7 +87,7 @@ def remedy_beside_worker(config: Config) -> str:
 
 
 def when_sent(config: Config) -> str:
-    """Return a sentence that says when the server processes the work that a command stored."""
+    """Return a sentence that says when the server processes the request that a command has stored."""
     if config.on_postgresql and server_runs(config):
         return "Running workers process the request immediately."
     return "To process the request, start the server: uplift-server serve"

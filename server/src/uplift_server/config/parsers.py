@@ -50,9 +50,9 @@ class InvalidValue(ValueError):
 
 
 def frame_ancestors(text: str) -> str:
-    """Parse origins in the syntax of Content-Security-Policy, separated by spaces.
+    """Parse the sites that can show the dashboard in a frame: a Content-Security-Policy list of origins.
 
-    `*.` matches every subdomain of a host.
+    The origins are separated by spaces. `*.` matches every subdomain of a host.
     """
     origins = text.split()
     if not origins or not all(_ORIGIN.fullmatch(each) for each in origins):
@@ -299,7 +299,10 @@ def networks(text: str) -> tuple[str, ...]:
 
 
 def published_addresses(text: str) -> tuple[str, ...]:
-    """Parse IP addresses, separated by commas. A timestamp after an address is the time of its first use."""
+    """Parse the egress IPs that the server publishes, separated by commas.
+
+    A timestamp after an address is the time when the server starts to use the address.
+    """
     try:
         return tuple(SourceAddress.parse(part).text for part in text.split(",")) if text else ()
     except ValueError:

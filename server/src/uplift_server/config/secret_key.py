@@ -17,10 +17,10 @@ NAME: Final = "UPLIFT_SECRET_KEY"
 def secret_key(config: Config) -> str:
     """Return the encryption key as base64.
 
-    Unless the operator sets the key, the server generates and stores it when it first starts. Call this function before
-    the database is created. If a database exists without its key, the key was lost, and a new key would hide the loss.
-    A new key's file has a temporary name until `publish_key` is called. Raises ConfigError if the key is not available,
-    or if a rotation is not finished.
+    Unless the operator sets the key, the server generates and stores a key at its first start. Call this function
+    before the database is created. If a database exists without its key, the key was lost, and a new key would hide the
+    loss. A new key's file has a temporary name until `publish_key` is called. Raises ConfigError if the key is not
+    available, or if a rotation is not finished.
     """
     if config.secret_key is not None:
         return config.secret_key

@@ -217,7 +217,7 @@ class Config:
     """The ID or uid of the account whose endpoints receive operational events about every account."""
     source_ips: tuple[str, ...]
     egress_address: tuple[str, ...] | None
-    """The IP addresses from which the server sends: one address, or one address per IP version."""
+    """The source IP addresses of the server's outbound connections: one address, or one address per IP version."""
     egress_proxy: str | None = field(repr=False)
     egress_ca_file: str | None
     retention_ms: int

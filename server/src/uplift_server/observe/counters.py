@@ -50,7 +50,7 @@ class SetAside(NamedCode):
     EVENT = 0
     """An event, which the server therefore did not accept."""
     ATTEMPT = 1
-    """The record of an attempt. The server stored the outcome of this attempt."""
+    """The record of an attempt. The server did store the attempt's outcome."""
     DELIVERY = 2
     """The outcome of a delivery. The server does not attempt this delivery again before a restart."""
     HEALTH = 3
@@ -135,7 +135,10 @@ class OwnFailures:
         self._previous = (0, 0)
 
     def note(self, attempts: int, now_s: float) -> None:
-        """Count a failure. `attempts` is the number of all attempts so far, including the failed attempt."""
+        """Count an attempt that failed because of this server.
+
+        `attempts` is the number of all attempts so far, including this attempt.
+        """
         if now_s - self._since_s >= RECENT_WINDOW_S:
             is_next = now_s - self._since_s < 2 * RECENT_WINDOW_S
             self._previous = (self._count, attempts - 1 - self._attempts_before) if is_next else (0, 0)
@@ -143,9 +146,10 @@ class OwnFailures:
         self._count += 1
 
     def recent(self, attempts: int, now_s: float) -> tuple[int, int]:
-        """Return the number of recent failures that this server caused, and of all attempts since the first failure.
+        """Return the number of recent attempts that failed because of this server, and the number of all attempts.
 
-        `attempts` is the number of all attempts so far.
+        The second number includes only attempts since the first of these failures. The argument `attempts` is the
+        number of all attempts so far.
         """
         if now_s - self._since_s >= 2 * RECENT_WINDOW_S:
             return 0, 0

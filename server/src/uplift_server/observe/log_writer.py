@@ -66,9 +66,9 @@ class LogWriter:
             self._queue.put((lines, weight, payload))
 
     def flush(self, within_s: float) -> bool:
-        """Wait until the thread has handled all lines that are queued now.
+        """Wait until the thread has written or dropped all lines that are queued now.
 
-        Return False if the wait would exceed `within_s`.
+        Return False if this takes longer than `within_s`.
         """
         until, queued = time.monotonic() + within_s, self._queued
         self._hurry.set()

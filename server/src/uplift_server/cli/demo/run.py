@@ -32,7 +32,7 @@ RETRY_SCHEDULE: Final = "1s,2s,5s,15s,1m,5m,10m"
 """The retry schedule of the demo's server. The first retries occur within seconds. The last retries occur after an
 outage of the down receiver."""
 PROBE_MAX: Final = "30s"
-"""Maximum time between two probes. The time is short, so that the demo soon shows the end of an outage."""
+"""Longest interval between probes of an unavailable receiver, short enough to detect its recovery soon."""
 ACCOUNT: Final = "Rapids Academy"
 DESCRIPTIONS: Final = {
     STEADY: "Responds immediately",
