@@ -85,7 +85,7 @@ _ANY: Final[_Version] = (0, "")
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """The state of one key. Times are Unix seconds."""
+    """The stored state of a key, such as an event ID. Times are Unix seconds."""
 
     handled: _Version | None
     """The newest version that was handled, or None."""
@@ -136,7 +136,7 @@ class Deduplicator(ABC):
     """Base class of deduplicators, which are thread-safe. For asyncio, the `with` block can contain `await`."""
 
     def __init__(self, remember_seconds: float, claim_seconds: float) -> None:
-        """Raise ValueError unless both arguments are positive."""
+        """Set the times. Raises ValueError unless both are positive."""
         if not (remember_seconds > 0 and claim_seconds > 0):
             raise ValueError("remember_seconds and claim_seconds must be greater than 0.")
         self._remember_seconds: Final = remember_seconds

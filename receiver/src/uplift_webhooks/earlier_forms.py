@@ -22,9 +22,10 @@ _WRITTEN_AGAIN_DEPTH_MAX: Final = 32
 """Maximum size (in bytes) and depth of a body for which the module tries JSON forms. Larger bodies take too long."""
 _COMPACT_COST_MAX: Final = 60_000
 _INDENTED_COST_MAX: Final = 120_000
-"""Maximum cost of one body's one-line forms, and of its indented forms. The unit is the cost of one JSON value.
+"""Maximum cost of a body's indented forms. `_COMPACT_COST_MAX` limits the cost of its one-line forms.
 
-Forms with the maximum cost take about 5 ms. An event of a few KiB does not exceed the maximums.
+The unit is the cost of one JSON value. Forms with the maximum cost take about 5 ms. An event of a few KiB does not
+exceed the maximums.
 """
 _BYTES_PER_VALUE: Final = 16
 """Number of body bytes that cost as much as one JSON value."""

@@ -123,13 +123,16 @@ class DeliveryFailed(Event):
 
     @property
     def object(self) -> FailedDelivery:
-        """The latest failed delivery, and the number of failed deliveries since the previous event."""
+        """The latest failed delivery.
+
+        `count` is the number of failed deliveries since the previous `delivery.failed` event.
+        """
         return read(FailedDelivery, self.data)
 
 
 @dataclass(frozen=True, slots=True)
 class UnknownEvent(Event):
-    """An event whose type has no class here, such as a type that your operator created, or a newer type."""
+    """An event whose type has no class in this library, such as an event type that your operator created."""
 
 
 AnyEvent = (

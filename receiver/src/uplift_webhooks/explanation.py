@@ -319,7 +319,7 @@ def _secrets(texts: Iterable[str]) -> Iterator[Secret]:
 
 
 def _matches(expected: bytes, received: Iterable[bytes]) -> bool:
-    """Return whether any candidate matches. Compare all candidates, in constant time."""
+    """Return whether a received signature equals the expected one. Compare all signatures, in constant time."""
     return sum([hmac.compare_digest(expected, each) for each in received]) > 0
 
 

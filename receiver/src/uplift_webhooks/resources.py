@@ -276,9 +276,9 @@ class FailedDelivery(Resource):
     failed_at: str | None = _text()
     """When the delivery failed, ISO 8601."""
     count: int | None = _integer()
-    """Number of the endpoint's deliveries that have failed since the previous event."""
+    """Number of the endpoint's deliveries that have failed since the previous `delivery.failed` event."""
     first_failed_at: str | None = _text()
-    """When the first of these deliveries failed, ISO 8601."""
+    """When the first of the `count` deliveries failed, ISO 8601."""
     cause_code: str | None = _text()
     cause: str | None = _text()
     """Cause of the last failed attempt."""

@@ -30,7 +30,7 @@ class Source(Protocol):
     """The interface of an API client, such as `uplift_webhooks.api.Client`."""
 
     def source_ips(self) -> dict[str, Any]:
-        """Return the response of `GET /v1/source-ips`. Raises ApiFailure."""
+        """Return the response to `GET /v1/source-ips`. Raises ApiFailure."""
         ...  # pragma: no cover
 
 

@@ -21,7 +21,10 @@ SECRET_VARIABLE: Final = "UPLIFT_WEBHOOK_SECRET"  # noqa: S105 - the name of a v
 TOLERANCE_SECONDS: Final = 300
 """Maximum difference between a request's timestamp and the clock, in seconds, in either direction."""
 SIGNATURES_MAX: Final = 16
-"""Maximum number of tokens in a `webhook-signature` header. Two secrets need two. Future schemes may need more."""
+"""Maximum number of signatures in a `webhook-signature` header.
+
+A secret rotation needs two. Future signature schemes may need more.
+"""
 _TIMESTAMP_DIGITS_MAX: Final = 15
 
 _RAW_BODY = (

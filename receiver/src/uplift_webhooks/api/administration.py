@@ -214,7 +214,7 @@ class Invitations(Noun[Way]):
 
     @verb
     def withdraw(self, account: str, invitation: str) -> Call[None]:
-        """Withdraw an invitation. Its link stops working."""
+        """Withdraw an invitation. The invitation link stops working."""
         return delete(f"{_account(account)}/invitations/{segment(invitation)}")
 
 
@@ -245,7 +245,7 @@ class Erasures(Noun[Way]):
         dry_run: bool = False,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
-        """Erase the events about one object, or the events in `event_ids`. With `dry_run`, only count them."""
+        """Erase the events about one object, or the events in `event_ids`. With `dry_run`, only count the events."""
         body = given(object_id=object_id, event_ids=texts(event_ids), dry_run=dry_run or None)
         return post(f"{_account(account)}/erasures", body, idempotency_key=idempotency_key)
 

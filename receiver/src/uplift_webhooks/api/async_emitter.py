@@ -58,7 +58,7 @@ class AsyncEmitter:
         return found
 
     async def flush(self, timeout_seconds: float | None = None) -> None:
-        """Wait for the responses, like `Emitter.flush`."""
+        """Wait for the server's responses to the queued events, like `Emitter.flush`."""
         target = self._emitter._sent  # noqa: SLF001 - same package
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._wait_until(lambda: self._emitter._ended >= target), timeout_seconds)  # noqa: SLF001 - same package

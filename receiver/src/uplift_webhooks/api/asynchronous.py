@@ -20,7 +20,7 @@ class AsyncReconciliation:
 
     @property
     def cursor(self) -> str | None:
-        """Cursor to continue from. Store it after you handle each event, and once at the end."""
+        """The cursor for the next reconciliation. Store it after you handle each event, and once at the end."""
         return self._run.cursor
 
     async def __aiter__(self) -> AsyncIterator[JsonObject]:

@@ -16,11 +16,11 @@ from uplift_webhooks.api.pages import JsonObject, Page, Request, Versioned, item
 
 
 class Blocking:
-    """Marks nouns whose calls block until they return their result."""
+    """Marks API resources whose methods block until the result is available."""
 
 
 class Awaited:
-    """Marks nouns whose calls are coroutines that run in asyncio's default thread pool."""
+    """Marks API resources whose methods are coroutines that run in asyncio's default thread pool."""
 
 
 P = ParamSpec("P")
@@ -47,7 +47,7 @@ class Call(Generic[R_co]):
     if_match: JsonObject | str | None = None
 
     def make(self, request: Request) -> R_co:
-        """Make the call. Raises ApiFailure if the server rejects it or does not respond."""
+        """Make the API call. Raises ApiFailure if the server rejects the call or does not respond."""
         # Without an idempotency key, `Client.request` generates one.
         headers = {} if self.idempotency_key is None else {"idempotency-key": self.idempotency_key}
         if self.if_match is not None:
@@ -59,7 +59,7 @@ class Noun(Generic[Way]):
     """An API resource and its calls."""
 
     def __init__(self, request: Request, way: type[Way]) -> None:
-        """`request` makes the HTTP requests. `way` selects blocking or awaited calls."""
+        """`request` makes the HTTP requests. `way` is Blocking or Awaited."""
         self._request: Final = request
         self._awaited: Final = way is Awaited
 
@@ -116,7 +116,7 @@ class every(Generic[P]):  # noqa: N801 - as property is
     def __get__(self, noun: Noun[Awaited], owner: type[Any]) -> Callable[P, AsyncIterator[JsonObject]]: ...
 
     def __get__(self, noun: Noun[Any] | None, owner: type[Any]) -> Any:
-        """Return the method that iterates over the items of a noun."""
+        """Return a method that iterates over all items in the list of an API resource, such as endpoints."""
         if noun is None:
             return self
 
@@ -138,7 +138,7 @@ class every(Generic[P]):  # noqa: N801 - as property is
 
 
 def _of_methods(describe: Callable[..., object]) -> Signature:
-    """Return the new method's signature, without `self` and with the Call's result type."""
+    """Return the signature of the method that makes the API call: without `self`, and with the call's result type."""
     described = signature(describe)
     _, *own = described.parameters.values()
     [result] = get_args(described.return_annotation)
@@ -203,7 +203,7 @@ def texts(listed: Iterable[str] | None) -> list[str] | None:
 
 
 def several(value: str | int | Iterable[str | int] | None) -> str | int | list[str | int] | None:
-    """Return the value of a query parameter, or the list of its values if the parameter is repeated."""
+    """Convert a query parameter for the request: return one value unchanged, and several values as a list."""
     return value if value is None or isinstance(value, str | int) else [*value]
 
 

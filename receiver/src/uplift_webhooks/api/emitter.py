@@ -75,7 +75,7 @@ class EventsRejected(ApiFailure):
 
 @dataclass(slots=True)
 class _Waiting:
-    """An event in memory that has no result yet."""
+    """An event in memory that the server has not accepted or rejected yet."""
 
     body: bytes = field(repr=False)
     """The event as JSON."""
@@ -185,7 +185,10 @@ class Emitter:
         self._report(target)
 
     def _report(self, target: int) -> None:
-        """Raise TimeoutError if any of the first `target` events has no result, or EventsRejected for rejections."""
+        """Raise TimeoutError if any of the first `target` events has no response.
+
+        Otherwise, raise EventsRejected if the server rejected events since the last call.
+        """
         with self._changed:
             if self._ended < target:
                 raise TimeoutError(f"the server has not responded to {target - self._ended} of the events yet")
@@ -275,7 +278,7 @@ class Emitter:
             self._append(waiting)
 
     def _put_now(self, waiting: _Waiting) -> bool:
-        """Queue an event if there is room. Return False if there is none."""
+        """Queue an event if the queue has room. Return False if the queue is full."""
         with self._changed:
             if not (has_room := self._has_room(waiting) or self._closing):
                 return has_room

@@ -25,10 +25,10 @@ from uplift_webhooks.api.replays import Replays
 
 
 class Everything(Noun[Way]):
-    """The resources of a client, one attribute per resource."""
+    """All API resources of a client, as attributes such as `endpoints`."""
 
     def __init__(self, request: Request, way: type[Way]) -> None:
-        """Accept the same arguments as `Noun`."""
+        """`request` makes the HTTP requests. `way` is Blocking or Awaited."""
         super().__init__(request, way)
         self.endpoints = Endpoints(request, way)
         self.events = Events(request, way)

@@ -414,7 +414,7 @@ class Events(Noun[Way]):
 
 
 def path_of(noun: str, name: str, *more: str) -> str:
-    """Return the path of an object or an action on it."""
+    """Return the API path of an object, or of an action on the object."""
     return "/".join([noun, segment(name), *more])
 
 

@@ -42,7 +42,7 @@ class Request(Protocol):
         body: object = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """Make the call. Raises ApiFailure if the server rejects it or does not respond."""
+        """Make an API call. Raises ApiFailure if the server rejects the call or does not respond."""
         ...  # pragma: no cover
 
 

@@ -34,9 +34,9 @@ class Reconciliation:
         self._created_after: Final = created_after
         self._include_tests: Final = include_tests
         self.cursor = cursor
-        """Cursor to continue from, or None for the first event.
+        """The cursor for the next reconciliation, or None to begin with the first event.
 
-        Store it after you handle each event, and once at the end.
+        Store the cursor after you handle each event, and once at the end.
         """
 
     def __iter__(self) -> Iterator[JsonObject]:

@@ -10,7 +10,7 @@ _PATH: Final = "/v1/rejected-events"
 
 
 class RejectedEvents(Noun[Way]):
-    """`/v1/rejected-events`: messages in the stream that are not valid events."""
+    """`/v1/rejected-events`: messages in the NATS event stream that are not valid events."""
 
     @verb
     def list(

@@ -249,7 +249,7 @@ def verify(session: Session, endpoint: Endpoint) -> None:
 
 
 def send_test(session: Session, calls: Calls, endpoint: str, event_type: str | None) -> None:
-    """Test an endpoint and print the attempt. Raises CliError if the attempt failed."""
+    """Send a test event to an endpoint and print the attempt. Raises CliError if the attempt failed."""
     path = _place(calls, endpoint)
     with known_type(calls, event_type), options(type="the event type"):
         answer = calls.post(f"{path}/test", {} if event_type is None else {"type": event_type})

@@ -68,7 +68,10 @@ def reconcile(
 
 
 def _read(file: Path) -> str | None:
-    """Return the position from a file, or None if the file does not exist. Raises CliError if the file is not valid."""
+    """Return the position that the file contains, or None if the file does not exist.
+
+    Raises CliError if the file is not valid.
+    """
     try:
         with file.open(encoding="ascii") as opened:
             return opened.read(_CURSOR_CHARACTERS_MAX).strip() or None

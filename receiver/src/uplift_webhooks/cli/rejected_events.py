@@ -1,4 +1,4 @@
-"""`uplift rejected-events`: show messages in the stream that are not valid events."""
+"""`uplift rejected-events`: show messages in the NATS event stream that are not valid events."""
 
 from typing import Final
 

@@ -86,7 +86,7 @@ def stats(
 
 
 def _groups(calls: Calls, asked: dict[str, str | None], limit: int) -> Iterator[dict[str, Any]]:
-    """Yield the groups of all pages. A page can contain fewer groups than its limit."""
+    """Yield the statistics groups from all pages. A page can contain fewer groups than its limit."""
     cursor = None
     while True:
         answer = calls.get(_PATH, **asked, limit=min(limit, _PAGE_GROUPS), cursor=cursor)

@@ -13,7 +13,7 @@ them."""
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """The objects of one kind, which an argument or option can identify."""
+    """The objects of one type that a command's argument or option can identify, such as the account's endpoints."""
 
     noun: str
     path: str

@@ -28,8 +28,8 @@ def find(
 ) -> dict[str, Any]:
     """Find an object by its ID, its uid, a unique ID prefix or the short ID that tables show.
 
-    `also` accepts other objects, such as an object with a matching name. `how` names the accepted forms in the error.
-    Raises CliError if no object or several objects match.
+    `also` accepts other objects, such as an object with a matching name. `how` is the part of the error that says how
+    to identify an object. Raises CliError if no object or several objects match.
     """
     try:
         found: dict[str, Any] = calls.get(f"{path}/{segment(text)}", account=account)

@@ -71,7 +71,7 @@ class Output:
 
     @property
     def is_seen_only(self) -> bool:
-        """Whether notes go only to a person at a terminal. False in CI, which stores the terminal's output."""
+        """Whether only a person at a terminal sees the notes. False in CI, which stores the terminal's output."""
         return self.notes.is_terminal and not os.environ.get("CI")
 
     def json(self, value: Any) -> None:

@@ -50,7 +50,10 @@ class Group(TyperGroup):
 
 
 class Noun(Group):
-    """The commands of one noun. Without a subcommand, the group runs `show` if it has an argument, otherwise `list`."""
+    """The commands for one type of object, such as endpoints.
+
+    If the user omits the subcommand, the group runs `show` if there is an argument, otherwise `list`.
+    """
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -167,7 +170,7 @@ def program(name: str, version: str, about: str, *, epilog: Sequence[str] = ()) 
 
 
 def noun(about: str) -> typer.Typer:
-    """Return a command group for one noun, with commands such as `list`, `show` and `create`."""
+    """Return a group of commands for one type of object, such as `list`, `show` and `create` for endpoints."""
     return typer.Typer(cls=Noun, help=about)
 
 

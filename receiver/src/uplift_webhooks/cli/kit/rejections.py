@@ -33,7 +33,7 @@ A name can end with text in parentheses. The error shows this text only in the p
 
 @contextmanager
 def options(**names: Name) -> Iterator[None]:
-    """In the error for a rejected call, replace API field names with the names of CLI arguments and options."""
+    """Context manager: the error for a rejected call names CLI arguments and options instead of API fields."""
     try:
         yield
     except CallRejected as error:

@@ -20,7 +20,10 @@ class LocalWatcher(Protocol):
     """Interface for objects that report whether the local server is reachable."""
 
     def local_away(self, reason: str) -> None:
-        """Report that the local server is unreachable. Called once per outage. The listener keeps trying."""
+        """Report that the local server is unreachable.
+
+        The listener calls this method once per outage, and keeps trying to connect.
+        """
 
     def local_back(self) -> None:
         """Report that the local server is reachable again."""

@@ -139,7 +139,10 @@ class Listener:
         self._behind: str | None = None
         """The ID of the event at position `_place`."""
         self._waiting: dict[str, _Waiting] = {}
-        """The received events that are not finished, in stream order. The keys are positions in the stream."""
+        """The received events that `_advance` has not removed, in stream order.
+
+        The keys are positions in the stream.
+        """
         self._todo: deque[_Waiting] = deque()
         self._later: list[tuple[float, _Waiting]] = []
         """Events whose failure was simulated, with the time of their retry (monotonic seconds)."""
@@ -293,7 +296,10 @@ class Listener:
             await self._to_answer.wait()
 
     def _advance(self) -> None:
-        """Remove the finished events at the start of the stream, and store the position of the last removed event."""
+        """Remove the events at the start of `_waiting` that are over and have a response.
+
+        Store the position of the last removed event.
+        """
         done = []
         for place, waiting in self._waiting.items():
             if not waiting.over or waiting.answer is None:

@@ -124,7 +124,7 @@ def abort(connection: ClientConnection) -> None:
 
 
 def end_of(error: ConnectionClosed) -> Lost | Ended:
-    """Convert the end of a connection to an error."""
+    """Convert the exception for a closed connection to Lost or Ended."""
     if error.rcvd is None:
         heard = error.sent is None or "keepalive" not in error.sent.reason
         return Lost("the connection was lost" if heard else "the server stopped responding")
