@@ -50,7 +50,7 @@ It is longer than the server's time limit for a response, which is 5 s.
 
 
 def examine(session: Session) -> Iterator[Finding]:
-    """Run all checks. Later checks depend on earlier ones."""
+    """Run all checks of `uplift-server doctor` in order, because later checks depend on earlier results."""
     yield Finding("python", "ok", f"{'.'.join(map(str, sys.version_info[:3]))} in {sys.prefix}")
     yield clock_finding()
     try:

@@ -39,8 +39,10 @@ SYSTEM_FILE: Final = Path("/etc/uplift") / FILE_NAME
 """The settings file that applies if the working directory has none."""
 _SECRET_FILES: Final = {f"{setting.name}_FILE": setting for setting in SETTINGS if setting.can_be_file}
 LEASE_MARGIN_MS: Final = 15_000
-"""Default number of ms by which the lease exceeds the attempt timeout: the time to settle a full batch on a slow
-disk."""
+"""Default number of ms by which the lease exceeds the attempt timeout.
+
+In this time, the server can settle a full batch of attempts on a slow disk.
+"""
 LEASE_MARGIN_MS_MIN: Final = 5_000
 """Minimum number of ms by which the lease must exceed the attempt timeout.
 
@@ -268,9 +270,9 @@ def _text(value: object) -> str | None:
 
 
 def _unknown(shown: str, wanted: str, known: Iterable[str]) -> ConfigProblem:
-    """Return the problem for an unknown name.
+    """Return the problem for an unknown setting. The fix suggests the setting with the most similar name.
 
-    The fix suggests the most similar name. The comparison ignores the names' prefix.
+    The comparison ignores the prefix of the names.
     """
     bare = {name.removeprefix(PREFIX).lower(): name for name in known}
     nearest = difflib.get_close_matches(wanted.lower().removeprefix(PREFIX.lower()), bare, n=1)

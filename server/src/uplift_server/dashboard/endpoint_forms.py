@@ -148,10 +148,10 @@ def draft_of(form: Form, stored: ShownEndpoint | None = None) -> tuple[EndpointD
 
 
 def named_at_fields(problems: Iterable[Problem]) -> list[Problem]:
-    """Set the field of each problem to the form field that contains the invalid value.
+    """Set each problem's field to the form field that contains the invalid value.
 
-    The form has one field for all headers and one field for the filter, so add the header name or the path in the
-    filter to the message.
+    The form has only one field for all headers, and only one field for the filter. Therefore, add the header's name or
+    the path in the filter to the problem's message.
     """
     return [
         Problem("headers", each.code, f"{each.field.partition('.')[2][:_NAMED_MAX]}: {each.message}")

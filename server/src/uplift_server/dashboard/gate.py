@@ -18,7 +18,7 @@ API: Final = frozenset({"v1", "docs", "packages", "healthz", "readyz", "metrics"
 
 
 class Pages(Protocol):
-    """The interface of the loaded dashboard."""
+    """The interface of the dashboard, which is loaded on the first request for a page."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond to a request."""

@@ -47,7 +47,10 @@ class AttemptLine(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_
 
 
 class AttemptLog:
-    """Queues attempt lines, which the log thread encodes. If the log format is `none`, the lines are dropped."""
+    """Queues log lines about attempts. The log thread encodes the lines.
+
+    If the log format is `none`, the lines are dropped.
+    """
 
     def __init__(self, writer: LogWriter, log_format: LogFormat, *, colors: bool = False) -> None:
         self._writer = writer

@@ -219,7 +219,7 @@ class EngineCounters:
         """The number of access tokens received from the token URLs of endpoints."""
         self.token_requests_failed = 0
         self.ended = [0] * len(Status)
-        """The number of stored outcomes for each resulting delivery status."""
+        """The number of completed deliveries for each final status."""
         self.set_aside = [0] * len(SetAside)
         """The number of rows of each kind that the server did not store because the rows conflict with stored rows."""
         self.operational_events = [0] * len(OperationalKind)

@@ -24,7 +24,7 @@ The failure ends earlier if the same read succeeds. If the database was unreacha
 failure.
 """
 LOG_EVERY_S: Final = 60.0
-"""The interval at which the log repeats a continuing failure, in seconds."""
+"""The interval at which the log repeats the message about a continuing failure, in seconds."""
 _log = structlog.get_logger()
 
 

@@ -26,14 +26,14 @@ _EXPIRED: Final = "Your session changed, so the page shows a new QR code. Scan i
 
 
 async def code_form(visit: Visit) -> Response:
-    """Show the form that asks for the code. The visitor has already entered the password."""
+    """Show the form that asks for the second-factor code. The visitor has already entered the password."""
     if read_pending(visit) is None:
         return visit.leave("/sign-in")
     return visit.render(_CODE, next=visit.query.text("next"))
 
 
 async def enter_code(visit: Visit) -> Response:
-    """Check the code and complete the sign-in."""
+    """Check the second-factor code and complete the sign-in."""
     sent = await visit.form()
     wanted = sent.text("next")
     try:
