@@ -77,13 +77,13 @@ class Accounts(Noun[Way]):
         """Update the `name`, `contact_emails`, `uid` or `metadata` of an account. Omitted fields do not change.
 
         `metadata` contains only the keys to change. The value None removes a key. `if_match` is the account that you
-        read: if it has changed since, the call raises ApiError with status 412.
+        read: if the account has changed since then, the call raises ApiError with status 412.
         """
         return change("PATCH", _account(account), changes, if_match)
 
     @verb
     def delete(self, account: str) -> Call[None]:
-        """Delete an account, its keys and its endpoints. Cancel its pending deliveries."""
+        """Delete an account with its keys and endpoints. Cancel the account's pending deliveries."""
         return delete(_account(account))
 
 
@@ -191,7 +191,7 @@ class Members(Noun[Way]):
 
     @verb
     def reset_password(self, account: str, member: str) -> Call[JsonObject]:
-        """Create a one-time `url` that resets a member's password. It is valid until `expires_at`."""
+        """Create a one-time `url` that resets a member's password. The URL is valid until `expires_at`."""
         return post(f"{_account(account)}/members/{segment(member)}/password-reset", {})
 
     @verb
@@ -280,7 +280,7 @@ class Links(Noun[Way]):
 
     @verb
     def operator(self, *, read_only: bool | None = None, idempotency_key: str | None = None) -> Call[JsonObject]:
-        """Create a one-time `url` that signs in an operator. It is valid until `expires_at`.
+        """Create a one-time `url` that signs in an operator. The URL is valid until `expires_at`.
 
         With `read_only`, the operator cannot change anything.
         """
@@ -297,7 +297,7 @@ class Retention(Noun[Way]):
 
 
 class EventTypes(Noun[Way]):
-    """`/v1/event-types`: the event catalog. Only operators can change it."""
+    """`/v1/event-types`: the event catalog. Only operators can change the catalog."""
 
     @verb
     def list(self, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None) -> Call[Page]:
@@ -326,7 +326,8 @@ class EventTypes(Noun[Way]):
     ) -> Call[JsonObject]:
         """Create or replace an event type. Omitted fields get their defaults.
 
-        `if_match` is the event type that you read: if it has changed since, the call raises ApiError with status 412.
+        `if_match` is the event type that you read: if the event type has changed since then, the call raises ApiError
+        with status 412.
         """
         body = given(
             description=description,
@@ -342,7 +343,8 @@ class EventTypes(Noun[Way]):
     def update(self, name: str, /, *, if_match: JsonObject | str | None = None, **changes: Any) -> Call[JsonObject]:
         """Update fields of an event type. Omitted fields do not change. None resets a field to its default.
 
-        `if_match` is the event type that you read: if it has changed since, the call raises ApiError with status 412.
+        `if_match` is the event type that you read: if the event type has changed since then, the call raises ApiError
+        with status 412.
         """
         return change("PATCH", f"{_EVENT_TYPES}/{segment(name)}", changes, if_match)
 

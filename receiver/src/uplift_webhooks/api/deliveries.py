@@ -91,9 +91,9 @@ class Deliveries(Noun[Way]):
         dry_run: bool = False,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
-        """Resend the matching deliveries, in one replay per endpoint. With `dry_run`, only count them.
+        """Resend the matching deliveries, in one replay per endpoint. By default, only failed deliveries match.
 
-        By default, only failed deliveries match.
+        With `dry_run`, only count the deliveries.
         """
         body = given(
             status=texts(status),

@@ -179,7 +179,7 @@ class Endpoints(Noun[Way]):
         """Update fields of an endpoint. Omitted fields do not change. None resets a field to its default.
 
         `headers` and `metadata` contain only the entries to change. The value None removes an entry. `if_match` is the
-        endpoint that you read: if it has changed since, the call raises ApiError with status 412.
+        endpoint that you read: if the endpoint has changed since then, the call raises ApiError with status 412.
         """
         return change("PATCH", path_of(_ENDPOINTS, endpoint), changes, if_match)
 
@@ -257,7 +257,7 @@ class Endpoints(Noun[Way]):
 
     @verb
     def pause(self, endpoint: str) -> Call[JsonObject]:
-        """Pause an endpoint. The server holds its deliveries."""
+        """Pause an endpoint. The server holds the endpoint's deliveries."""
         return post(path_of(_ENDPOINTS, endpoint, "pause"))
 
     @verb
@@ -267,7 +267,7 @@ class Endpoints(Noun[Way]):
 
     @verb
     def disable(self, endpoint: str) -> Call[JsonObject]:
-        """Disable an endpoint. The account can enable it again. Only operators can call this method."""
+        """Disable an endpoint. The account can enable the endpoint again. Only operators can call this method."""
         return post(path_of(_ENDPOINTS, endpoint, "disable"))
 
     @verb

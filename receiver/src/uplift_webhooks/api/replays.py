@@ -51,9 +51,9 @@ class Replays(Noun[Way]):
     ) -> Call[JsonObject]:
         """Replay an endpoint's deliveries, selected by their `status` (default: failed).
 
-        With `dry_run`, only count them. With `include_missing`, the replay also sends events that the endpoint never
-        received, because the endpoint was created or subscribed later. With an empty `status`, it sends only these
-        events.
+        With `dry_run`, only count the deliveries. With `include_missing`, the replay also sends events that the
+        endpoint never received, because the endpoint was created or subscribed later. With `include_missing` and an
+        empty `status`, the replay sends only events that the endpoint never received.
         """
         body = given(
             endpoint=endpoint,
