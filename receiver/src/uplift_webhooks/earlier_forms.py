@@ -105,14 +105,14 @@ def _arranged(value: object, forms: Callable[[object], Iterator[bytes]]) -> Iter
 
 
 def _compact(value: object) -> Iterator[bytes]:
-    """Yield the one-line forms, with and without escapes for non-ASCII characters, in original and in sorted order."""
+    """Yield the one-line forms: members in original and sorted order, non-ASCII characters unescaped and escaped."""
     for escaped, sort, separators in product((False, True), (False, True), _COMPACT):
         with suppress(ValueError, RecursionError):
             yield json.dumps(value, ensure_ascii=escaped, sort_keys=sort, separators=separators).encode()
 
 
 def _indented(value: object) -> Iterator[bytes]:
-    """Yield the indented forms, with and without escapes for non-ASCII characters, in original and in sorted order."""
+    """Yield the indented forms: members in original and sorted order, non-ASCII characters unescaped and escaped."""
     for escaped, sort in product((False, True), repeat=2):
         with suppress(ValueError, RecursionError):
             text = json.dumps(value, ensure_ascii=escaped, sort_keys=sort, indent="\t")

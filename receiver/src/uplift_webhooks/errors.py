@@ -30,7 +30,7 @@ class WebhookVerificationError(ValueError):
     cause: str
     """One sentence that states the cause."""
     hint: str
-    """One sentence that says how to fix it."""
+    """One sentence that says how to fix the problem."""
 
     def __init__(self, reason: Reason, cause: str, hint: str) -> None:
         """Set the attributes. Set `args`, too, so that pickle can copy the error."""

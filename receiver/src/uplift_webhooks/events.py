@@ -132,7 +132,7 @@ class DeliveryFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class UnknownEvent(Event):
-    """An event whose type has no class in this library, such as an event type that your operator created."""
+    """An event whose type has no class in this library, such as a newer type, or a type that your operator created."""
 
 
 AnyEvent = (

@@ -52,7 +52,7 @@ class Explanation:
     text: str
     """One sentence that states the problem."""
     hint: str
-    """One sentence that says how to fix it."""
+    """One sentence that says how to fix the problem."""
 
     def __str__(self) -> str:
         """Return the text, the hint and the code in one line."""

@@ -32,8 +32,8 @@ _REPEAT: Final = "repeat the command: the server does not store the accepted eve
 def send_file(client: Calls, output: Output, source: str, account: str | None) -> None:
     """Send every event in a file, or from standard input if `source` is `-`. Raises CliError.
 
-    If an event has neither an ID nor an idempotency key, it gets a key derived from its content and its line number. If
-    the user repeats the command, the server does not store the event again.
+    If an event has neither an ID nor an idempotency key, the command derives a key from the event's content and line
+    number. If the user repeats the command, the server therefore does not store the event again.
     """
     with _opened(source) as file, _without_emitter_errors():
         results = _Results(output, None if source == "-" else Path(source).stat().st_size)

@@ -71,7 +71,7 @@ register(
 
 
 def run() -> None:
-    """Run the program. Only the user who runs it can read the files that it creates."""
+    """Run the program. Only the user who runs the program can read the files that the program creates."""
     # The files contain keys and personal data, so other users must not be able to read them.
     os.umask(0o077)
     _open_standard_streams()

@@ -241,7 +241,7 @@ def responds(config: Config) -> bool:
 
 
 def serves_api(config: Config) -> bool:
-    """Whether the server at the configured address serves the API. A worker does not serve it."""
+    """Whether the server at the configured address serves the API. Workers do not serve the API."""
     try:
         return _get(config, "/v1/accounts?limit=1").status not in _WORKER_STATUS_CODES
     except ApiFailure:
@@ -312,7 +312,7 @@ class _TemporaryServer:
         self._thread = threading.Thread(target=self._run, name="temporary-server", daemon=True)
 
     def start(self) -> tuple[str, int]:
-        """Start the application and return its address. Raises its startup errors."""
+        """Start the application and return its address. Raises the application's startup errors."""
         self._thread.start()
         self._started.wait(START_SECONDS)
         if self._error is not None:

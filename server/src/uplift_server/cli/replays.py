@@ -166,7 +166,7 @@ def _change(session: Session, replay: str, account: str | None, verb: str) -> No
 
 
 def _show(session: Session, client: Calls, replay: dict[str, Any], owner: str | None, *, wait: bool) -> None:
-    """Show a replay immediately, or wait until it ends."""
+    """Show a replay. With `wait`, show its progress until the replay ends."""
     if wait and not client.sends:
         remedy = remedy_to_send(session.config())
         raise CliError("--wait requires a running server", remedy, ExitCode.TRY_LATER)

@@ -49,7 +49,7 @@ class _Watch:
 
 
 class _Counted(StreamingResponse):
-    """A streaming response that calls `end` when it ends, even if it has sent no lines."""
+    """A streaming response that calls `end` when the stream ends, even if the stream has sent no lines."""
 
     def __init__(self, lines: AsyncIterator[bytes], end: Callable[[], None]) -> None:
         super().__init__(lines, media_type="text/event-stream")

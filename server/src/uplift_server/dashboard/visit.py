@@ -64,8 +64,10 @@ SHOWN: Final = "shown"
 OPERATOR: Final = "operator"
 """The value of the parameter `needs` for API calls that only operators can make."""
 SHARED_NOUNS: Final = frozenset({"attempts", "deliveries", "endpoints", "events", "rejected-events", "replays"})
-"""The command groups (nouns) that both `uplift` and `uplift-server` have. In `uplift-server`, they have the option
-`--account`."""
+"""The command groups that both `uplift` and `uplift-server` have.
+
+In `uplift-server`, the commands of these groups have the option `--account`.
+"""
 _PLAIN_PATH: Final = re.compile(r"[!-\[\]-~]*")
 
 

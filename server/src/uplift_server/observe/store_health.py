@@ -97,7 +97,7 @@ class StoreHealth:
         return self._write is None and time.monotonic() - self.written_at < seconds
 
     def trouble(self) -> str | None:
-        """Return the cause of current failures and how to fix it, or None if there are no failures."""
+        """Return the cause of current read or write failures and how to fix them, or None if there are no failures."""
         now = time.monotonic()
         since = self.writing_since
         if self.writer_ended:

@@ -28,7 +28,7 @@ _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table. `name` is the field that it shows."""
+    """One column of a table. `name` is the field that the column shows."""
 
     name: str
     heading: str

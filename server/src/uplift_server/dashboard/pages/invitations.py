@@ -15,7 +15,7 @@ _PATH: Final = "/invitations/{token}"
 
 
 async def form(visit: Visit) -> Response:
-    """Show an invitation. If it is not valid, redirect signed-in visitors to the home page."""
+    """Show an invitation. If the invitation is not valid, redirect signed-in visitors to the home page."""
     try:
         found = await _invitation(visit)
     except NotFound as error:

@@ -25,8 +25,8 @@ _STATUS: Final = {Unauthorized: 401, Forbidden: 403, RateLimited: 429, Busy: 503
 async def begin(visit: Visit) -> Response:
     """Redirect to the identity provider.
 
-    A link opens this page. If a form opened it, Content-Security-Policy would limit the hosts to which the identity
-    provider can redirect.
+    The dashboard opens this page from a link. If a form opened the page, Content-Security-Policy would limit the hosts
+    to which the identity provider can redirect.
     """
     wanted = own_path(visit.query.text("next"))
     page = wanted if len(wanted) <= _PATH_CHARACTERS_MAX else "/"
