@@ -46,5 +46,6 @@ def uplift_receiver() -> Any:
 
 @pytest.fixture
 def uplift(uplift_receiver: Any, uplift_secret: str, uplift_path: str) -> Sender:
-    """Sender for your receiver: `post`, `post_twice`, `post_out_of_order`, `post_with_bad_signature`."""
+    """Sends test webhooks to your receiver with `post`, `post_twice`, `post_out_of_order` and
+    `post_with_bad_signature`."""
     return Sender(uplift_receiver, uplift_secret, uplift_path)

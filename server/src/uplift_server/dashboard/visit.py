@@ -271,7 +271,7 @@ class Visit:
 
     @property
     def csrf_token(self) -> str:
-        """The form token that forms on this page must contain."""
+        """The CSRF token that each form on this page must contain."""
         if self.visitor is not None:
             return self.visitor.csrf_token
         if self._form_cookie is None:

@@ -80,7 +80,7 @@ class _Group:
 
 @dataclass(slots=True)
 class _Counts:
-    """The number of endpoints in each state, and the failing endpoints with each cause."""
+    """The number of endpoints in each state, and the number of failing endpoints for each cause."""
 
     states: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     groups: dict[FailureCause, _Group] = field(default_factory=dict)

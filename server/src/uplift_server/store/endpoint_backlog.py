@@ -24,7 +24,7 @@ class _Part:
     condition: str
 
     def keys(self, connection: Connection, endpoint_seq: int, limit: int) -> sa.Select[Any]:
-        """Return a query for the event numbers of up to `limit` of an endpoint's deliveries in this index."""
+        """Return a query that selects an endpoint's deliveries in this index: up to `limit` event numbers."""
         # Name the index: without table statistics, SQLite would scan all deliveries of the endpoint.
         named = sa.text(f"deliveries INDEXED BY {self.index}") if connection.dialect.name == "sqlite" else deliveries
         own = sa.column("endpoint_seq", sa.BigInteger) == endpoint_seq

@@ -33,8 +33,8 @@ _IS_TEST: Final = (
 def find(connection: Connection, account_seq: int | None, event_id: bytes) -> list[Event]:
     """Return the event with this ID, including its body.
 
-    If `account_seq` is None, return up to two events, because IDs that emitters choose are unique only within an
-    account.
+    If `account_seq` is None, return up to two events: if there are two, the ID is ambiguous, because IDs that emitters
+    choose are unique only within an account.
     """
     query = _select(events.c.body.label("head")).where(events.c.id == event_id).limit(2)
     if account_seq is not None:

@@ -177,8 +177,9 @@ class ReplayProgress(NamedTuple):
     def after(self, batch: ReplayBatch, *, again: int, fresh: int, leased: int) -> "ReplayProgress":
         """Return the progress after the replay has processed more deliveries.
 
-        The replay has processed `again` returned deliveries and the first `fresh` deliveries of the batch. It has
-        leased `leased` of these deliveries and skipped the others.
+        `again` is the number of deliveries that were given back earlier and are now processed again, and `fresh` the
+        number of deliveries from the start of the batch. `leased` is the number of all these deliveries that were
+        leased. The others were skipped.
         """
         outstanding = self.outstanding + leased
         next_event_seq = self.next_event_seq

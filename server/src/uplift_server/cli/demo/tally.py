@@ -41,7 +41,7 @@ class Summary:
 
 
 class Tally:
-    """Counts this run's events that the steady and the shaky receivers accept.
+    """Counts the events of this run that the receivers `steady` and `shaky` accept.
 
     With `--data-dir`, the server may also deliver events of earlier runs, which the tally does not count. The tally
     keeps the events in flight and a limited number of finished events, so that an endless run uses constant memory.

@@ -36,8 +36,8 @@ class AddressPolicy:
         """Return an error code, or None if the policy allows a connection to an address.
 
         `address` is IPv4 or IPv6 text without brackets. The code is `https_required` if only TLS is missing. Otherwise,
-        the code is `address_not_allowed`, including for invalid addresses and addresses with a scope (`fe80::1%eth0`, a
-        link of this machine).
+        the code is `address_not_allowed`, including for invalid addresses and addresses with a scope ID, such as
+        `fe80::1%eth0`.
         """
         parsed = _parse(address)
         if parsed is None or "%" in address:

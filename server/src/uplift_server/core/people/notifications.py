@@ -34,7 +34,7 @@ class SecondFactorChange(StrEnum):
 
 
 class NotificationState(StrEnum):
-    """The state of an email in the outbox: the table of emails to send."""
+    """The state of an email in the table of emails to send (the outbox)."""
 
     WAITING = "waiting"
     """The server has not sent the email yet, but still tries to."""

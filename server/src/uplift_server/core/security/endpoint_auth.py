@@ -71,7 +71,7 @@ def auth_of(values: Mapping[str, Any]) -> EndpointAuth:
 
 
 def auth_from_text(text: str) -> EndpointAuth:
-    """Parse the stored form of an authentication."""
+    """Parse the stored text of an endpoint's authentication."""
     return auth_of(json.loads(text))
 
 

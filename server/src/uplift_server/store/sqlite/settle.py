@@ -1,4 +1,4 @@
-"""Write attempt outcomes on SQLite."""
+"""Writes the outcomes of attempts to SQLite."""
 
 import sqlite3
 from collections import Counter
