@@ -37,8 +37,8 @@ class ErasurePreviewView(BaseModel):
         description="Keyed digest of the object ID. Null if the erasure selects events by their IDs."
     )
     events: int = Field(
-        description="Number of events to erase. With an object ID, this number excludes matching events that early"
-        " releases stored without an object ID. The erasure also erases these events."
+        description="Number of events to erase. If the erasure selects events by object ID, the number excludes events"
+        " from early releases, which did not store object IDs. The erasure erases these events too."
     )
     missing: int = Field(description="Number of requested IDs that do not match an event in the account.")
     oldest_at: Timestamp | None = Field(description="Time of the oldest event.")

@@ -239,7 +239,7 @@ DUE_STEP_MS = 20
 PARKED_MAX = 10_000
 # An attempt does not start unless its lease will last this much longer than the attempt timeout.
 LEASE_LEFT_MS_MIN = 1_000
-# The writes that wait for the database, except events and outcomes.
+# The writes that are waiting for the database, except events and outcomes.
 WRITES_WAITING_MAX = 1_000
-# The documentation searches that wait or run. Each one takes a few milliseconds in a thread.
+# The documentation searches that are waiting or running. Each one takes a few milliseconds in a thread.
 SEARCHES_WAITING_MAX = 20

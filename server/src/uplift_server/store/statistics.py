@@ -188,7 +188,8 @@ def save(connection: Connection, counted: Counted) -> bool:
     connection.execute(sa.delete(delivery_changes).where(delivery_changes.c.seq <= counted.changes_through))
     if TOTALS_COUNTED not in counted.positions:
         connection.execute(sa.delete(delivery_totals))
-    # Use one statement for all rows, because the driver releases the interpreter lock between two statements.
+    # Use one statement for all rows: the driver releases the interpreter lock between statements, and then waits for it
+    # while the event loop is busy.
     for statements, rows in (
         (sql.HOURS.put, counted.hours.json()),
         (sql.MINUTES.put, counted.minutes.json()),

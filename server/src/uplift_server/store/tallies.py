@@ -67,7 +67,7 @@ class Tally:
         `before` is the stored row, or None if there is none.
         """
         if before is None:
-            # If a replay created deliveries, the row may be new, and `moves` may contain changes to their status.
+            # If a replay created the deliveries of a new row, `moves` can contain changes of their status.
             return (*map(add, self.counts, self.moves), sparse_text(self.outcomes), sparse_text(self.durations))
         counts, outcomes, durations = before
         return (

@@ -41,7 +41,7 @@ class SuccessReports:
                 except Unavailable:
                     await self._clock.wait(stopping, UNAVAILABLE_WAIT_MS)
                 except Rejected as error:
-                    _log.error("successes of endpoints not stored", count=len(self._successes), cause=str(error))
+                    _log.error("endpoint successes not stored", count=len(self._successes), cause=str(error))
                     self._successes.clear()
 
     async def write(self) -> None:

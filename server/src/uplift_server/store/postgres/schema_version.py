@@ -162,7 +162,7 @@ def _upgrade(connection: Connection) -> str | None:
 
 def _reject_running_servers(connection: Connection, needed: str) -> None:
     if "processes" not in connection.scalars(_TABLES).all():
-        return  # A database without the table `processes` has only one server.
+        return  # Releases without the table `processes` allowed only one server per database.
     living = [
         f"{each.version} on {each.host} (process {each.pid})"
         for each in processes.list_running_before(connection, needed)
