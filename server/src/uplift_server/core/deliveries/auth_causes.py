@@ -1,4 +1,4 @@
-"""Causes of attempts that failed because of the endpoint's authentication: error patterns and explanations."""
+"""Failures of attempts because of the authentication to an endpoint: error patterns and explanations."""
 
 from typing import Final
 

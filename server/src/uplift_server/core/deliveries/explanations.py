@@ -298,9 +298,9 @@ def _progress(delivery: DeliveryFacts) -> str:
 
 
 def _attempt_count(delivery: DeliveryFacts) -> str:
-    """Return the number of attempts as text.
+    """Return a sentence with the number of attempts.
 
-    If the event was delivered, the number includes later resends and replays.
+    If the event was delivered, the number includes the attempts of later resends and replays.
     """
     if delivery.attempts_made == 0:
         return " The server made no attempt."

@@ -13,7 +13,10 @@ FAILURES_MIN: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class HealthRule:
-    """How long, in ms, an endpoint fails before the server warns the account, and before it disables the endpoint."""
+    """The limits on the time that an endpoint may fail, in ms.
+
+    After `warn_after_ms`, the server warns the account. After `disable_after_ms`, the server disables the endpoint.
+    """
 
     warn_after_ms: int
     disable_after_ms: int
@@ -110,7 +113,7 @@ class Health(NamedTuple):
         )
 
     def with_excused_time_of(self, stored: "Health") -> "Health":
-        """Return this health with the longer `excused_ms` of this health and `stored`.
+        """Return this health with the `excused_ms` of `stored`, if that time is longer.
 
         If `stored` has a different `failing_since`, return this health unchanged.
         """
@@ -119,9 +122,10 @@ class Health(NamedTuple):
         return self._replace(excused_ms=max(self.excused_ms, stored.excused_ms))
 
     def with_success_of(self, stored: "Health") -> "Health":
-        """Return the health after the last success in `stored`, if it is later than the last failure in this health.
+        """Return `stored` if the endpoint recovered after the last failure in this health.
 
-        Otherwise, return this health unchanged.
+        The result contains the times of the last failure and of the last warning from this health. If the endpoint has
+        not recovered since that failure, or if it is not failing in this health, return this health unchanged.
         """
         if self.failing_since is None or stored.failing_since is not None or stored.last_success_at is None:
             return self

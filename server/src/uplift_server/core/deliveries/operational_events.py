@@ -10,7 +10,7 @@ from uplift_server.core.timestamps import format_optional_timestamp
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The endpoint that an operational event describes, and its account. IDs are public."""
+    """The endpoint that an operational event describes, and its account. The IDs have the form that the API returns."""
 
     endpoint: str
     uid: str | None

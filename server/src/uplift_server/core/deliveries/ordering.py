@@ -13,9 +13,9 @@ _HASH_BITS: Final = 63
 
 
 class Ordering(NamedCode):
-    """An endpoint's choice of which deliveries it receives in event order.
+    """The setting that determines which deliveries an endpoint receives in event order.
 
-    The database stores the choice as a number.
+    The database stores the setting as a number.
     """
 
     NONE = 0

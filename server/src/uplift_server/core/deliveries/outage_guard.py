@@ -21,8 +21,9 @@ class FailureGroup:
     endpoints: int
 
     def is_mass_failure(self, attempted: int) -> bool:
-        """Return whether the group has at least ENDPOINTS_MIN endpoints, and at least half as many as `attempted`.
+        """Return whether the group is so large that this server is probably the cause of the failures.
 
+        A mass failure affects at least ENDPOINTS_MIN endpoints and at least half of the recently attempted endpoints.
         `attempted` is the number of recently attempted endpoints.
         """
         return self.endpoints >= ENDPOINTS_MIN and 2 * self.endpoints >= attempted

@@ -56,7 +56,7 @@ def classify(exchange: Exchange) -> Outcome:
 
 
 def is_own_fault(exchange: Exchange) -> bool:
-    """Return whether a cause other than the receiver made the exchange fail.
+    """Return whether the exchange failed for a reason that the receiver did not cause.
 
     Such a failure does not affect the endpoint's health.
     """

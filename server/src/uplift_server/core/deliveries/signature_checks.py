@@ -57,9 +57,10 @@ _SIGNED_CORRECTLY: Final = Verdict(
 
 
 def verdict(wrong: Result | None, valid: Result | None) -> Verdict:
-    """Return the verdict of a check from the results of two attempts: one with a wrong signature, one with a valid one.
+    """Return the verdict of a signature check.
 
-    Pass None for an attempt without a result.
+    `wrong` is the result of the attempt with a wrong signature, and `valid` is the result of the attempt with a valid
+    signature. Pass None for an attempt without a result.
     """
     if wrong is not None and not _rejected(wrong):
         return _ACCEPTS_WRONG if _accepted(wrong) and wrong.error == SIGNED_WRONGLY else _error(wrong)

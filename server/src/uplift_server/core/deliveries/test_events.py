@@ -11,7 +11,7 @@ DATA_WITHOUT_EXAMPLE: Final = b'{"object":{}}'
 
 
 def default_type(subscription: Subscription, names: Collection[str]) -> str | None:
-    """Return the event type for a test if the caller chose none, or None if there are no types.
+    """Return the type of a test event for which the caller chose no type. Return None if the catalog is empty.
 
     In order of preference, the type is MOVEMENT_ANALYTICS_CREATED if the endpoint subscribes to it, the first other
     type that the endpoint subscribes to, the type of the registration event, or the first type in the catalog.

@@ -217,9 +217,9 @@ _FALSE: Final = object()
 
 
 def _key(value: object) -> object:
-    """Return the object that represents a JSON string, number, boolean or null in sets of JSON values.
+    """Return the form in which a JSON string, number, boolean or null is stored in a set.
 
-    Equal values have equal objects.
+    Two forms are equal if and only if the JSON values are equal.
     """
     if isinstance(value, bool):
         return _TRUE if value else _FALSE
@@ -254,7 +254,9 @@ class _Alternatives:
     def mismatch(self, value: object, budget: Budget) -> str | None:
         """Return the path of the field if no alternative matches, or None if one matches.
 
-        The caller deducts the steps for one value from the budget."""
+        The function deducts steps from the budget only for arrays. The caller has already deducted the steps for one
+        value.
+        """
         if value is _MISSING:
             matches = self._is_missing
         elif self._exists:
@@ -332,9 +334,9 @@ class _Fields:
 
 
 def _has_element(values: Sequence[object], is_match: Callable[[Any], bool], cost: int, budget: Budget) -> bool:
-    """Return whether `is_match` accepts an element of an array, or of a nested array.
+    """Return whether at least one element of an array or of its nested arrays matches.
 
-    The check of each element takes `cost` steps from the budget.
+    Each element of an array costs `cost` steps, which the function deducts from the budget.
     """
     arrays = [values]
     while arrays:

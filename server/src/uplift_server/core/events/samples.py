@@ -126,7 +126,7 @@ def _link(draws: _Random, now_ms: int) -> dict[str, object]:
 
 
 def _session(draws: _Random) -> str:
-    """Return the ID of a capture: the session ID, and the repetition number."""
+    """Return the ID of a capture, which consists of a session ID and a repetition number."""
     return f"{draws.uuid()}_{draws.number(1, 6)}"
 
 

@@ -76,7 +76,7 @@ class _Place(Costs):
     properties: dict[str, "_Place"]
 
     def properties_of(self, objects: list[dict[str, Any]]) -> "dict[_Place, list[Any]]":
-        """Return the property values of all objects. The keys are the places of these values."""
+        """Return the values of all properties of the objects, grouped by the place to which each value belongs."""
         properties, others = self.properties, self.others
         found: dict[_Place, list[Any]] = {}
         for each in objects:
@@ -243,9 +243,10 @@ class SchemaCost:
         return self._steps <= SCHEMA_STEPS_MAX
 
     def _place(self, bases: Applied, left: list[_Unfilled], kinds: _Kinds = ()) -> _Place:
-        """Return the place of the values to which `bases` apply, or of only the objects of kind `kinds` among them.
+        """Return the place of the values to which the schemas in `bases` apply.
 
-        If the place is new, add it to `left`, the list of places without calculated costs.
+        If `kinds` is not empty, the place contains only the objects of this kind. If the place is new, the function
+        creates it and adds it to `left`, the list of places without calculated costs.
         """
         key = (*sorted((identity, factor) for identity, (_, factor) in bases.items()), *kinds)
         place = self._places.get(key)
@@ -328,7 +329,7 @@ class SchemaCost:
             place.properties[name] = self._place(self._merged([*found, *everywhere, *rest]), left)
 
     def _in_place(self, schema: Schema, kinds: _Kinds) -> list[Edge]:
-        """Return the schemas that a schema applies to the whole value, if the value is an object of `kinds`."""
+        """Return the schemas that a schema applies to the same value, without alternatives that `kinds` excludes."""
         for name, value in kinds:
             alternatives = self._alternatives(schema).get(name)
             if alternatives is not None:
@@ -420,7 +421,7 @@ class SchemaCost:
 
 
 def _by_kind(values: list[Any], place: _Place) -> tuple[list[Any], dict[_Place, list[Any]]]:
-    """Return a list of the values without a known kind, and the objects of known kinds, grouped by place."""
+    """Return a list of the values without a known kind, and a list of the other values for each place."""
     others: list[Any] = []
     by_place: dict[_Place, list[Any]] = {}
     for each in values:

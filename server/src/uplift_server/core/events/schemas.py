@@ -68,9 +68,10 @@ def _check_graph(graph: SchemaGraph, field: str) -> Problem | None:
 
 
 def _is_optional(graph: SchemaGraph, key: int, recursive: Edge) -> bool:
-    """Return whether the recursive schema is optional: no alternative to it contains other schemas.
+    """Return whether `recursive` is the only alternative of the schema `key` that contains schemas.
 
-    The work of the validator then does not double with each level of the data.
+    The work of the validator then does not double with each level of the data. Also return False if the schema has an
+    `unevaluated...` keyword, or if the recursion applies the schema to the same value again.
     """
     if recursive.keyword not in {"anyOf", "oneOf"} or any(name in graph.schemas[key] for name in UNEVALUATED):
         return False

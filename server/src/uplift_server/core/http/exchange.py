@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class Failure(IntEnum):
-    """Why an exchange ended without a complete response within its timeout."""
+    """The reason why the server received no complete response before the timeout of an exchange."""
 
     TIMEOUT = 1
     DNS = 2

@@ -18,8 +18,9 @@ def parse_networks(text: str) -> tuple[Network, ...]:
 def client_address(peer: str, forwarded: Sequence[str], trusted: Sequence[Network]) -> str:
     """Determine the client address from the peer of the connection and the values of `X-Forwarded-For`.
 
-    Each proxy appends the address of its client. Clients can forge earlier entries. Therefore, evaluation begins with
-    the last entry, and continues with the previous entry only if the address is a trusted proxy.
+    Each proxy appends the address of its client. Clients can forge earlier entries. Therefore, the function starts
+    with the peer. While the current address is a trusted proxy, the function continues with the next entry, from the
+    last entry to the first.
     """
     address = peer
     hops = [hop for value in forwarded for hop in value.split(",")]
