@@ -113,7 +113,7 @@ def uuid_range(beginning: str) -> tuple[bytes, bytes] | None:
     """Return the lowest and the highest UUID that start with `beginning`, or None if `beginning` is not valid.
 
     The function ignores hyphens. A valid beginning has at least UUID_BEGINNING_CHARACTERS_MIN hexadecimal digits,
-    because shorter beginnings cover whole months.
+    because a shorter beginning matches all UUIDs from a period of 3 days or more.
     """
     digits = beginning.replace("-", "").lower()
     if not UUID_BEGINNING_CHARACTERS_MIN <= len(digits) <= _UUID_DIGITS or not _HEX.fullmatch(digits):

@@ -50,7 +50,7 @@ def parse_colors(text: str) -> dict[str, str]:
 
 
 def contrast(color: str, other: str) -> float:
-    """Return the WCAG 2.2 contrast between two colors (`#rrggbb`), from 1 to 21."""
+    """Return the WCAG 2.2 contrast ratio of two colors (`#rrggbb`), from 1 to 21."""
     lighter, darker = sorted((_luminance(color), _luminance(other)), reverse=True)
     return (lighter + 0.05) / (darker + 0.05)
 

@@ -1,4 +1,4 @@
-"""Statistics by hour and minute: meaning of a row, periods for display, and percentiles of durations.
+"""Statistics by hour and by minute: their rows, the periods that users can display, and percentiles of durations.
 
 A row contains the counts of one hour or one minute for an endpoint, an event type, an account, or all accounts. A
 delivery is counted at the time of its event, with its current status. An attempt is counted at the time when it

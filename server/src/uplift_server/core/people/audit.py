@@ -106,7 +106,7 @@ class AuditEntry:
 def difference(
     before: Mapping[str, object], after: Mapping[str, object], *, shown: Collection[str]
 ) -> dict[str, object]:
-    """Describe a change: the names of the changed fields, with old and new values of the fields in `shown`.
+    """Describe a change: the names of the changed fields, and the old and new values of the fields in `shown`.
 
     `shown` must not contain fields with secrets. The description contains URLs without their query, because a query can
     contain a token.

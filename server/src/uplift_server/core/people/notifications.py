@@ -80,7 +80,7 @@ OTHERS_MAX: Final = 200
 
 
 def with_endpoint(facts: Mapping[str, object], endpoint: Mapping[str, object]) -> dict[str, object]:
-    """Add the values of another endpoint to the values of an email, and return the result."""
+    """Return the values for the text of an email after another endpoint is added to the email."""
     others, more = facts.get("others"), facts.get("more")
     listed = list(others) if isinstance(others, list) else []
     if len(listed) < OTHERS_MAX:

@@ -82,9 +82,9 @@ def _easy_passwords(email: str | None) -> frozenset[str]:
 
 
 def csrf_token(cookie: str) -> str:
-    """Return the CSRF token of a session. The token is derived from the session cookie.
+    """Return the CSRF token of a session.
 
-    Other sites cannot read the cookie.
+    The token is derived from the session cookie. Other sites cannot read the cookie, so they cannot derive the token.
     """
     return hmac.digest(cookie.encode(), b"csrf", "sha256").hex()
 
@@ -95,5 +95,5 @@ def is_session_expired(now_ms: int, *, seen_at: int, ends_at: int) -> bool:
 
 
 def is_confirmed(confirmed_at: int | None, now_ms: int) -> bool:
-    """Return whether the person confirmed the password within CONFIRMED_FOR_MS. Times are Unix ms."""
+    """Return whether the person confirmed the password in the last CONFIRMED_FOR_MS. Times are Unix ms."""
     return confirmed_at is not None and now_ms - confirmed_at < CONFIRMED_FOR_MS

@@ -17,10 +17,10 @@ TIMEOUTS_OPEN_AFTER_MS: Final = 60_000
 
 @dataclass(frozen=True, slots=True)
 class BreakerRule:
-    """When a breaker opens and how often it probes.
+    """The rule that determines when a breaker opens, and the longest wait between probes.
 
-    `failures` is the number of consecutive failures that opens the breaker. With 0, the breaker never opens.
-    `probe_max_ms` limits the wait between probes, and the wait that a receiver can request.
+    `failures` is the number of consecutive failures that opens the breaker. If `failures` is 0, the breaker never
+    opens. `probe_max_ms` limits the wait between probes, and the wait that a receiver can request.
     """
 
     failures: int

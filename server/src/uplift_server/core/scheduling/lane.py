@@ -145,7 +145,7 @@ class Lane(Generic[T]):
     def _waiting_max(self) -> int:
         """Return the number of deliveries that the lane can send within LOOKAHEAD_MS.
 
-        The leases of further deliveries would expire.
+        If the lane took more deliveries, their leases would expire before the attempts start.
         """
         per_lookahead = self.in_flight_max * LOOKAHEAD_MS * 1000 // max(self.mean_us, 1)
         most = LANE_WAITING_MAX
@@ -164,11 +164,17 @@ class Lane(Generic[T]):
         return self.in_flight < (min(self.window, self.in_flight_max) if self.breaker.probe_at is None else 1)
 
     def is_stalled(self, now_ms: int) -> bool:
-        """Return whether at least WINDOW_START attempts are in flight and none has ended recently (STALLED_MEANS)."""
+        """Return whether at least WINDOW_START attempts are in flight, but no attempt has ended recently.
+
+        STALLED_MEANS and STALLED_MS_MIN determine the time limit.
+        """
         return self.in_flight >= WINDOW_START and now_ms - self.last_end_ms > self._stall_timeout_ms()
 
     def is_overdue(self, now_ms: int) -> bool:
-        """Return whether attempts are in flight and none has ended recently (STALLED_MEANS)."""
+        """Return whether attempts are in flight, but no attempt has ended recently.
+
+        The time limit is the same as in `is_stalled`. A lane that recently changed from idle to busy is not overdue.
+        """
         return self.in_flight > 0 and now_ms - max(self.last_end_ms, self.busy_since_ms) > self._stall_timeout_ms()
 
     def _stall_timeout_ms(self) -> int:

@@ -323,7 +323,7 @@ class Lanes(Generic[T]):
                 slots -= 1
 
     def _set_proven(self, lane: Lane[T], *, proven: bool) -> None:
-        """Set whether a lane is proven. The change also applies to its attempts in flight."""
+        """Set whether a lane is proven (see UNPROVEN_SHARE), and count its attempts in flight accordingly."""
         if lane.proven is not proven:
             lane.proven = proven
             self._unproven_in_flight += -lane.in_flight if proven else lane.in_flight

@@ -82,7 +82,7 @@ def read_token(exchange: Exchange, now_ms: int) -> AccessToken | str:
 
 
 def failed_attempt(exchange: Exchange, reason: str, *, started_at: int, now_ms: int) -> Exchange:
-    """Return the failed exchange of an attempt that has waited for a token since `started_at` and did not get one.
+    """Return the failed exchange of an attempt that started at `started_at` but did not get an access token.
 
     The exchange does not contain the token URL's response, because the response can contain secrets.
     """
@@ -110,7 +110,10 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def _usable_ms(expires_in: object) -> int:
-    """Return how long the server uses a token, in ms. Some servers send the lifetime as a string."""
+    """Return the time, in ms, for which this server uses a token.
+
+    `expires_in` comes from the token response. Some authorization servers send this number as a string.
+    """
     text = str(expires_in)
     seconds = int(text) if text.isascii() and text.isdigit() else None
     lifetime = LIFETIME_MS_DEFAULT if seconds is None else min(seconds * 1000, LIFETIME_MS_MAX)

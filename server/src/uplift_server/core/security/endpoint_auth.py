@@ -66,22 +66,22 @@ _KINDS: Final[dict[str, type[EndpointAuth]]] = {kind.type: kind for kind in (OAu
 
 
 def auth_of(values: Mapping[str, Any]) -> EndpointAuth:
-    """Return the authentication that has the given fields. The fields come from the API or from the stored form."""
+    """Create authentication settings from their fields. The fields come from the API or from the stored form."""
     return _KINDS[values["type"]](**{name: value for name, value in values.items() if name != "type"})
 
 
 def auth_from_text(text: str) -> EndpointAuth:
-    """Parse the stored text of an endpoint's authentication."""
+    """Parse the stored form of authentication settings."""
     return auth_of(json.loads(text))
 
 
 def auth_text(auth: EndpointAuth) -> str:
-    """Return an authentication in its stored form: a JSON object that includes the secrets."""
+    """Return authentication settings in their stored form: a JSON object that includes the secrets."""
     return json.dumps({"type": auth.type, **asdict(auth)}, ensure_ascii=False, separators=(",", ":"))
 
 
 def shown_auth(auth: EndpointAuth | None) -> dict[str, Any] | None:
-    """Return the API fields of an authentication, without its secrets."""
+    """Return the API fields of authentication settings, without the secrets."""
     if auth is None:
         return None
     names = [each.name for each in fields(auth) if each.name not in auth.hidden]
@@ -89,7 +89,7 @@ def shown_auth(auth: EndpointAuth | None) -> dict[str, Any] | None:
 
 
 def audited_auth(auth: EndpointAuth | None) -> dict[str, Any] | None:
-    """Return an authentication for the audit log, without secrets and without the URL's query."""
+    """Return authentication settings for the audit log, without secrets and without the query of the token URL."""
     if auth is None:
         return None
     if isinstance(auth, OAuthClient):
@@ -100,14 +100,14 @@ def audited_auth(auth: EndpointAuth | None) -> dict[str, Any] | None:
 
 
 def auth_secrets(auth: EndpointAuth | None) -> tuple[str, ...]:
-    """Return the secrets of an authentication, so that callers can compare them."""
+    """Return the secrets in authentication settings, so that callers can compare the secrets."""
     return () if auth is None else tuple(getattr(auth, name) for name in auth.hidden)
 
 
 def check_auth(auth: EndpointAuth) -> list[Problem]:
-    """Return the problems with the lengths and characters of an authentication's fields.
+    """Return the problems with the lengths and characters of the fields in authentication settings.
 
-    Each problem names `auth.<field>`.
+    The field of each problem is `auth.<name>`.
     """
     found: tuple[Problem | None, ...]
     if isinstance(auth, ClientCertificate):
@@ -126,7 +126,7 @@ def check_auth(auth: EndpointAuth) -> list[Problem]:
 
 
 def check_auth_with(auth: EndpointAuth | None, url: str, headers: Mapping[str, str]) -> Problem | None:
-    """Return the conflict between an authentication and the URL or custom headers of its endpoint, if any."""
+    """Return the conflict between authentication settings and the endpoint's URL or custom headers, if any."""
     if isinstance(auth, ClientCertificate) and not url.lower().startswith("https:"):
         text = "The client certificate of the endpoint needs TLS. Use an https URL, or remove the authentication."
         return Problem("url", "https_required", text)

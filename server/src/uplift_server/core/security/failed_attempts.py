@@ -12,8 +12,8 @@ KEYS_MAX: Final = 10_000
 class Failures:
     """Limits failed attempts to `most` per key within `within_ms` milliseconds.
 
-    The counts exist only in memory. A key that has a recent failure is never evicted, so many failures with other keys
-    do not reset its count.
+    The counts exist only in memory. A key that has a recent failure is never evicted. Therefore, failures with other
+    keys cannot reset its count.
     """
 
     def __init__(self, most: int, within_ms: int, *, keys_max: int = KEYS_MAX) -> None:

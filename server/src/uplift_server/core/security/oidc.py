@@ -114,7 +114,7 @@ def provider_url(text: str, *, to_ascii: Callable[[str], str]) -> EndpointUrl | 
 def read_json(exchange: Exchange, what: str) -> dict[str, Any] | str:
     """Return the JSON object in a response, or the reason why the response contains no object.
 
-    `what` is the name of the response in the reason.
+    The reason begins with `what`, a name for the response.
     """
     if exchange.failure is not None:
         return f"{what}: {exchange.error}"
@@ -175,7 +175,7 @@ def random_text(random: bytes) -> str:
 def authorization_url(
     metadata: ProviderMetadata, client: OidcClient, *, state: str, nonce: str, verifier: str, again: bool
 ) -> str:
-    """Return the URL of the provider's sign-in page. With `again` set, the provider asks for credentials again."""
+    """Return the URL of the provider's sign-in page. If `again` is true, the provider asks for credentials again."""
     challenge = random_text(hashlib.sha256(verifier.encode()).digest())
     query = {
         "response_type": "code",

@@ -40,7 +40,7 @@ SERVICE_SCOPES: Final[tuple[Scope | AccountsScope, ...]] = (*Scope, *AccountsSco
 def check_scopes(
     texts: Iterable[str], field: str = "scopes", *, known: Collection[Scope | AccountsScope] = tuple(Scope)
 ) -> list[Problem]:
-    """Return a problem for each string that is not a known scope. Keep the order of the strings."""
+    """Return a problem for each string that is not a known scope. The problems are in the order of the strings."""
     names = frozenset(map(str, known))
     return [
         Problem(field, "scope_unknown", f"The scope {text[:100]!r} does not exist. Use one of {', '.join(known)}.")
