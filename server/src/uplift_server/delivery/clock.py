@@ -60,9 +60,9 @@ class SystemClock(Clock):
     """The engine's clock: it returns the machine's time, but never goes backward.
 
     Due times, leases and probes are wall-clock times. If the machine sleeps or its clock is set forward, this clock
-    also jumps forward. If the machine's clock is set back, this clock runs 10% slower until both clocks agree. It does
-    not stand still, because deliveries would have to wait. The engine's loops read the clock often enough to detect
-    such changes.
+    also jumps forward. If the machine's clock is set back, this clock runs 10% slower until both clocks show the
+    same time. It does not stop during this period, because a stopped clock would delay deliveries. The engine's loops
+    read the clock often enough to detect such changes.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class SystemClock(Clock):
     def continue_after(self, stored_ms: int | None) -> None:
         """Start after a time (Unix ms) that an earlier process stored, even if the machine's clock is behind that time.
 
-        Ignore a stored time that is too far in the future, because the clock of the earlier process was wrong.
+        Ignore a stored time that is too far in the future, because the earlier process probably had a wrong clock.
         """
         if stored_ms is not None and stored_ms - self.wall_ms() <= STORED_AHEAD_MS_MAX:
             self._now_ms = max(self._now_ms, stored_ms + 1)

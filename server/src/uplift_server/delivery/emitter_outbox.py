@@ -2,7 +2,7 @@
 
 The reader works in turns. A turn is a transaction with one request: it locks the oldest rows, sends them, and deletes
 them. If the reader or the server crashes, a later turn resends the rows with the same IDs. Only one reader has a turn
-at a time. Otherwise, a reader could send a row before another reader sends an earlier row of the same ordering key.
+at a time. Otherwise, a reader could send a row before another reader sends an earlier row with the same ordering key.
 """
 
 import asyncio
@@ -91,8 +91,8 @@ class OutboxReader:
     async def run(self, *, once: bool = False) -> None:
         """Send rows until `stop` is called. If `once` is true, return when the outbox has no rows to send.
 
-        If `once` is true, raises Unavailable or ServerUnavailable. Otherwise, raises these errors only if they are
-        permanent and occur before the first successful turn.
+        Raises Unavailable or ServerUnavailable. If `once` is false, raises only permanent errors that occur before the
+        first successful turn, and retries after all other errors.
         """
         idle_seconds = OUTBOX_POLL_SECONDS_MIN
         while not self._stopped.is_set():

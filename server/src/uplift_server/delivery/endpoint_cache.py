@@ -1,7 +1,8 @@
 """In-memory cache of endpoints, event types, accounts and API keys.
 
-If the cache and the database differ, the database is right. A service that changes a record updates the cache before it
-responds, so the change takes effect immediately. Only code on the event loop reads and changes the cache.
+If the cache and the database differ, the database contains the correct value. A service that changes a record updates
+the cache before it responds, so the change takes effect immediately. Only code on the event loop reads and changes the
+cache.
 """
 
 import asyncio
@@ -396,8 +397,8 @@ class EndpointCache(KeyCache):
     def create_unbound_parts(self) -> Iterator[None]:
         """Create the request parts of the endpoints whose encrypted values are not bound to their columns.
 
-        Yield after each endpoint. Call this method before the encryption upgrade ends, because the cipher then starts
-        to reject unbound values.
+        Yield after each endpoint, so that the caller can run other tasks. Call this method before the encryption
+        upgrade ends, because the cipher then starts to reject unbound values.
         """
         for live in list(self.endpoints.values()):
             record = live.record

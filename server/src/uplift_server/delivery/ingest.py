@@ -196,7 +196,7 @@ class EventIngest:
     def accept_for(
         self, drafts: Sequence[tuple[int, Draft]], *, is_request: bool = True
     ) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
-        """Store events of one or more accounts, like `accept`.
+        """Store all events of one or more accounts, or none of them. The result and the errors are those of `accept`.
 
         `is_request` is false for events from the event stream. If the store fails, these events do not count as
         rejected, because the stream repeats them until they are stored.

@@ -104,7 +104,7 @@ class Peers(Protocol):
     def living(self) -> Sequence[Process] | None:
         """Return all processes that were alive at the last heartbeat, including this process.
 
-        None outside a cluster.
+        Return None outside a cluster.
         """
 
     def others(self) -> Sequence[Process]:

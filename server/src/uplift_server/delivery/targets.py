@@ -17,7 +17,7 @@ class ClientIdentity:
 class Target(NamedTuple):
     """The target of an endpoint's requests, which is also the key of the idle connections to this target.
 
-    The class is a tuple, because the hash of a frozen dataclass takes four times as long.
+    The class is a named tuple, because hashing a frozen dataclass takes four times as long.
     """
 
     host: str

@@ -18,7 +18,7 @@ EXPIRES_AFTER_MS: Final = 5_000
 
 
 class ClusteredAnnouncer:
-    """Implements the port Announcer. It sends notifications to the other processes."""
+    """Implements the `Announcer` port by sending notifications to the other processes."""
 
     def __init__(self, notifier: Notifier, audience: Audience, clock: Clock) -> None:
         self._notifier = notifier

@@ -46,7 +46,7 @@ Subject = tuple[str, int]
 
 
 class _Read(NamedTuple):
-    """The current content of changed rows. Of the deleted rows, only event types are included."""
+    """The current content of changed rows, and the event types that were deleted."""
 
     accounts: list[Account]
     keys: list[ApiKey]
@@ -141,7 +141,10 @@ class CacheSync:
             await self._clock.wait(self._wake, SYNC_EVERY_MS)
 
     async def sync(self) -> None:
-        """Read and apply all new changes. Raises Unavailable. The next call then applies the remaining changes."""
+        """Read and apply all new changes.
+
+        If the method raises Unavailable, the next call applies the remaining changes.
+        """
         began = self._clock.now_ms()
         changes = await self._database.read_with_priority(lambda c: change_log.since(c, self._next_xid))
         now = self._clock.now_ms()

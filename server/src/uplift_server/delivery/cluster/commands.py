@@ -70,8 +70,7 @@ class ClusteredCommands:
     async def execute(self, command: Command) -> Result:
         """Execute a command, or store it for the process that owns the endpoint.
 
-        Raises Conflict, Missing, TestRejected or Unavailable. While an attempt is in flight, raises InFlight, a kind of
-        Conflict.
+        Raises Conflict, Missing, TestRejected or Unavailable.
         """
         if self._shards.owns(command.endpoint_seq):
             return await self._local.execute(command)
@@ -220,7 +219,7 @@ def _result_of(error: Exception) -> Result:
 
 
 def _checked(result: Result) -> Result:
-    """Return the result of an executed command. If the command was rejected, raise its error."""
+    """Return the result of an executed command. If the command was rejected, raise the corresponding error."""
     match result.error:
         case None:
             return result

@@ -98,8 +98,8 @@ class ShardHandover:
     async def settle(self) -> None:
         """Give up endpoints that now belong to other workers, and publish this process's view of the workers.
 
-        If all workers have the same view, take over the endpoints that now belong to this process. Raises Unavailable.
-        The next call then continues the handover.
+        If all workers have the same view, take over the endpoints that now belong to this process. If this
+        method raises Unavailable, the next call continues the handover.
         """
         if self._shards.lost:
             await self._give_up(list(self._shards.lost))

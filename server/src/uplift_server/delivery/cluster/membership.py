@@ -76,7 +76,7 @@ class Membership:
         *,
         read_time: Callable[[Transaction], float] = processes.database_now,
     ) -> None:
-        """Create the membership. `clock` must take its time from `time`."""
+        """Create the membership. `clock` must use `time.now_ns` as its wall clock."""
         self._database = database
         self._bus = bus
         self._state = state
@@ -190,7 +190,7 @@ class Membership:
     def _learn_time(self, reading: ClockReading, began: int) -> int:
         """Adjust the clock to the database's clock.
 
-        Return the start of the heartbeat on the adjusted clock (Unix ms).
+        Return the time when the heartbeat started, according to the adjusted clock (Unix ms).
         """
         before = self._clock.now_ms()
         self._time.add_reading(reading)
@@ -274,7 +274,7 @@ def _runs(pid: int) -> bool:
 async def learn_time(
     bus: MessageBus, time: DatabaseTime, read_time: Callable[[Transaction], float] = processes.database_now
 ) -> None:
-    """Read the database's time before anything uses the clock. Raises Unavailable."""
+    """Add the first readings of the database's clock to `time`. Raises Unavailable."""
     # The first reading is not exact, because it includes the time to prepare the connection.
     for _ in range(READINGS_FIRST):
         time.add_reading(await bus.write(partial(_reading, time, read_time)))

@@ -45,7 +45,7 @@ class SuccessReports:
                     self._successes.clear()
 
     async def write(self) -> None:
-        """Write all reports. Raises Unavailable, but keeps the reports for the next call."""
+        """Write all reports. If the method raises Unavailable, the next call writes the reports again."""
         # Sort the endpoints, because settlements lock endpoints in this order.
         batch = sorted(self._successes.items())
 

@@ -14,9 +14,9 @@ from uplift_server.delivery.sending.settler import Settler
 
 
 class EndpointChanges(Protocol):
-    """The interface that applies an endpoint's changes to its deliveries.
+    """The interface that updates an endpoint's deliveries after a change of the endpoint's state.
 
-    Callers first apply the change to the store and the cache.
+    Callers first write the change to the store and the cache.
     """
 
     def note_due(self, endpoint_seq: int) -> None:
@@ -42,7 +42,7 @@ class EndpointChanges(Protocol):
 
 
 class LiveEndpointChanges:
-    """Applies an endpoint's changes to its deliveries in memory and in the database."""
+    """Updates an endpoint's deliveries in memory and in the database after a change of the endpoint's state."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
-"""The outage guard: during a mass failure, it prevents warnings and the disabling of endpoints.
+"""The outage guard: during a mass failure, the server neither warns about failing endpoints nor disables them.
 
-It also notifies the operator. The store contains the current mass failure, so a restart does not end it. The duration
-of a mass failure does not count toward the failure duration of the endpoints that are still failing.
+The guard also notifies the operator. The store contains the current mass failure, so a restart does not end it. The
+duration of a mass failure does not count toward the failure duration of the endpoints that are still failing.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ class Outage:
     """
 
     def marks(self) -> dict[str, int]:
-        """Return the attributes as numbers, by the names under which the database stores them."""
+        """Return the attributes as a dict of numbers. The keys are the attributes' names in the database."""
         return {
             _MARKS + "since": self.since,
             _MARKS + "counts_from": self.counts_from,

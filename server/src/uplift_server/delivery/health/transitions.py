@@ -2,7 +2,8 @@
 
 Each transition is one transaction that stores the endpoint's health, an audit log entry, an operational event, and an
 email to each contact of the account. Therefore, the server sends each notification once, even if the process is killed.
-An email waits for other endpoints of the account that have the same transition, so one dead server causes one email.
+The server delays an email and adds other endpoints of the account that have the same transition. Therefore, one broken
+receiver causes only one email.
 """
 
 from collections.abc import Callable, Mapping
@@ -66,7 +67,8 @@ class Disabling(Protocol):
 class Transitions:
     """Stores health transitions, and then applies them to the cache and the deliveries.
 
-    If a method raises Unavailable, it has not changed the cache or the deliveries. The transition may be stored.
+    If a method raises Unavailable, it has not changed the cache or the deliveries, but the database may have stored the
+    transition.
     """
 
     def __init__(

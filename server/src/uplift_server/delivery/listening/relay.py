@@ -193,7 +193,7 @@ class Relay:
                 await self.clock.wait(stopping, UNAVAILABLE_WAIT_MS)
 
     async def save(self) -> None:
-        """Save the progress of all streams. Raises Unavailable, but keeps the progress for the next call."""
+        """Save the progress of all streams. If the method raises Unavailable, the next call saves the progress."""
         streams = list(self._progressed)
         self._progressed.clear()
         if not streams:

@@ -1,7 +1,8 @@
-"""Creates operational events for the subscribed accounts. Transactions add a database row for each event.
+"""Creates operational events for the subscribed accounts.
 
-Ingest stores each event under an idempotency key. The key prevents a second event if the server restarts after it has
-stored an event, but before it has deleted the row.
+The transaction of a change also adds a database row for the event that reports the change. Ingest stores each event
+under an idempotency key. The key prevents a second event if the server restarts after it has stored an event, but
+before it has deleted the row.
 """
 
 import asyncio
@@ -41,7 +42,7 @@ class Ingest(Protocol):
     def accept_for(self, drafts: Sequence[tuple[int, Draft]]) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
         """Store all events of one or more accounts, or none of them.
 
-        The call and the future can raise BacklogFull and Unavailable.
+        Both the call and the future can raise BacklogFull or Unavailable.
         """
 
 

@@ -162,9 +162,10 @@ class Retention:
     async def _clean_partition(
         self, partitions: Partitions, partition: Partition, stopping: asyncio.Event, *, waiting: int, until: int
     ) -> bool:
-        """Delete a partition's ended deliveries, but stop at `until` (Unix ms). Return whether all were deleted.
+        """Delete a partition's ended deliveries until the time `until` (Unix ms). Return whether all were deleted.
 
-        `waiting` is the number of expired partitions. The pauses are shorter if more partitions are waiting.
+        `waiting` is the number of expired partitions. The more partitions have expired, the shorter are the pauses
+        between the batches.
         """
         numbers = await partitions.count_seqs(partition)
         position = self._interrupted.pop(partition, None)
@@ -229,7 +230,7 @@ class Retention:
 
 
 def _pause_ms(took_ms: float, planned_ms: float, waiting: int) -> float:
-    """Return the pause in ms between two batches of deletions, while `waiting` partitions have expired."""
+    """Return the pause between two batches of deletions, in ms. `waiting` is the number of expired partitions."""
     # Pause longer after a slow batch: it shows that the database is busy.
     load_ms = PAUSE_FACTOR * took_ms * max(0, BEHIND_PARTITIONS - waiting) // BEHIND_PARTITIONS
     pause_ms = min(max(PARTITION_PAUSE_MS_MIN, load_ms), PARTITION_PAUSE_MS_MAX)

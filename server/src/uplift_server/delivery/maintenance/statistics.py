@@ -59,7 +59,7 @@ class StatisticsUpdater:
     async def count_all(self, stopping: asyncio.Event) -> None:
         """Count all new deliveries and attempts in batches.
 
-        Raises Unavailable, but keeps the counts of the earlier batches.
+        If the method raises Unavailable, the counts of the earlier batches are already stored.
         """
         more = True
         while more and not stopping.is_set():
@@ -77,7 +77,7 @@ class StatisticsUpdater:
                 await self._clock.wait(stopping, BATCH_PAUSE_MS)
 
     def _is_busy(self) -> bool:
-        """Return whether the process has used BUSY_CORES or more since the last call."""
+        """Return whether the process has used at least BUSY_CORES CPU cores on average since the last call."""
         at, used_s = self._load
         self._load = now, uses_s = self._clock.now_ms(), self._clock.processor_s()
         return (uses_s - used_s) * 1000 >= BUSY_CORES * (now - at) > 0

@@ -73,7 +73,7 @@ IDLE_MS: Final = 3_600_000
 
 
 class _Job:
-    """A replay, and the deliveries that were read ahead."""
+    """A replay, and its next deliveries, which the job reads from the database before they are due."""
 
     __slots__ = ("ahead", "next_at", "rate", "replay")
 
@@ -258,7 +258,7 @@ class ReplayJobs:
             self._jobs.pop(seq, None)
 
     async def _advance(self, job: _Job, endpoint: LiveEndpoint, now: int) -> None:
-        """Count more of a replay's deliveries. When all are counted, release the next deliveries."""
+        """Count the next batch of a replay's deliveries or, if all are counted, release the deliveries that are due."""
         if not job.replay.is_counted:
             await self._count(job, now)
             return

@@ -1,4 +1,4 @@
-"""Attempts: sends a leased delivery as a signed request, and records the outcome of the response."""
+"""Sends a leased delivery as a signed request, and derives the delivery's outcome from the response."""
 
 import random
 import secrets

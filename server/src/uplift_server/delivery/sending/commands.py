@@ -44,7 +44,7 @@ class Commands(Protocol):
     async def execute(self, command: Command) -> Result:
         """Execute a command, or store it for the process that owns the endpoint.
 
-        Raises Conflict, Missing, TestRejected or Unavailable. If an attempt is in flight, the Conflict is an InFlight.
+        Raises Conflict, Missing, TestRejected or Unavailable.
         """
 
     async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
@@ -89,7 +89,10 @@ class LocalCommands:
         self._lease_ms = lease_ms
 
     async def execute(self, command: Command, finish: Finish = lambda _connection, _result: None) -> Result:
-        """Execute a command. `finish` runs in the same transaction. Raises the same errors as `Commands.execute`."""
+        """Execute a command, and call `finish` in the transaction that stores the change.
+
+        Raises InFlight (a subclass of Conflict) if an attempt is in flight, and the other errors of `Commands.execute`.
+        """
         if command.kind is CommandKind.START:
             return await self._start(command, finish)
         if command.test is not None:
@@ -113,9 +116,9 @@ class LocalCommands:
     ) -> LeasedDelivery | None:
         """Cancel or resend a delivery. For a resend, return the leased delivery.
 
-        The delivery must have no lease, or a lease with the given fence. The function `also` runs in the same
-        transaction. If `process_id` is 0, no process leases the resend, and the resend is due now. Raises the same
-        errors as `Commands.execute`.
+        The transaction that changes the delivery also calls `also`. If `process_id` is 0, no process leases the resend,
+        and the resend is due now. Raises InFlight (a subclass of Conflict) if the delivery has a lease with a fence
+        other than `fence`. Also raises Conflict, Missing or Unavailable.
         """
         now = self._clock.now_ms()
         endpoint_seq, event_seq = command.endpoint_seq, command.event_seq

@@ -233,8 +233,8 @@ class Settler:
     def _split(self, batch: list[Settlement], health: dict[int, LiveEndpoint], error: BaseException) -> None:
         """Bisect a batch that the store rejected, to skip the rejected rows and write the other rows.
 
-        Each rejected row costs log2(n) more writes. If the store rejects an outcome even without its attempt, prevent
-        further attempts of the delivery until a restart.
+        In a batch of n rows, each rejected row causes about log2(n) more writes. If the store rejects an outcome even
+        without its attempt, prevent further attempts of the delivery until a restart.
         """
         if batch and health:
             self._parts_left += [(batch, {}), ([], health)]

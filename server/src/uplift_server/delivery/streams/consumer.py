@@ -60,7 +60,7 @@ class Ingest(Protocol):
     ) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
         """Store the events of one or more accounts in one commit.
 
-        Both the call and the future can raise BacklogFull and Unavailable.
+        Both the call and the future can raise BacklogFull or Unavailable.
         """
 
 
@@ -305,7 +305,10 @@ class StreamConsumer:
     # ---- commits
 
     async def _note_late(self, events: Sequence[_Event]) -> bool:
-        """If events are late, store their period before the events. Return False if the database is unavailable."""
+        """If events are late, record their time range and delay. Return False if the database is unavailable.
+
+        Call this method before the events are stored. Otherwise, searches by time could miss the events.
+        """
         now = self._clock.now_ms()
         since = min((each.draft.created_at or now for each in events if each.draft is not None), default=now)
         if now - since <= LATE_MS:

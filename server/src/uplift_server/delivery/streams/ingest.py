@@ -351,7 +351,7 @@ class StreamIngest:
             request.result.set_exception(self._rejected(len(request.drafts), why, text))
 
     def _finish(self, request: _Request) -> None:
-        """Resolve a request after the stream has stored all its messages."""
+        """Set the result of a request after the stream has stored all its messages."""
         self._counters.stream_durations.observe_many(self._clock.monotonic_us() - request.began_us, len(request.drafts))
         if any(each.known is not None for each in request.publications):
             task = asyncio.create_task(self._resolve(request), name="repeated events")
@@ -374,7 +374,7 @@ class StreamIngest:
     # ---- repeats
 
     async def _resolve(self, request: _Request) -> None:
-        """Find the earlier events that the events of a request repeat, and resolve the request."""
+        """Find the earlier events that the events of a request repeat, and set the result of the request."""
         try:
             async with asyncio.timeout(COMMIT_TIMEOUT_MS / 1000):
                 result = await asyncio.gather(*(self._appended(each) for each in request.publications))
@@ -427,6 +427,6 @@ class StreamIngest:
 
 
 def _earlier(new: Appended, event_id: bytes, created_at: int) -> Appended:
-    """Return the new event. If the ID and timestamp belong to an earlier event, return that event as a duplicate."""
+    """Return the event with this ID and timestamp. Mark it as a duplicate if it is not the new event."""
     is_new = (event_id, created_at) == (new.id, new.created_at)
     return new if is_new else Appended(0, event_id, created_at, duplicate=True)

@@ -2,7 +2,7 @@
 
 Each process that takes over the job deletes the consumers of earlier processes, and creates its own consumer. A new
 consumer begins with the oldest message in the stream, so the order is correct even after a crash. The process removes
-many stored messages at a time, because NATS needs more work to acknowledge a message than to store it.
+many stored messages at a time, because acknowledging a message is more work for NATS than storing it.
 """
 
 import asyncio

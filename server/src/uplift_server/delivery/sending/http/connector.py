@@ -156,7 +156,7 @@ class Connector:
     async def _connect_to_first(self, addresses: list[str], port: int, opening: Opening, until: float) -> socket.socket:
         """Connect to the first address that accepts the connection.
 
-        Each address gets an even share of the remaining time.
+        The timeout for each address is an equal share of the remaining time.
         """
         # Skip addresses of a family without an egress IP, because their failure is not the receiver's fault.
         usable = [address for address in addresses if not self._sources or _family(address) in self._sources]

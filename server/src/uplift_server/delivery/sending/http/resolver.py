@@ -1,4 +1,4 @@
-"""DNS resolver on the event loop, because `getaddrinfo` would block the threads of a thread pool."""
+"""A DNS resolver that runs on the event loop. `getaddrinfo` would block one thread for each lookup."""
 
 import asyncio
 import time
@@ -66,7 +66,8 @@ class Resolver:
     ) -> None:
         """Create a resolver.
 
-        `nameservers` contains `address` or `address:port`. If None, use the machine's name servers.
+        Each item of `nameservers` is `address` or `address:port`. If `nameservers` is None, the resolver uses the
+        machine's name servers.
         """
         self._settings = settings
         self._nameservers = nameservers
