@@ -1,4 +1,4 @@
-"""Counts of due, scheduled, held and blocked deliveries across all accounts, each up to a limit."""
+"""Counts of due, scheduled, held and blocked deliveries across all accounts. Each count stops at a limit."""
 
 from typing import Final, NamedTuple
 
@@ -30,7 +30,7 @@ FROM (SELECT d.endpoint_seq FROM {{table}} WHERE {status_sql.leased("d")} LIMIT 
 
 
 class Backlog(NamedTuple):
-    """Counts of deliveries that are not leased, each up to a limit."""
+    """Counts of deliveries that are not leased. Each count stops at a limit."""
 
     due: int
     later: int

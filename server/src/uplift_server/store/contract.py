@@ -61,7 +61,7 @@ class Database(Protocol):
         """Finish pending operations and disconnect."""
 
     def append(self, groups: Sequence[Sequence[NewEvent]]) -> Awaitable[list[list[Appended] | IdempotencyConflict]]:
-        """Store events with their deliveries in one durable commit. Return one result per group, in the same order.
+        """Store events with their deliveries in one durable commit. Return one result per group, in group order.
 
         A group is stored completely or not at all. A group conflicts if one of its events differs from an earlier event
         of the account that has the same idempotency key or the same emitter-chosen ID. For a repeated event with the
@@ -92,7 +92,7 @@ class Database(Protocol):
         """
 
     def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> Awaitable[None]:
-        """Release unused leases (event, endpoint, fence). Their deliveries become due at `now`.
+        """Release unused leases (event number, endpoint number, fence), and make their deliveries due at `now`.
 
         If another delivery for the endpoint is due before `now`, the released deliveries take its due time, so that
         they stay ahead of it.
@@ -106,7 +106,7 @@ class Database(Protocol):
         """
 
     def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> Awaitable[list[Released]]:
-        """Make held deliveries due at `now`, oldest events first. Return one result per request, in the same order.
+        """Make held deliveries due at `now`, oldest events first. Return one result per request, in request order.
 
         Deliveries of expired events fail. Skip endpoints that have due deliveries, to preserve event order.
         """

@@ -92,7 +92,10 @@ class Held:
 
 
 def held(path: Path, *, limit: int) -> Held:
-    """Count held deliveries and their endpoints, each up to `limit`. A server may be running. Raises Unavailable."""
+    """Count held deliveries and their endpoints. Each count stops at `limit`. A server may be running.
+
+    Raises Unavailable.
+    """
     try:
         with closing(_open(path)) as raw:
             (count,) = raw.execute(f"SELECT count(*) FROM (SELECT 1 {_HELD} LIMIT ?)", (limit,)).fetchone()  # noqa: S608

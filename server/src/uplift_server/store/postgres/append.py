@@ -41,7 +41,8 @@ async def append_events(
 ) -> Results:
     """Store events with their deliveries.
 
-    If a statement on this connection needs a transaction, `statement_scope` opens one.
+    Each statement runs in a context that `statement_scope` returns. The context opens a transaction if the connection
+    needs one for its settings.
     """
     for _ in range(RETRIES_MAX):
         try:
@@ -139,7 +140,7 @@ class _Batch:
         return number
 
     async def insert(self, raw: Raw) -> Sequence[int]:
-        """Insert all events in the batch. Return the event numbers in the same order."""
+        """Insert all events in the batch. Return the event numbers in the order in which the events were added."""
         placed = list(enumerate(self.events, 1))
         deliveries = [(place, event, delivery) for place, event in placed for delivery in event.deliveries]
         if any(delivery.order_group is not None for _, _, delivery in deliveries):

@@ -161,11 +161,17 @@ class Pair:
         """
 
     def transaction(self) -> AbstractAsyncContextManager[None]:
-        """Return a context manager for a transaction with the settings, or a savepoint of the current transaction."""
+        """Return a context manager for a transaction, or for a savepoint of the current transaction.
+
+        The transaction or savepoint starts with the statements in `settings`.
+        """
         return transaction(self.raw, self.settings)
 
     def statement_scope(self) -> AbstractAsyncContextManager[None]:
-        """Return a context manager for a single statement. It opens a transaction only if there are settings."""
+        """Return a context manager for a single statement.
+
+        The context manager opens a transaction only if `settings` is not empty.
+        """
         return self.transaction() if self.settings else contextlib.nullcontext()
 
     @property
@@ -354,7 +360,7 @@ def _with_storable_texts(
 
 
 def storable_texts(column: Sequence[str | None]) -> Sequence[str | None]:
-    """In a column's texts, replace the characters that PostgreSQL cannot store."""
+    """Return the column's values, with REPLACEMENT for each character that PostgreSQL cannot store."""
     if not _UNSTORABLE.search("".join(filter(None, column))):
         return column
     return [text and _UNSTORABLE.sub(REPLACEMENT, text) for text in column]

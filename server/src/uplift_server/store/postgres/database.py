@@ -143,13 +143,13 @@ class PostgresDatabase:
             await pool.close()
 
     def append(self, groups: Sequence[Sequence[NewEvent]]) -> Awaitable[list[list[Appended] | IdempotencyConflict]]:
-        """Store events with their deliveries in one durable commit. Return one result per group, in the same order."""
+        """Store events with their deliveries in one durable commit. Return one result per group, in group order."""
         return self._group_commit.append(groups)
 
     def lease_due(
         self, requests: Sequence[LeaseRequest], *, now: int, lease_until: int, process_id: int, body_bytes_max: int
     ) -> Awaitable[list[LeasedDelivery]]:
-        """Lease each endpoint's due deliveries, earliest due time first, up to the limit in its request."""
+        """For each request, lease up to `limit` due deliveries of the endpoint, earliest due time first."""
         return self._hot(
             lambda pair: lease_due(
                 pair.raw,
@@ -169,7 +169,7 @@ class PostgresDatabase:
         return self._settling
 
     def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> Awaitable[None]:
-        """Release unused leases (event number, endpoint number, fence). Their deliveries become due at `now`."""
+        """Release unused leases (event number, endpoint number, fence), and make their deliveries due at `now`."""
         return self._hot(lambda pair: release(pair.raw, leases, now=now))
 
     def reclaim(self, *, now: int, process_id: int | None = None, limit: int = 1000) -> Awaitable[int]:
@@ -177,7 +177,7 @@ class PostgresDatabase:
         return self._hot(lambda pair: reclaim(pair.raw, now=now, process_id=process_id, limit=limit))
 
     def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> Awaitable[list[Released]]:
-        """Make held deliveries due at `now`, oldest events first. Return one result per request, in the same order."""
+        """Make held deliveries due at `now`, oldest events first. Return one result per request, in request order."""
         return self._hot(lambda pair: release_held(pair.raw, requests, now=now))
 
     def release_replay(
@@ -258,7 +258,7 @@ class PostgresDatabase:
     async def _read_position(self) -> StreamPosition:
         """Read the last number of each sequence and the transactions that can still insert rows.
 
-        Return the last numbers. If another call has begun a reading since this call, use that reading.
+        Return the last numbers. If another call begins such a read after this call starts, use the result of that read.
         """
 
         async def read(pair: Pair) -> None:
@@ -283,7 +283,7 @@ class PostgresDatabase:
         return await self._read(self._readers, body)
 
     async def read_with_priority(self, body: Callable[[Connection], R]) -> R:
-        """Run a read like `read`, but on a connection that API callers do not use."""
+        """Run a function that only reads, like `read`, but on a connection that API callers do not use."""
         return await self._read(self._priority_readers, body)
 
     async def _read(self, pool: ConnectionPool, body: Callable[[Connection], R]) -> R:

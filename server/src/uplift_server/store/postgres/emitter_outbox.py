@@ -217,7 +217,7 @@ class Turn:
         await self._raw.execute(_BLOCK, [row.id for row in rows], [row.waits_for for row in rows])
 
     async def unblock(self, after: str | None) -> str | None:
-        """Unblock the rows that are blocked by a corrected, deleted or expired row. Call this method regularly.
+        """Unblock the rows whose blocking row was corrected or deleted, or has expired. Call this method regularly.
 
         Each call checks only some of the blocking rows. Return the ID to pass to the next call as `after`, or None
         after the last row.
@@ -254,7 +254,10 @@ class EmitterOutbox:
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[Turn | None]:
-        """Open the reader's transaction. Yield None if another reader's transaction is open. Raises Unavailable."""
+        """Open and yield the reader's transaction. Yield None if another reader's transaction is open.
+
+        Raises Unavailable.
+        """
         async with self._connection() as pair, pair.transaction():
             is_free = await pair.raw.fetchval("SELECT pg_try_advisory_xact_lock($1, $2)", *_READER_LOCK)
             yield Turn(pair.raw) if is_free else None

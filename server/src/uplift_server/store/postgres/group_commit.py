@@ -40,7 +40,7 @@ class GroupCommit:
         self._commits: set[asyncio.Task[None]] = set()
 
     def append(self, groups: Groups) -> "asyncio.Future[Results]":
-        """Store events with their deliveries in one durable commit. Return one result per group, in the same order."""
+        """Store events with their deliveries in one durable commit. Return one result per group, in group order."""
         result: asyncio.Future[Results] = asyncio.get_running_loop().create_future()
         rows = sum(commit_rows(len(event.deliveries), len(event.body)) for group in groups for event in group)
         self._waiting.append(_Waiting(groups, rows, result))

@@ -12,7 +12,7 @@ _INT_MAX: Final = 0x7FFFFFFF
 
 
 async def release_held(raw: Raw, requests: Sequence[HeldRequest], *, now: int) -> list[Released]:
-    """Make held deliveries due at `now`, oldest events first. Return one result per request, in the same order."""
+    """Make held deliveries due at `now`, oldest events first. Return one result per request, in request order."""
     if not requests:
         return []
     async with transaction(raw):

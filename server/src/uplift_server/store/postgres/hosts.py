@@ -62,8 +62,8 @@ class Hosts:
     ) -> asyncpg.Connection:
         """Return the first connection that succeeds.
 
-        Raises the driver's error if all hosts fail, or at once if no other host can help. If several hosts fail, an
-        error that indicates a wrong configuration takes precedence.
+        Raises the driver's error if all hosts fail, or immediately after an error that the other hosts are likely to
+        return too. If several hosts fail, an error that indicates a wrong configuration takes precedence.
         """
         failures: list[BaseException] = []
         won: asyncpg.Connection | None = None

@@ -162,7 +162,7 @@ async def accepts_unbound(url: str) -> bool:
 
 
 async def held(url: str, *, limit: int) -> Held:
-    """Count held deliveries and their endpoints, each up to `limit`. Raises Unavailable."""
+    """Count held deliveries and their endpoints. Each count stops at `limit`. Raises Unavailable."""
     async with _connected(url) as pair:
         raw = pair.raw
         count = await raw.fetchval(f"SELECT count(*) FROM (SELECT 1 {_HELD} LIMIT $1) held", limit)  # noqa: S608 - as above

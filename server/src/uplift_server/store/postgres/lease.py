@@ -11,7 +11,7 @@ from uplift_server.store.postgres.connection import Raw
 async def lease_due(
     raw: Raw, requests: Sequence[LeaseRequest], *, now: int, lease_until: int, process_id: int, body_bytes_max: int
 ) -> list[LeasedDelivery]:
-    """Lease each endpoint's due deliveries, earliest due time first, up to the limit in its request."""
+    """For each request, lease up to `limit` due deliveries of the endpoint, earliest due time first."""
     endpoints, limits = [request.endpoint_seq for request in requests], [request.limit for request in requests]
     rows = await raw.fetch(statements.LEASE_DUE, endpoints, limits, now, process_id, lease_until, body_bytes_max)
     return [
@@ -38,7 +38,7 @@ async def lease_due(
 
 
 async def release(raw: Raw, leases: Sequence[tuple[int, int, int]], *, now: int) -> None:
-    """Release unused leases (event number, endpoint number, fence). Their deliveries become due at `now`."""
+    """Release unused leases (event number, endpoint number, fence), and make their deliveries due at `now`."""
     if leases:
         await raw.execute(statements.RELEASE, *zip(*sorted(leases), strict=True), now)
 

@@ -32,7 +32,7 @@ REMEDY_NOTIFICATIONS: Final = "set UPLIFT_DATABASE_DIRECT_URL to the URL of the 
 
 
 def new_message_bus(url: str) -> "PostgresMessageBus":
-    """Return a message bus on a database. Through a pooler, the bus sends but does not receive notifications."""
+    """Return a message bus for a database. Through a pooler, the bus can send but not receive notifications."""
     return PostgresMessageBus(Opener(url))
 
 

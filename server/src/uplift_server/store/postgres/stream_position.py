@@ -1,9 +1,9 @@
-"""The stream position on PostgreSQL, found from sequences and table locks.
+"""The stream position on PostgreSQL, determined from sequences and table locks.
 
-A transaction that inserts into a table first locks the table, then gets a number from the sequence. It holds the lock
-until it ends. The server reads the sequence, and then finds the transactions that hold such a lock. When all of these
-transactions have ended, all rows up to the number that the server read are visible. A long transaction that inserts
-into these tables delays the position.
+A transaction that inserts into a table first locks the table, then gets a number from the sequence. The transaction
+holds the lock until it ends. The server reads the sequence, and then finds the transactions that hold such a lock. When
+all of these transactions have ended, all rows up to the number that the server read are visible. A long transaction
+that inserts into these tables delays the position.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ SELECT_POSITION: Final = (
 
 
 class StreamPositionFinder:
-    """Finds the stream position from readings.
+    """Determines the stream position from readings.
 
     A reading contains the last number of each sequence, and the transactions that hold a lock to insert rows.
     """

@@ -25,7 +25,7 @@ class Appender:
     def append(self, groups: Sequence[Sequence[NewEvent]]) -> list[list[Appended] | IdempotencyConflict]:
         """Store groups of events with their deliveries in the current transaction.
 
-        Return the results in the same order.
+        Return one result per group, in group order.
         """
         batch = _Batch(self._connection)
         seq = self.next_seq

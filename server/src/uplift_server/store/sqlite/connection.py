@@ -204,7 +204,7 @@ class FileLock:
     def is_held(self) -> bool:
         """Whether a server is using the database. The check creates no files.
 
-        Raises Unavailable if the operating system user may not read the files.
+        Raises Unavailable if the operating system user is not allowed to read the files.
         """
         for path in (self.path, self._database):
             try:

@@ -125,13 +125,13 @@ class SqliteDatabase:
         return self._readers_
 
     def append(self, groups: Sequence[Sequence[NewEvent]]) -> Awaitable[list[list[Appended] | IdempotencyConflict]]:
-        """Store events with their deliveries in one durable commit. Return one result per group, in the same order."""
+        """Store events with their deliveries in one durable commit. Return one result per group, in group order."""
         return self._writer.append(groups)
 
     def lease_due(
         self, requests: Sequence[LeaseRequest], *, now: int, lease_until: int, process_id: int, body_bytes_max: int
     ) -> Awaitable[list[LeasedDelivery]]:
-        """Lease each endpoint's due deliveries, earliest due time first, up to the limit in its request."""
+        """For each request, lease up to `limit` due deliveries of the endpoint, earliest due time first."""
         return self._writer.submit(
             lambda w: lease_due(
                 w.raw, requests, now=now, lease_until=lease_until, process_id=process_id, body_bytes_max=body_bytes_max
@@ -152,7 +152,7 @@ class SqliteDatabase:
         )
 
     def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> Awaitable[None]:
-        """Release unused leases (event number, endpoint number, fence). Their deliveries become due at `now`."""
+        """Release unused leases (event number, endpoint number, fence), and make their deliveries due at `now`."""
         return self._writer.submit(lambda w: release(w.raw, leases, now=now), weight=len(leases))
 
     def reclaim(self, *, now: int, process_id: int | None = None, limit: int = 1000) -> Awaitable[int]:
@@ -160,7 +160,7 @@ class SqliteDatabase:
         return self._writer.submit(lambda w: reclaim(w.raw, now=now, process_id=process_id, limit=limit))
 
     def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> Awaitable[list[Released]]:
-        """Make held deliveries due at `now`, oldest events first. Return one result per request, in the same order."""
+        """Make held deliveries due at `now`, oldest events first. Return one result per request, in request order."""
         return self._writer.submit(
             lambda w: release_held(w.raw, requests, now=now), weight=sum(request.limit for request in requests)
         )

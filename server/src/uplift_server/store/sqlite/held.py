@@ -10,7 +10,7 @@ from uplift_server.store.sqlite.order_groups import unblock_first
 
 
 def release_held(connection: sqlite3.Connection, requests: Sequence[HeldRequest], *, now: int) -> list[Released]:
-    """Make held deliveries due at `now`, oldest events first. Return one result per request, in the same order."""
+    """Make held deliveries due at `now`, oldest events first. Return one result per request, in request order."""
     results = []
     for endpoint, after, limit in requests:
         of_endpoint = {"endpoint_seq": endpoint, "now": now}

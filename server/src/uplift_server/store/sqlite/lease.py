@@ -19,7 +19,7 @@ def lease_due(
     process_id: int,
     body_bytes_max: int,
 ) -> list[LeasedDelivery]:
-    """Lease each endpoint's due deliveries, earliest due time first, up to the limit in its request."""
+    """For each request, lease up to `limit` due deliveries of the endpoint, earliest due time first."""
     due = _due(connection, requests, now)
     taken, body_bytes = 0, 0
     while taken < len(due) and body_bytes <= body_bytes_max:
@@ -54,7 +54,7 @@ def lease_due(
 
 
 def _due(connection: sqlite3.Connection, requests: Sequence[LeaseRequest], now: int) -> list[DueRow]:
-    """Return each endpoint's due deliveries, earliest due time first, up to the limit in its request."""
+    """For each request, return up to `limit` due deliveries of the endpoint, earliest due time first."""
     found: dict[int, list[DueRow]] = {}
     # Endpoints with similar limits share a statement, which reads up to the highest of their limits for each endpoint.
     by_size: dict[int, list[LeaseRequest]] = {}
@@ -84,7 +84,7 @@ def _bodies(connection: sqlite3.Connection, event_seqs: Collection[int]) -> dict
 
 
 def release(connection: sqlite3.Connection, leases: Sequence[tuple[int, int, int]], *, now: int) -> None:
-    """Release unused leases (event number, endpoint number, fence). Their deliveries become due at `now`."""
+    """Release unused leases (event number, endpoint number, fence), and make their deliveries due at `now`."""
     rows = [ReleasedRow(now, event, endpoint, fence) for event, endpoint, fence in leases]
     statements.RELEASE.run(connection, rows)
 
