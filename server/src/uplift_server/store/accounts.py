@@ -80,7 +80,7 @@ def get(connection: Connection, account_id: bytes, *, lock: bool = False) -> Acc
 
 
 def get_including_deleted(connection: Connection, account_id: bytes) -> Account | None:
-    """Return the account with this ID, even if it was deleted but retention has not yet removed it."""
+    """Return the account with this ID. Include deleted accounts that retention has not yet removed."""
     row = connection.execute(sa.select(accounts).where(accounts.c.id == account_id)).first()
     return None if row is None else _account(row)
 

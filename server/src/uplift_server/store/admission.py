@@ -30,7 +30,7 @@ _LOCK_NOT_AVAILABLE: Final = "55P03"
 
 
 def admit(connection: Connection, release: str) -> None:
-    """Allow a process that runs this release to start or rejoin.
+    """Allow a process that runs this release to start, or to rejoin after an eviction.
 
     Check the schema again, because another process may have upgraded it. Raises UnknownSchema if the release no longer
     works with the schema, or Unavailable while the schema is changing.

@@ -60,7 +60,7 @@ def hourly_counts(connection: Connection, account_seq: int) -> tuple[tuple[int, 
 
 
 def unfinished_replays(connection: Connection, account_seq: int) -> tuple[tuple[int, ...], ...]:
-    """Return the progress of each of an account's unfinished replays."""
+    """Return the progress of the account's unfinished replays."""
     columns = (
         replays.c.seq,
         replays.c.updated_at,
@@ -79,7 +79,7 @@ def unfinished_replays(connection: Connection, account_seq: int) -> tuple[tuple[
 
 
 def listen_sessions_seen(connection: Connection, account_seq: int) -> tuple[tuple[int, ...], ...]:
-    """Return when each of an account's listen sessions last connected, disconnected or responded."""
+    """Return each listen session's number, with the time when the session last connected, disconnected or responded."""
     query = (
         sa.select(listen_sessions.c.seq, listen_sessions.c.last_seen_at)
         .where(listen_sessions.c.account_seq == account_seq)

@@ -101,9 +101,10 @@ class RetentionRule:
 
     @property
     def blockers(self) -> list[sa.ColumnElement[bool]]:
-        """The conditions under which retention keeps a row, including that the row is the newest of its table.
+        """The conditions under which retention keeps a row.
 
-        `delete_expired` checks these conditions again.
+        In a numbered table, the newest row meets one of these conditions. `delete_expired` checks these conditions
+        again.
         """
         if "seq" not in self.table.c:
             return list(self.kept_while)

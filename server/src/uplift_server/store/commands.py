@@ -154,7 +154,7 @@ def finish(connection: Connection, seq: int, result: Result, *, now: int) -> Non
 
 
 def remove_expired(connection: Connection, *, now: int) -> None:
-    """Delete expired results, and expired test and start commands that no process executed."""
+    """Delete expired results, and commands that expired before a process executed them."""
     connection.execute(sa.delete(commands).where(commands.c.expires_at <= now))
 
 

@@ -63,8 +63,8 @@ IN_FLIGHT: Final = "An attempt is in flight. Wait for its outcome, then try agai
 def find(connection: Connection, account_seq: int | None, event_id: bytes, endpoint_id_tail: bytes) -> list[Delivery]:
     """Find the delivery of an event to the endpoint whose ID ends with these bytes.
 
-    If no account is given, return up to two deliveries, because event IDs that emitters choose are unique only within
-    an account.
+    If no account is given, return up to two deliveries, so that the caller can detect an ambiguous event ID. Event IDs
+    that emitters choose are unique only within an account.
     """
     query = _details(deliveries).where(events.c.id == event_id, ENDPOINT_TAIL.in_([endpoint_id_tail]))
     if account_seq is not None:

@@ -71,7 +71,7 @@ def held_counts(
 ) -> dict[int, int]:
     """Count each endpoint's held deliveries. Each count stops at `limit`.
 
-    For `inactive` endpoints, also count the waiting deliveries, because the server will hold them.
+    For the endpoints in `inactive`, also count the waiting deliveries, because the server will hold these deliveries.
     """
     counts = {}
     for endpoint_seq in endpoint_seqs:

@@ -122,7 +122,7 @@ def exists(connection: Connection, endpoint_seq: int) -> bool:
 
 
 def get_including_deleted(connection: Connection, endpoint_id: bytes) -> Endpoint | None:
-    """Return the endpoint with this ID in any account, even if it was deleted but retention has not yet removed it."""
+    """Return the endpoint with this ID in any account. Include deleted endpoints that retention has not yet removed."""
     row = connection.execute(sa.select(*_COLUMNS).where(endpoints.c.id == endpoint_id)).first()
     return None if row is None else _endpoint(row)
 
@@ -325,7 +325,7 @@ def note_certificate_warning(connection: Connection, endpoint_seq: int, *, now: 
 
 
 def is_in_use(connection: Connection, account_seq: int) -> bool:
-    """Return whether any endpoint of an account was verified or has accepted an event."""
+    """Return whether any endpoint of an account has been verified or has accepted an event."""
     proofs = sa.or_(endpoints.c.verified_at.is_not(None), endpoints.c.last_success_at.is_not(None))
     query = sa.select(endpoints.c.seq).where(endpoints.c.account_seq == account_seq, _LIVE, proofs)
     return connection.execute(query.limit(1)).first() is not None
@@ -386,9 +386,9 @@ def set_held_action(connection: Connection, endpoint_seq: int, held: HeldAction)
 
 
 def delete(connection: Connection, account_seq: int | None, endpoint_id: bytes, *, now: int) -> Endpoint | None:
-    """Delete an endpoint. Return its last state, or None if it does not exist.
+    """Delete an endpoint. Return the endpoint as it was before the deletion, or None if it does not exist.
 
-    The delivery engine cancels its pending deliveries.
+    The delivery engine cancels the endpoint's pending deliveries.
     """
     endpoint = get(connection, account_seq, endpoint_id, lock=True)
     if endpoint is not None:

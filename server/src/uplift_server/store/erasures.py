@@ -1,7 +1,8 @@
-"""Erasures: jobs that erase the events about an object, or events by ID. A completed job remains as a receipt.
+"""Erasures: jobs that erase the events about an object, or the events with given IDs.
 
-A job about an object first searches the object ID index. Then it reads the bodies of the account's events without a
-stored object ID, because early releases did not store object IDs. `store.erased_content` erases the events.
+A completed job remains as a receipt. A job about an object first searches the object ID index. Then it reads the bodies
+of the account's events without a stored object ID, because early releases did not store object IDs.
+`store.erased_content` erases the events.
 """
 
 import json

@@ -146,7 +146,10 @@ def _page(
 
 
 def _count_within(connection: Connection, rows: Sequence[sa.Row[Any]]) -> int:
-    """Return how many of these rows fit on a page with up to PAGE_BODY_BYTES_MAX bytes of bodies, but at least 1."""
+    """Return how many of these rows fit on a page, or 1 if none fits.
+
+    The total size of the bodies on a page is limited to PAGE_BODY_BYTES_MAX.
+    """
     query = sa.select(events.c.seq, sa.func.length(events.c.body).label("bytes")).where(
         events.c.seq.in_([row.seq for row in rows])
     )

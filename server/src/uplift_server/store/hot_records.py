@@ -189,7 +189,10 @@ class HealthRow(NamedTuple):
 
 
 class DueEndpoint(NamedTuple):
-    """An endpoint with waiting deliveries. `due_at` is the earliest due time (Unix ms), or None if all are blocked."""
+    """An endpoint with waiting deliveries.
+
+    `due_at` is the earliest due time (Unix ms), or None if all of these deliveries are blocked.
+    """
 
     endpoint_seq: int
     due_at: int | None

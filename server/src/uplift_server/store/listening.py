@@ -342,9 +342,9 @@ def save_progress(
 
 
 def _erased_among(connection: Connection, account_seq: int, responses: Sequence[ListenResponse]) -> set[bytes]:
-    """Return the IDs of these responses' events that are erased.
+    """Return the IDs of the erased events to which these responses belong.
 
-    Lock all of the responses' events until the transaction ends, so that an erasure waits until the responses are
+    Lock the events of all these responses until the transaction ends, so that an erasure waits until the responses are
     stored.
     """
     own = (events.c.id.in_({response.event_id for response in responses}), events.c.account_seq == account_seq)

@@ -60,9 +60,10 @@ def take(connection: Connection, name: str) -> None:
 
 
 def order_slots(endpoint_seqs: Iterable[int]) -> list[int]:
-    """Return the second number of each lock that protects the delivery order of these endpoints.
+    """Return the second key of each advisory lock that protects the delivery order of these endpoints.
 
-    Take the locks in the returned order."""
+    Take the locks in the returned order.
+    """
     return sorted({endpoint_seq % ORDER_SLOTS for endpoint_seq in endpoint_seqs})
 
 

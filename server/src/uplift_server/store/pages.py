@@ -51,7 +51,10 @@ class PageRequest:
         return (max(low, self.key[0] + to_next), high) if self.reads_up else (low, min(high, self.key[0] - to_next))
 
     def chosen(self, rows: Iterable[T], number: Callable[[T], int]) -> list[T]:
-        """Return the page's rows from `rows`, and the next row if there is one. `number` returns a row's key."""
+        """Select the page's rows from `rows`, and sort them in reading order.
+
+        Also return the first row of the next page, if any. `number` returns a row's key.
+        """
         low, high = self.narrowed(0, KEY_MAX)
         chosen = [row for row in rows if low <= number(row) <= high]
         return sorted(chosen, key=number, reverse=not self.reads_up)[: self.limit + 1]

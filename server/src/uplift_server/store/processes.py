@@ -128,7 +128,7 @@ def list_all(connection: Connection) -> list[Process]:
 def list_running_before(connection: Connection, release: str) -> list[Process]:
     """List the running processes whose release is older than `release`.
 
-    Evict older processes whose heartbeat has expired. If such a process still runs, it must rejoin.
+    Evict processes of older releases if their heartbeat has expired. If an evicted process still runs, it must rejoin.
     """
     now = int(database_now(connection))
     earlier = [each for each in list_all(connection) if release_order(each.version) < release_order(release)]

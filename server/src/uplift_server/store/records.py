@@ -465,13 +465,13 @@ class StreamPage(Generic[T]):
     """The key of the previous page. None on the first page."""
 
     def of(self, items: "list[U]") -> "StreamPage[U]":
-        """Return a page with these items and the keys of this page."""
+        """Return a copy of this page that contains `items` instead."""
         return StreamPage(items, self.key, self.more, self.prev_key)
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """A page of a list. `prev_key` is None if the list cannot go back."""
+    """A page of a list. In a forward-only list, `prev_key` is always None."""
 
     items: list[T]
     next_key: tuple[int, ...] | None
@@ -480,5 +480,5 @@ class Page(Generic[T]):
     """The key of the previous page. None on the first page."""
 
     def of(self, items: "list[U]") -> "Page[U]":
-        """Return a page with these items and the keys of this page."""
+        """Return a copy of this page that contains `items` instead."""
         return Page(items, self.next_key, self.prev_key)

@@ -89,7 +89,7 @@ def _count_with_missing(
 
 
 def _any(table: sa.Table, *where: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-    """Return a condition that is true if a row in the table meets `where`.
+    """Return a condition that is true if a row in the table meets all conditions in `where`.
 
     Because of the OFFSET clause, PostgreSQL searches an index for each event instead of reading the whole table once.
     """

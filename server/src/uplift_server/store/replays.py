@@ -1,7 +1,7 @@
 """Replays, and the deliveries that each replay selects.
 
 For events that the endpoint never received, a replay can create deliveries. The replay stores such a delivery as failed
-and leases it in the same transaction. If the attempt does not succeed, the delivery is failed again.
+and leases it in the same transaction. If the attempt does not succeed, the status of the delivery returns to failed.
 
 A delivery that a replay has released contains the number of the replay until its attempt is counted. If the endpoint or
 the replay is paused before the attempt, the delivery returns to its earlier status. Later, the replay releases this
@@ -41,7 +41,7 @@ class MissingEvents(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ReplaySelection:
-    """The deliveries that a replay resends. They must have ended at the time `selected_at` or earlier.
+    """The deliveries that a replay resends, which must have ended at `selected_at` or earlier.
 
     Timestamps are Unix ms.
     """

@@ -1,6 +1,6 @@
 """The index of ordered deliveries, and the trigger that unblocks the next delivery of an order group.
 
-At any time, one pending delivery in an order group is due, scheduled or leased. It has a due time. The other pending
+At any time, one pending delivery in an order group is due, scheduled or leased, and has a due time. The other pending
 deliveries are blocked: they have no due time. When a delivery ends or is held, the trigger gives a due time to the
 first open delivery of the group, unless that delivery is held. Therefore, every statement that ends a delivery unblocks
 the next delivery, even a statement from an earlier release.

@@ -308,7 +308,7 @@ def _tallied(connection: Connection, batch: _Batch) -> tuple[dict[RowKey, Tally]
 def _subtract(
     connection: Connection, span: Mapping[str, int], own: dict[RowKey, Tally], by_type: dict[RowKey, Tally]
 ) -> None:
-    """Subtract the effect of attempts and changes after the batch from the tallies, because a later batch counts them.
+    """Subtract from the tallies the effect of the attempts and changes that a later batch counts.
 
     `span` is the range of these attempts and changes.
     """
@@ -328,7 +328,7 @@ def _of(own: dict[RowKey, Tally], by_type: dict[RowKey, Tally], key: RowKey, eve
 def _beyond(batch: _Batch, began: int) -> Mapping[str, int]:
     """Return the parameters that select the attempts and changes after the batch.
 
-    They select only deliveries of events after `began`, up to the last event of the batch.
+    The parameters select only deliveries of events after `began`, up to the last event of the batch.
     """
     return {
         "began": began,
@@ -350,7 +350,7 @@ def _created(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[
 
 
 def _moves(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[RowKey, int | None, Status, int]]:
-    """Yield how the attempts and status changes in a range change the counts by status.
+    """Yield the changes to the counts by status that the attempts and status changes in a range cause.
 
     Each item contains an endpoint and minute, an event type (None if unknown), a status, and a number to add to its
     count. Only the deliveries of events after `began` and up to `events_after` are included.

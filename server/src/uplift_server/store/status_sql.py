@@ -1,6 +1,6 @@
-"""SQL conditions on delivery status. They contain the status numbers of `core.lifecycle`.
+"""SQL conditions on delivery status, with the status numbers of `core.lifecycle`.
 
-The partial indexes have these conditions. A database uses such an index only if the statement repeats its condition
+The partial indexes use these conditions. A database uses such an index only if the statement repeats its condition
 literally.
 """
 
@@ -24,19 +24,19 @@ OPEN: Final = ", ".join(str(int(status)) for status in lifecycle.OPEN)
 
 
 def waiting(alias: str = "") -> str:
-    """Return the condition of the index `deliveries_due`: pending and not leased."""
+    """Return the condition for waiting deliveries (pending and not leased), as in the index `deliveries_due`."""
     d = _prefix(alias)
     return f"{d}status = {PENDING} AND {d}lease_owner = 0"
 
 
 def leased(alias: str = "") -> str:
-    """Return the condition of the index `deliveries_leased`: pending and leased."""
+    """Return the condition for leased deliveries, as in the index `deliveries_leased`."""
     d = _prefix(alias)
     return f"{d}status = {PENDING} AND {d}lease_owner <> 0"
 
 
 def held(alias: str = "") -> str:
-    """Return the condition of the index `deliveries_held`: held."""
+    """Return the condition for held deliveries, as in the index `deliveries_held`."""
     return f"{_prefix(alias)}status = {HELD}"
 
 
@@ -46,13 +46,13 @@ def blocked(alias: str = "") -> str:
 
 
 def ordered(alias: str = "") -> str:
-    """Return the condition of the index `deliveries_ordered`: open and in an order group."""
+    """Return the condition for open deliveries in an order group, as in the index `deliveries_ordered`."""
     d = _prefix(alias)
     return f"{d}order_group IS NOT NULL AND {d}status IN ({OPEN})"
 
 
 def unsuccessful(alias: str = "") -> str:
-    """Return the condition of the index `deliveries_unsuccessful`: failed, held, or cancelled."""
+    """Return the condition for failed, held and cancelled deliveries, as in the index `deliveries_unsuccessful`."""
     return f"{_prefix(alias)}status > {DELIVERED}"
 
 

@@ -1,4 +1,4 @@
-"""Statistics rows during a count: the tally that a batch adds to a row, and the new values of the row."""
+"""Tallies, which a count adds to statistics rows, and the new values of these rows."""
 
 import json
 from collections import defaultdict
@@ -56,8 +56,8 @@ class Tally:
     def adds(self) -> bool:
         """Whether the tally may create a statistics row.
 
-        A tally that contains only moves between statuses must not create a row, because retention has deleted the
-        missing row.
+        If a tally contains only moves between statuses and its row is missing, retention has deleted the row. Such a
+        tally must not create the row again.
         """
         return any(self.counts)
 

@@ -1,7 +1,7 @@
 """Test events. Each has one delivery, which the server attempts once and immediately.
 
-The delivery is stored as failed, and leased in the same transaction, like a resend. Unless the attempt succeeds, the
-delivery is failed again. The trigger of a test delivery never changes.
+The delivery is stored as failed, and leased in the same transaction, like a resend. If the attempt does not succeed,
+the status of the delivery returns to failed. The trigger of a test delivery never changes.
 """
 
 import sqlalchemy as sa

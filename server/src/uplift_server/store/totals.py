@@ -14,7 +14,7 @@ from uplift_server.store.statistics import TOTALS_COUNTED, VALUES
 class OpenCounts(NamedTuple):
     """The numbers of open deliveries for an endpoint.
 
-    They do not include test deliveries, or deliveries of events before the statistics began.
+    The numbers exclude test deliveries, and deliveries of events that were stored before the statistics began.
     """
 
     pending: int

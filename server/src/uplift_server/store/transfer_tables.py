@@ -90,7 +90,7 @@ class TransferTable:
 
 
 class EventObjects(TransferTable):
-    """The index of object IDs. Its buckets have a different size in PostgreSQL."""
+    """The index of object IDs. The size of its buckets in PostgreSQL differs from the size in SQLite."""
 
     def key_of(self, row: Row) -> Key:
         """Return the primary key that a converted row has in the SQLite file."""

@@ -1,4 +1,4 @@
-"""Erase the secrets of deleted endpoints, and add indexes of deleted objects for retention."""
+"""Erase the secrets of deleted endpoints, and add the indexes that retention uses to find deleted objects."""
 
 from collections.abc import Sequence
 from typing import Final

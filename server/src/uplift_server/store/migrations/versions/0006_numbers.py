@@ -1,4 +1,4 @@
-"""Add hourly statistics, which count only events and attempts after this migration."""
+"""Add hourly statistics, which count only the events and attempts that are stored after this migration."""
 
 from collections.abc import Sequence
 from typing import Final

@@ -1,4 +1,4 @@
-"""Add commands between processes."""
+"""Add a table of commands that one process stores and another process executes."""
 
 from collections.abc import Sequence
 

@@ -12,6 +12,9 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Add a column for each of the two settings. Existing endpoints continue to use the server's settings."""
+    """Add columns for the retry schedule and the attempt timeout.
+
+    Existing endpoints continue to use the server's settings.
+    """
     op.add_column("endpoints", sa.Column("retry_schedule_ms", sa.Text(), comment="JSON list of delays"))
     op.add_column("endpoints", sa.Column("attempt_timeout_ms", sa.Integer()))
