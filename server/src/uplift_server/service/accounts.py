@@ -112,11 +112,11 @@ class Accounts:
         return self._context.cache.accounts[caller.require_account()]
 
     async def version(self, caller: Caller) -> Hashable:
-        """Return a version that changes when the content of the account's dashboard pages changes. Raises Unavailable.
+        """Return a value that changes when the content of the account's dashboard pages changes. Raises Unavailable.
 
-        The dashboard reads the version every second, so the queries must be cheap. The queries cover events, audit log
-        entries, test attempts, statistics, replays and listen sessions. Other attempts change the cached health of
-        their endpoints, which is part of the version.
+        The dashboard reads the value every second, so the queries must be cheap. The queries cover events, audit log
+        entries, test attempts, statistics, replays and listen sessions. Other attempts need no query, because they
+        change the cached health of their endpoints, and the value includes this health.
         """
         caller.require(Scope.EVENTS_READ)
         account_seq = caller.require_account()

@@ -1,7 +1,7 @@
 """The backlog of each endpoint (pending, held and due deliveries), and the state of the database.
 
-Metrics and pages about all accounts use one cached reading, because counting many deliveries takes time. Pages of one
-account read the backlogs of its endpoints directly.
+Metrics and pages about all accounts share one cached `Reading`, because counting many deliveries takes time. Pages
+about one account read the backlogs of the account's endpoints directly.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ RECENT_MS: Final = 5_000
 
 
 class EndpointBacklog(NamedTuple):
-    """Open-delivery counts for one or more endpoints, and the earliest due time."""
+    """The numbers of pending and held deliveries of one or more endpoints, and the earliest due time."""
 
     pending: int | None
     """The number of pending deliveries. After an upgrade, None until the server has counted them."""
@@ -95,7 +95,7 @@ def _backlog(found: Mapping[int, OpenCounts] | None, endpoint_seq: int, oldest_d
 
 
 class Backlogs:
-    """Reads backlogs when a page or a request for metrics needs them. Only one reading runs at a time."""
+    """Reads backlogs when a page or a request for metrics needs them. Creates only one `Reading` at a time."""
 
     def __init__(self, context: ServiceContext, readiness: Readiness) -> None:
         self._context = context
@@ -130,14 +130,14 @@ class Backlogs:
     async def for_page(self) -> Reading | None:
         """Return the last reading. If that reading is older than RECENT_MS, wait for a new reading.
 
-        Return None if there is still no reading from the last STALE_MS.
+        Return None if the newest reading after the wait is older than STALE_MS, or if there is no reading.
         """
         last = self._last
         is_recent = last is not None and self._context.now() - last.stored.read_at <= RECENT_MS
         return await self.latest(0 if is_recent else FIRST_WAIT_SECONDS)
 
     async def of_endpoints(self, endpoint_seqs: Collection[int]) -> dict[int, EndpointBacklog]:
-        """Return the current backlog of each endpoint, or UNKNOWN for each if the database does not respond."""
+        """Return the current backlog of each endpoint. If the database does not respond, each backlog is UNKNOWN."""
         if not endpoint_seqs:
             return {}
         now, database = self._context.now(), self._context.database
@@ -200,7 +200,7 @@ class Backlogs:
             after = found[-1].endpoint_seq
 
     def _own_oldest_due(self, due: Mapping[int, int]) -> dict[str, int | None]:
-        """Return the earliest due time of delayed deliveries, by cause of the delay.
+        """Return, for each cause of delay, the earliest due time of the deliveries that it delays.
 
         The result covers the enabled endpoints that this process owns, or all enabled endpoints if no process sends
         deliveries.

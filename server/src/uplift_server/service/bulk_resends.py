@@ -227,7 +227,10 @@ class BulkResends:
         return _Counted(account_seq, wanted, first, last, now, preview)
 
     def _shares(self, connection: Transaction, account_seq: int, matching: dict[int, Matching]) -> list[EndpointShare]:
-        """Return the endpoints with matching deliveries, sorted by their number of deliveries, highest first."""
+        """Return the endpoints with matching deliveries.
+
+        The endpoint with the most matching deliveries comes first.
+        """
         busy = replays.busy_endpoints(connection, account_seq)
         names = endpoints.ids_of(connection, matching)
         found = []

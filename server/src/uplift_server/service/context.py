@@ -111,7 +111,7 @@ class ServiceContext:
         """Return the numbers in a request's cursor, or None if the request has no cursor.
 
         A valid cursor has `count` numbers. `name` is the name of the request field that contains the cursor. Raises
-        Invalid if there are `problems` or if the cursor is invalid.
+        Invalid if the cursor is invalid or if `problems` is not empty.
         """
         found = None if listing.cursor is None else self.cursors.decode(listing.cursor, count)
         # Reject larger numbers, which would overflow in queries.
@@ -124,7 +124,7 @@ class ServiceContext:
         return found
 
     def page_request(self, listing: Listing, count: int, problems: Sequence[Problem] = ()) -> PageRequest:
-        """Return the store's request for one page of a list. Each row's key has `count` numbers.
+        """Convert a listing to the `PageRequest` for the store. The key of each row in the list has `count` numbers.
 
         Raises the same errors as `decode_cursor`.
         """

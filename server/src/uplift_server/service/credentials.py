@@ -284,8 +284,8 @@ class Credentials:
     ) -> Person:
         """Return the person with this email and password.
 
-        `visitor` is set if the person is already signed in. Raises RateLimited, Busy, or Unauthorized with the text of
-        `wrong` as its message.
+        `visitor` is set if the person is already signed in. `wrong` is the error message for a wrong email or password.
+        Raises RateLimited, Busy or Unauthorized.
         """
         now = self._context.now()
         if visitor is None:

@@ -64,7 +64,7 @@ class Deliveries:
     ) -> DeliverySearch:
         """Return a page of deliveries, sorted by event, newest first.
 
-        If few deliveries match, search for up to SEARCH_MS.
+        The search stops after SEARCH_MS, even if the page is not full yet.
         """
         caller.require(Scope.DELIVERIES_READ)
         wanted, request = await self._parsed(caller, query, listing, problems)

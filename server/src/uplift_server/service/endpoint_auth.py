@@ -37,7 +37,7 @@ _MISMATCH: Final = "The private key does not belong to the first certificate. Se
 
 
 class AuthColumns(NamedTuple):
-    """The endpoint columns that store the authentication."""
+    """The endpoint columns that store the authentication settings."""
 
     encrypted: bytes | None
     certificate_expires_at: int | None
@@ -50,13 +50,13 @@ class StoredAuth:
         self._cipher = cipher
 
     def of(self, endpoint: Endpoint) -> EndpointAuth | None:
-        """Return an endpoint's authentication, including the secrets."""
+        """Return an endpoint's authentication settings, including the secrets."""
         if endpoint.auth is None:
             return None
         return auth_from_text(self._cipher.decrypt(endpoint.auth, endpoint.id, "auth"))
 
     def columns(self, auth: EndpointAuth | Unset | None, endpoint_id: bytes) -> AuthColumns:
-        """Return the columns that store a checked authentication."""
+        """Return the column values that store these authentication settings. The settings must be valid."""
         if auth is None or isinstance(auth, Unset):
             return AuthColumns(None, None)
         # Always bind the encrypted value to the endpoint. Every release that has this column can read bound values.
@@ -65,9 +65,9 @@ class StoredAuth:
         return AuthColumns(encrypted, stored.expires_at if isinstance(stored, ClientCertificate) else None)
 
     def changed(self, stored: Endpoint, sent: EndpointAuth | Unset | None) -> Endpoint:
-        """Return the endpoint with the authentication from a request.
+        """Return the endpoint with the authentication settings from a request.
 
-        If the authentication has not changed, return `stored` itself, so that the cached tokens remain valid.
+        If the settings have not changed, return `stored` itself, so that the cached tokens remain valid.
         """
         if isinstance(sent, Unset) or (None if sent is None else with_facts(sent)) == self.of(stored):
             return stored
@@ -76,7 +76,7 @@ class StoredAuth:
 
 
 async def auth_problems(auth: EndpointAuth | Unset | None, url_checker: UrlChecker, now: int) -> list[Problem]:
-    """Return the problems with the authentication in a request.
+    """Return the problems with the authentication settings in a request.
 
     The field of each problem is `auth.<name>`. `now` is Unix ms.
     """
@@ -91,9 +91,9 @@ async def auth_problems(auth: EndpointAuth | Unset | None, url_checker: UrlCheck
 
 
 def with_facts(auth: EndpointAuth) -> EndpointAuth:
-    """Return a checked authentication.
+    """Return the authentication settings with the subject, fingerprint and expiration time of the certificate.
 
-    If it has a client certificate, add the certificate's subject, fingerprint and expiration time.
+    Settings without a client certificate stay unchanged. The settings must be valid.
     """
     if isinstance(auth, OAuthClient):
         return auth

@@ -83,7 +83,7 @@ class EndpointDraft:
         return found
 
     def headers_after(self, stored: Mapping[str, str]) -> dict[str, str]:
-        """Return the headers that the endpoint has after the request. `stored` are its current headers."""
+        """Return the headers that the endpoint has after the request. `stored` contains its current headers."""
         if isinstance(self.headers, Unset):
             return dict(stored)
         return merge_headers(stored if self.merges and self.headers is not None else {}, self.headers or {})

@@ -49,7 +49,10 @@ class ProblemFinder:
         self._endpoints = endpoints
 
     async def of_account(self, caller: Caller) -> EndpointProblems:
-        """Return the counts and the endpoints that need attention for the caller's account. Raises AccountRequired."""
+        """Return the endpoint counts of the caller's account, and the endpoints that need attention.
+
+        Raises AccountRequired.
+        """
         caller.require(Scope.ENDPOINTS_READ)
         live = list(self._context.cache.endpoints_of(caller.require_account()))
         candidates = sorted(filter(_is_candidate, live), key=_rank)[:LISTED_MAX]
@@ -82,7 +85,11 @@ def _is_candidate(live: LiveEndpoint) -> bool:
 
 
 def _rank(live: LiveEndpoint) -> tuple[int, int, int]:
-    """Return the sort key: disabled endpoints first, then failing endpoints (longest failing first), then others."""
+    """Return the sort key of an endpoint.
+
+    Disabled endpoints come first, then failing endpoints (longest failing first), then paused endpoints, then other
+    endpoints.
+    """
     kinds = [live.record.state is EndpointState.DISABLED, _is_failing(live), not live.takes_deliveries]
     kind = kinds.index(True) if True in kinds else len(kinds)
     return kind, live.health.failing_since or 0, -live.seq

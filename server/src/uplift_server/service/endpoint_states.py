@@ -94,11 +94,11 @@ class EndpointStates:
     async def enable(
         self, caller: Caller, endpoint: str, held: HeldAction, *, problems: Sequence[Problem] = ()
     ) -> ShownEndpoint:
-        """Enable an endpoint, and apply the action `held` to its held deliveries: release, keep or drop.
+        """Enable an endpoint, and set the action `held` for its held deliveries: release, keep or drop them.
 
-        If the endpoint is already enabled, change only the action. Otherwise, first hold the pending deliveries, so
-        that the action also applies to these deliveries. Raises NotFound, or Busy if the server cannot hold the
-        deliveries within HOLD_WAIT_MS.
+        If the endpoint is already enabled, change only the action. Otherwise, first hold the deliveries that are still
+        pending, so that the action also applies to these deliveries. Raises NotFound, or Busy if the server cannot hold
+        the deliveries within HOLD_WAIT_MS.
         """
         caller.require(Scope.ENDPOINTS_WRITE)
         self._endpoints.find_cached(caller, endpoint)

@@ -67,7 +67,7 @@ class EndpointTest:
 
 @dataclass(frozen=True, slots=True)
 class SignatureCheck:
-    """The two tests of a signature check, and their verdict."""
+    """The tests of a signature check, and the verdict of the check."""
 
     verdict: Verdict
     wrong: EndpointTest
@@ -78,7 +78,7 @@ class SignatureCheck:
 
 
 def result_of(attempt: Attempt | None) -> Result | None:
-    """Return the result of an attempt, which the signature check compares, or None if there is no attempt."""
+    """Return the parts of an attempt that a signature check compares, or None if there is no attempt."""
     if attempt is None:
         return None
     response = first_line(attempt.response_body)
@@ -198,7 +198,7 @@ class EndpointTests:
         return await self._context.run_shielded(self._context.database.write(note))
 
     async def _outcome(self, endpoint: Endpoint, event_id: bytes, until: int) -> tuple[Delivery, Attempt | None]:
-        """Wait for a test to end, until the time `until` (Unix ms) at the latest.
+        """Wait until a test ends, or until the time `until` (Unix ms).
 
         Return the test's delivery, and its attempt if the attempt has ended.
         """

@@ -166,8 +166,8 @@ class Endpoints:
     ) -> tuple[ShownEndpoint, bool]:
         """Update an endpoint, or create it if none of the account's endpoints has the given uid.
 
-        Return the endpoint, and whether it is new. If `endpoint` is an ID instead of a uid, only update. Raises
-        NotFound or PreconditionFailed.
+        Return the endpoint, and whether it is new. If `endpoint` is an ID instead of a uid, the endpoint must exist.
+        Raises NotFound or PreconditionFailed.
         """
         caller.require(Scope.ENDPOINTS_WRITE)
         if ids.parse_prefixed(ids.ENDPOINT, endpoint) is not None:

@@ -67,16 +67,22 @@ class EngineStatus:
         return self._probe_at(endpoint)
 
     def warn_at(self, endpoint_seq: int) -> int | None:
-        """Return the time at which the server will warn the contacts of a failing endpoint (Unix ms)."""
+        """Return the time (Unix ms) at which the server will warn the contacts of a failing endpoint.
+
+        Return None during a mass failure, or if the time is unknown.
+        """
         return self._monitor.warn_at(endpoint_seq)
 
     def disable_at(self, endpoint_seq: int) -> int | None:
-        """Return the time at which the server will disable a failing endpoint (Unix ms)."""
+        """Return the time (Unix ms) at which the server will disable a failing endpoint.
+
+        Return None during a mass failure, or if the time is unknown.
+        """
         return self._monitor.disable_at(endpoint_seq)
 
     @property
     def outage(self) -> Outage | None:
-        """Return the current mass failure, or None.
+        """The current mass failure, or None.
 
         During a mass failure, the server does not warn about endpoints or disable them.
         """
@@ -111,7 +117,7 @@ class EngineStatus:
         )
 
     def processes(self) -> Sequence[Process] | None:
-        """Return the live processes, or no processes if this process's heartbeat has expired.
+        """Return the live processes, or an empty sequence if this process's heartbeat has expired.
 
         Return None if there can be only one process.
         """

@@ -46,7 +46,7 @@ class Unauthorized(ServiceError):
 
 
 class Forbidden(ServiceError):
-    """The caller does not have the permission for the request."""
+    """The caller does not have permission for the request."""
 
     code = "forbidden"
 

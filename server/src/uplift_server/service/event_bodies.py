@@ -82,7 +82,7 @@ def decode_batch(body: bytes) -> tuple[Sequence[BatchEvent | Incoming], list[Pro
 
 
 def _fields_of(body: bytes) -> dict[str, msgspec.Raw] | None:
-    """Return the undecoded fields of an object, or None for any other JSON.
+    """Return the undecoded fields of a JSON object, or None if the body is another JSON value.
 
     Call this function after the typed decoder has rejected a field. The typed decoder stops at that field, but this
     function reads the whole body. Raises Malformed if the body is not JSON.

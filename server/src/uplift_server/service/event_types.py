@@ -58,8 +58,8 @@ class EventTypes:
     ) -> tuple[EventType, bool]:
         """Create or replace an event type. Absent fields get their defaults.
 
-        Return the event type, and whether it is new. Raises PreconditionFailed, or Invalid (also for an existing type
-        if `must_be_new` is set).
+        Return the event type, and whether it is new. Raises PreconditionFailed or Invalid. If `must_be_new` is set, an
+        existing event type also raises Invalid.
         """
         caller.require_operator()
         wrong = check_name(name, "name")

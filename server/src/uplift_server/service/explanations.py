@@ -92,10 +92,10 @@ class Explanations:
     async def of_event(
         self, caller: Caller, event: str, endpoint: str | None, *, problems: Sequence[Problem] = ()
     ) -> list[Explained]:
-        """Explain an event for one endpoint, or for all endpoints of its account.
+        """Explain why an event did or did not reach one endpoint, or each endpoint of its account.
 
-        Existing endpoints come first, newest first, then deleted endpoints and listen sessions. Raises the same errors
-        as `Events.get`.
+        The explanations of existing endpoints come first, newest endpoint first. The explanations of deleted endpoints
+        and listen sessions follow. Raises the same errors as `Events.get`.
         """
         caller.require(Scope.DELIVERIES_READ)
         found = await find_event(self._context, caller, event)
@@ -187,7 +187,10 @@ class Explanations:
     def _without(
         self, event: EventFacts, endpoint: Endpoint, read: "_Read", filters: FilterEvaluation | None
     ) -> Explained:
-        """Explain why an endpoint has no delivery: the server never created a delivery, or retention has deleted it."""
+        """Explain why an endpoint has no delivery of an event.
+
+        Either the server never created the delivery, or retention has deleted the delivery.
+        """
         was_delivered = read.attempted.get(endpoint.seq)
         if was_delivered is None:
             facts = replace(_of_endpoint(endpoint, filters=filters), is_subject=_is_subject(event, endpoint))
@@ -237,7 +240,10 @@ def _read(connection: Transaction, event: Event, request: PageRequest) -> _Read:
 
 
 def _deleted_before(event: EventFacts, read: _Read) -> list[Explained]:
-    """Explain the endpoints that were deleted before the event and were subscribed to its type."""
+    """Explain why endpoints that were deleted before the event have no delivery.
+
+    The result contains only the endpoints that were subscribed to the event's type.
+    """
     found = []
     for record, deleted_at in read.deleted:
         facts = _of_endpoint(record)
