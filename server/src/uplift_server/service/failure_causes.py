@@ -1,4 +1,7 @@
-"""The causes of endpoint failures. Lists of endpoints use the codes to group and filter failing endpoints."""
+"""The causes of endpoint failures.
+
+Lists of endpoints use the code of each cause to group and filter failing endpoints.
+"""
 
 from typing import Final, NamedTuple
 

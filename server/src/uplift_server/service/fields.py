@@ -40,8 +40,8 @@ def values_after(
 ) -> dict[str, str]:
     """Return the keys and values of an object after a request.
 
-    If `merges` is set, `sent` changes only its own keys, and the value None removes a key. Otherwise, `sent` replaces
-    all keys. If `sent` is None, the result is empty.
+    If `merges` is set, `sent` changes only the keys that it contains, and the value None removes a key. Otherwise,
+    `sent` replaces all keys and values. If `sent` is None, the result is empty.
     """
     if isinstance(sent, Unset):
         return dict(stored)

@@ -24,7 +24,10 @@ def check_idempotency_key(key: IdempotencyKey | None) -> Problem | None:
 
 
 def idempotent_request(key: IdempotencyKey | None, account_seq: int, kind: str) -> idempotency.Request | None:
-    """Return the record of a request for the store, or None if the request has no `Idempotency-Key`."""
+    """Return the properties of a request that the store uses to recognize repeated requests.
+
+    Return None if the request has no `Idempotency-Key`.
+    """
     return None if key is None else idempotency.Request(account_seq, key.text, kind, key.body_digest)
 
 

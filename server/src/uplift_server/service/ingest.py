@@ -91,8 +91,9 @@ class Ingest:
     def accept(self, account_seq: int, event: Incoming, problems: Sequence[Problem] = ()) -> AcceptFuture:
         """Accept an event for an account. `problems` contains the problems that were found before this call.
 
-        The future resolves to a list with one `Appended` when the event is durable, or to an IdempotencyConflict.
-        Raises Invalid, PayloadTooLarge or the store's Unavailable. The future can also raise Unavailable.
+        When the event is durable, the future resolves to a list with one `Appended`. If the idempotency key or event ID
+        belongs to another event, the future resolves to an IdempotencyConflict. Raises Invalid, PayloadTooLarge or the
+        store's Unavailable. The future can also raise Unavailable.
         """
         return self._accept([(account_seq, self.draft(account_seq, event, problems))])
 
@@ -112,11 +113,12 @@ class Ingest:
     async def accept_batch(
         self, caller: Caller, events: Sequence[Incoming], problems: Sequence[Problem] = ()
     ) -> AcceptFuture:
-        """Accept all events of a batch or none, each event for the account that it names.
+        """Accept either all events of a batch or none of them.
 
-        If an event names no account, accept it for the caller's account. An account key can name only its own account.
-        `problems` contains the problems that were found before this call. Between the checks of two events, other
-        requests can run. Raises Forbidden, AccountRequired or the same errors as `accept`.
+        Each event belongs to the account that the event names, or to the caller's account if the event names none. An
+        account key can name only its own account. `problems` contains the problems that were found before this call.
+        Other requests can run between the checks of two events. Raises Forbidden, AccountRequired or the same errors as
+        `accept`.
         """
         caller.require(Scope.EVENTS_WRITE)
         found = list(problems)

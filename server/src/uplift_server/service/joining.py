@@ -1,10 +1,11 @@
 """Add members through portal links, invitations and single sign-on, within transactions.
 
-A person has one email for all accounts, so a link must not let one person act as another person. A link proves that its
-user owns the email if the server emailed the link, or if the operator created the link. If the server does not send
-email, an admin sees the invitation links. Such a link does not prove the email, so it cannot set the password of an
-existing person. An identity provider proves the email that it has verified, but only on the first sign-in. After that,
-only the identity identifies the person, so a changed email gives no access.
+A person has one email for all accounts, so a link must not let one person act as another person. A link proves that the
+person who opens it owns the email if the server emailed the link, or if the operator created the link. If the server
+does not send email, an admin sees the invitation links. Such a link does not prove that the person owns the email, so
+it cannot set the password of an existing person. On the first sign-in with an identity provider, the server accepts the
+email if the provider has verified it. After that, only the identity identifies the person, so a changed email gives no
+access.
 """
 
 from collections.abc import Sequence
@@ -67,7 +68,8 @@ def join_by_link(connection: Transaction, link: Link, new_ids: NewIds, now: int)
 def must_enter_password(invitation: Invitation, person: Person | None) -> bool:
     """Return whether an invited person must enter an existing password instead of choosing one.
 
-    If the person exists but has no password, they cannot accept an invitation that does not prove the email.
+    An existing person without a password cannot accept an invitation that does not prove that the person owns the
+    email.
     """
     if person is None:
         return False
@@ -201,9 +203,10 @@ def _prove(connection: Transaction, person: Person) -> Person:
 
 
 def _renew(connection: Transaction, person: Person, *, password_hash: str | None, name: str | None = None) -> Person:
-    """Verify a person's email: set or remove the password, delete the second factor, and end all sessions.
+    """Mark a person's email as verified, and set or remove the password.
 
-    Before the verification, another person could have set the password and the second factor.
+    Also delete the second factor and end all sessions, because another person could have set the password and the
+    second factor before the verification.
     """
     renewed = replace(person, password_hash=password_hash, proved=True, name=name or person.name)
     second_factors.delete(connection, person.id)

@@ -1,6 +1,7 @@
-"""Account API keys. The server returns a key's text only once, in the response that creates the key.
+"""Account API keys.
 
-The database stores only a digest.
+The server returns the text of a key only once, in the response to the request that creates the key. The database stores
+only a digest of the text.
 """
 
 from collections.abc import Collection, Mapping, Sequence

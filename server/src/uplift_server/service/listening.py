@@ -68,7 +68,10 @@ class ShownSession:
 
     @property
     def expires_at(self) -> int | None:
-        """When the server will delete the session if no client connects (Unix ms). None while a client is connected."""
+        """The time (Unix ms) at which the server will delete the session if no client connects.
+
+        None while a client is connected.
+        """
         return None if self.connected else self.session.last_seen_at + UNUSED_EXPIRES_AFTER_MS
 
 

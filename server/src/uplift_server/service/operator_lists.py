@@ -150,7 +150,7 @@ class OperatorLists:
         return AccountSummary(account, len(own), sum(map(_is_failing, own)), off, backlog, severity)
 
     async def endpoints(self, caller: Caller, search: EndpointSearch, listing: Listing) -> EndpointList:
-        """Return endpoints of all accounts, newest first. Raises NotFound.
+        """Return endpoints of all accounts, newest first. Raises NotFound if the search names an unknown account.
 
         With the status filter FAILING, the endpoints are grouped by cause, largest group first, and each group is
         sorted by `search.order`. If the search does not filter by cause, each group has up to LISTED_PER_CAUSE

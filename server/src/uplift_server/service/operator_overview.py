@@ -176,7 +176,7 @@ class OperatorOverview:
         return counts
 
     async def _late(self, reading: Reading | None) -> tuple[dict[HeldUpBy, int], list[LimitedEndpoint]]:
-        """Return the earliest due time of delayed deliveries for each cause of delay.
+        """Return, for each cause of delay, the earliest due time of the deliveries that it delays.
 
         Also return the endpoints whose own limits delay their deliveries.
         """
@@ -222,7 +222,7 @@ def _rejected_events(connection: Transaction, now: int) -> int | None:
 
 
 def _cause_groups(groups: Mapping[FailureCause, _Group]) -> list[CauseGroup]:
-    """Return the failing endpoints, grouped by cause, most endpoints first."""
+    """Return a summary of the failing endpoints for each cause. The cause with the most endpoints comes first."""
     found: Iterable[CauseGroup] = (
         CauseGroup(
             *cause,

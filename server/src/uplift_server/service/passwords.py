@@ -62,7 +62,10 @@ class Passwords:
 
 
 def _lower_priority() -> None:
-    """Lower the priority of the current thread. Only Linux supports a priority for each thread."""
+    """Lower the priority of the current thread on Linux.
+
+    Other systems do not support a priority for a single thread.
+    """
     if sys.platform == "linux":
         with suppress(OSError):
             own = threading.get_native_id()

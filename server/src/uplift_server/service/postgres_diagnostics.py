@@ -58,7 +58,10 @@ def database_findings(url: str, name: str) -> Iterator[Finding]:
 
 
 def _rejection(found: Inspected) -> tuple[str, str] | None:
-    """Return why no server can run on the database, and a fix. Return None if a server can run."""
+    """Return the reason why servers cannot run on the database, and how to fix the problem.
+
+    Return None if servers can run on the database.
+    """
     if found.version < schema_version.VERSION_MIN:
         least = schema_version.VERSION_MIN
         return (

@@ -1,4 +1,4 @@
-"""Problem documents (RFC 9457): the JSON of an error, in responses and with rejected events."""
+"""Problem documents (RFC 9457): the JSON form of errors in responses and in rejected events."""
 
 from collections.abc import Sequence
 from typing import Any, Final

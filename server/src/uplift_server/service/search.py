@@ -48,7 +48,10 @@ class Hit(NamedTuple):
 
 
 class Search:
-    """Finds objects in the caller's account, or in all accounts for an operator without an account."""
+    """Finds objects in the caller's account.
+
+    For an operator who has not selected an account, finds objects in all accounts.
+    """
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context

@@ -116,7 +116,10 @@ class StatisticsRanges:
         return RangeStatistics(await self._context.database.read(lambda c: _series(c, scope, starts)))
 
     def _types(self, account_seq: int, request: PageRequest) -> Page[tuple[statistics.Scope, str]]:
-        """Return a page of event types, including deleted types, each with the scope of its statistics and its name."""
+        """Return a page of event types, including deleted types.
+
+        Each item contains the scope of the event type's statistics, and the name of the event type.
+        """
         rows = request.chosen(self._context.cache.event_types_by_seq.items(), lambda each: each[0])
         page = request.page(rows, lambda each: (each[0],))
         return page.of([(statistics.Scope.of_type(account_seq, seq), each.name) for seq, each in page.items])

@@ -1,4 +1,4 @@
-"""Signatures of ID tokens.
+"""Verifies the signatures of ID tokens.
 
 The server imports this module on first use, because most servers do not use single sign-on.
 """

@@ -1,4 +1,4 @@
-"""Ingest of events that also records traces."""
+"""Accepts events and records their traces."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

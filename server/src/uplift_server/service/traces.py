@@ -1,6 +1,7 @@
-"""Traces of events across accounts, for operators: acceptance, matches, deliveries and attempts.
+"""Traces of events in all accounts, for operators.
 
-A trace can be found by any ID.
+The trace of an event contains its deliveries and attempts, and the reasons why other endpoints have no delivery.
+Operators can find a trace by the ID of an event, delivery, attempt, endpoint, account or replay.
 """
 
 from collections.abc import Mapping, Sequence
@@ -173,7 +174,10 @@ class Traces:
         )
 
     async def _requested(self, account_caller: Caller, event: Event, delivery: str) -> list[ExplainedDelivery]:
-        """Return the requested delivery of an event with more than DELIVERIES_MAX deliveries, if it exists."""
+        """Return the requested delivery in a list. The list is empty if the delivery does not exist.
+
+        The trace needs this extra query if the event has more than DELIVERIES_MAX deliveries.
+        """
         parts = ids.parse_delivery_id(delivery)
         assert parts is not None, "`_event_of` built the ID"
         found = await self._context.database.read(lambda c: deliveries.find(c, event.account_seq, *parts))
@@ -220,9 +224,9 @@ class Traces:
 
 
 def _event_of(text: str) -> tuple[bytes | None, str | None]:
-    """Return the event ID that an event, delivery or attempt ID contains.
+    """Return the event ID and the delivery ID that the ID of an event, delivery or attempt contains.
 
-    For a delivery or an attempt, also return the delivery ID.
+    The delivery ID is None for an event. Both IDs are None for any other text.
     """
     event_id = ids.parse_uuid(text)
     if event_id is not None:

@@ -71,7 +71,7 @@ class Reservation:
         self._size = 0
 
     def grow_to(self, size: int) -> None:
-        """Increase the reservation to `size` bytes. Do nothing if it is already larger.
+        """Increase the reservation to `size` bytes. Do nothing if the reservation already has at least `size` bytes.
 
         Raises RateLimited or Busy.
         """

@@ -65,7 +65,7 @@ class Visitor:
         return is_confirmed(self.confirmed_at, now_ms)
 
     def caller(self, account: str, address: str | None) -> Caller:
-        """Return the caller for the account with this public ID.
+        """Return the visitor as a caller who acts for the account with this public ID.
 
         Raises NotFound if no such account exists or the visitor has no access to it.
         """
@@ -80,7 +80,7 @@ class Visitor:
         raise not_found("account", account)
 
     def operator(self, address: str | None) -> Caller:
-        """Return the caller for all accounts. Raises NotFound for members."""
+        """Return the operator as a caller who acts for all accounts. Raises NotFound for members."""
         if self._operator is None:
             raise NotFound("This page does not exist. Check the URL.")
         return Caller(self._operator, None, address)
