@@ -1,6 +1,6 @@
 """Request body models, for pydantic and OpenAPI.
 
-The models define only types and bounds. The rules of `core/` check the values.
+The models define only types and bounds. The rules in `core/` validate the values.
 """
 
 from typing import Annotated, Any, Literal
@@ -303,7 +303,7 @@ class ErasureNew(Body):
 
 
 class BulkResendNew(Body):
-    """A bulk resend: filters that select the deliveries to resend, and their rate."""
+    """A bulk resend: filters that select the deliveries, and the maximum rate at which the server resends them."""
 
     status: list[str] = Field(
         default=[],

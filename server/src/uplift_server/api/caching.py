@@ -42,7 +42,10 @@ def cached_content(request: Request, content: Content, headers: Mapping[str, str
 def cached_response(
     request: Request, body: bytes, etag: str, media_type: str, headers: Mapping[str, str], cache_control: str
 ) -> Response:
-    """Create a response with an ETag: 304 without a body if the client already has the content."""
+    """Create a response with an ETag.
+
+    If the client already has the content, the response has the status code 304 and no body.
+    """
     headers = {**headers, "cache-control": cache_control, "etag": etag}
     if _matches(request.headers.get("if-none-match", ""), etag):
         return Response(status_code=304, headers=headers)

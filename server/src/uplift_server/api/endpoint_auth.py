@@ -15,7 +15,7 @@ class _Credentials(BaseModel):
 
 
 class OAuthNew(_Credentials):
-    """Credentials for access tokens (OAuth 2.0 client credentials, `client_secret_basic`)."""
+    """Credentials for requesting access tokens (OAuth 2.0 client credentials, `client_secret_basic`)."""
 
     type: Literal["oauth2_client_credentials"] = Field(description="OAuth 2.0 client credentials.")
     token_url: str = Field(
@@ -45,7 +45,7 @@ Auth = Annotated[
 
 
 class OAuthView(BaseModel):
-    """Credentials for access tokens, without the secret."""
+    """Credentials for requesting access tokens, without the client secret."""
 
     type: Literal["oauth2_client_credentials"] = Field(description="OAuth 2.0 client credentials.")
     token_url: str = Field(description="URL that issues the access tokens.")

@@ -31,7 +31,7 @@ class ErasureView(BaseModel):
 
 
 class ErasurePreviewView(BaseModel):
-    """Preview of an erasure: the number and the period of the events that it would erase."""
+    """The number of events that an erasure would erase, and the times of the oldest and newest of these events."""
 
     object_id_digest: str | None = Field(
         description="Keyed digest of the object ID. Null if the erasure selects events by their IDs."

@@ -78,7 +78,7 @@ def _has_body(scope: Scope) -> bool:
 
 
 async def send_error(send: Send, error_response: ErrorResponse, *, handshake: bool = False) -> None:
-    """Send an error response. With `handshake`, respond to the handshake of a websocket."""
+    """Send an error response. If `handshake` is true, respond to the handshake of a websocket."""
     of = "websocket.http" if handshake else "http"
     headers = [*error_response.headers, (b"content-length", str(len(error_response.body)).encode())]
     await send({"type": f"{of}.response.start", "status": error_response.status, "headers": headers})

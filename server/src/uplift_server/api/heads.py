@@ -55,8 +55,9 @@ async def _reject_malformed(_scope: Scope, _receive: Receive, send: Send) -> Non
 class BoundedHeads(HttpToolsProtocol):
     """uvicorn's protocol with limits on the size and duration of requests.
 
-    If a response is complete before its request's body, the protocol reads and discards the rest of the body within
-    limits. Therefore, a client that sends its whole body before it reads still receives the response.
+    If a response is complete before the body of its request, the protocol reads and discards the rest of the body
+    within limits. Therefore, a client that sends the whole request before it reads the response still receives the
+    response.
     """
 
     request_seconds_max: ClassVar[float] = 30
@@ -94,7 +95,10 @@ class BoundedHeads(HttpToolsProtocol):
     _may_linger = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the time limit for the first request. Close connections beyond `files_max`."""
+        """Start the time limit for the first request.
+
+        Close the connection if the server has more than `files_max` connections.
+        """
         super().connection_made(cast(asyncio.Transport, CorkedTransport(transport, self.loop, self._linger)))
         # Use one timer per connection, because one timer per request would slow down every event.
         self._watch = self.loop.call_later(self.request_seconds_max, self._give_up, 0)
@@ -163,7 +167,10 @@ class BoundedHeads(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Record the end of the request headers. Beyond `connections_max` connections, reject the request."""
+        """Record the end of the request headers.
+
+        Reject the request if the server has more than `connections_max` connections.
+        """
         # Do not use uvicorn's own limit, because its responses are plain text without a Retry-After.
         crowded = len(self.connections) > self.connections_max
         self.app = cast(Any, _reject_crowded) if crowded else self.config.loaded_app
@@ -239,7 +246,7 @@ class BoundedHeads(HttpToolsProtocol):
     def _linger(self) -> bool:
         """Close the sending side of the connection, then discard the remaining input within limits.
 
-        Return whether the connection lingers. If the request is complete, for example, there is no reason to linger.
+        Return False if the connection does not linger, for example because its request is complete.
 
         If a server closes a connection with unread input, the system resets the connection, and the client can lose the
         response.

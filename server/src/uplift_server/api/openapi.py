@@ -1,4 +1,7 @@
-"""The OpenAPI document: FastAPI's description of the routes, with bodies, queries, errors, webhooks and ingest."""
+"""The OpenAPI document: FastAPI's description of the routes, and the parts that FastAPI does not describe.
+
+These parts are request bodies, query parameters, errors, webhooks and the ingest routes.
+"""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -324,7 +327,7 @@ def _finish(operation: dict[str, Any], call: str, errors: dict[str, Any], *, is_
 
 
 def _separate(responses: Mapping[str, Any]) -> None:
-    """Remove the alternatives in a response schema that describe the operation's responses with other status codes."""
+    """From each response schema, remove the alternatives that describe the operation's other responses."""
     contents = [each["content"][_JSON] for each in responses.values() if _JSON in each.get("content", {})]
     schemas = [each["schema"] for each in contents]
     for content in contents:

@@ -46,7 +46,7 @@ def unavailable(advice: str = store_errors.Unavailable.advice) -> ErrorResponse:
 def problem(
     code: str, detail: str, *, problems: Sequence[Problem] = (), retry_after_s: int | None = None, headers: Headers = ()
 ) -> ErrorResponse:
-    """Return an error response. `code` is one of the codes of STATUS."""
+    """Return an error response. `code` is one of the codes in STATUS."""
     status, body = STATUS[code], problem_document(code, detail, problems)
     all_headers = [(b"content-type", MEDIA_TYPE.encode()), *headers]
     if status == 401:

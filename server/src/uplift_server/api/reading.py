@@ -1,7 +1,8 @@
-"""Readers of request bodies and query parameters. The readers return problems with fields instead of raising an error.
+"""Readers of request bodies and query parameters.
 
-FastAPI would report only problems of one kind. The readers pass the readable fields and the problems to the service,
-which checks the permissions first and then reports all problems at once.
+The readers return the problems with invalid fields instead of raising an error. The readers pass the valid fields and
+the problems to the service, which checks the permissions first and then reports all problems at once. FastAPI's own
+validation would report invalid types and bounds without the problems that the service finds.
 """
 
 import hashlib

@@ -455,7 +455,10 @@ def _outcome_text(outcome: Outcome | None) -> str | None:
 
 
 def account_field(account_id: bytes, *, spans: bool) -> dict[str, Any]:
-    """Return the field `account` if the response can contain several accounts. Otherwise, return no field."""
+    """Return the field `account` if the response can contain objects from several accounts.
+
+    Otherwise, return no field.
+    """
     return {"account": ids.prefixed(ids.ACCOUNT, account_id)} if spans else {}
 
 

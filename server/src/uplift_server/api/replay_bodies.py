@@ -7,7 +7,7 @@ from uplift_server.core.limits import REPLAY_RATE_PER_SECOND_DEFAULT, REPLAY_RAT
 
 
 class ReplayNew(Body):
-    """A new replay: the deliveries to resend, and their rate."""
+    """A new replay: the deliveries to resend, and the maximum rate at which the server resends them."""
 
     endpoint: str = Field(description="Endpoint ID or uid.")
     status: list[str] | None = Field(

@@ -11,7 +11,10 @@ _SINGLE: Final = {b"authorization": "Authorization", b"uplift-account": "Uplift-
 
 
 def check_single(headers: Sequence[tuple[bytes, bytes]]) -> None:
-    """Raise DuplicateHeader if `headers` contains a header of `_SINGLE` more than once. Names are in lower case."""
+    """Raise DuplicateHeader if `headers` contains one of the headers in _SINGLE more than once.
+
+    The names in `headers` are in lower case.
+    """
     names = [name for name, _ in headers]
     for name, text in _SINGLE.items():
         if names.count(name) > 1:

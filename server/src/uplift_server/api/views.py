@@ -449,7 +449,10 @@ class ReplayPreview(BaseModel):
 
 
 class EndpointShareView(BaseModel):
-    """The matching deliveries of one endpoint in a bulk resend."""
+    """The number of matching deliveries of one endpoint in a bulk resend.
+
+    If the server skips the endpoint, the object contains the reason.
+    """
 
     endpoint: str = Field(description="Endpoint ID.")
     count: int = Field(description="Number of deliveries.")

@@ -1,6 +1,7 @@
 """The websocket protocol for uvicorn.
 
-The server imports the protocol when the first websocket connection arrives, because most servers have none.
+The server imports the protocol when the first websocket connection arrives, because most servers receive no websocket
+connections.
 """
 
 import asyncio

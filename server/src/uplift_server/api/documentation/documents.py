@@ -119,7 +119,7 @@ def file_of(source: str) -> Path:
 
 
 def is_image(address: str) -> bool:
-    """Return whether an image in `docs/` or in one of its folders has this address."""
+    """Return whether an address belongs to an image in `docs/` or in a subfolder."""
     return _IMAGE.fullmatch(address) is not None and file_of(address[1:]).is_file()
 
 

@@ -1,4 +1,7 @@
-"""Converts Markdown to HTML as GitHub does: with heading anchors, highlighted code, and no HTML from the source."""
+"""Converts Markdown to HTML as GitHub does, with heading anchors and highlighted code.
+
+The output does not contain HTML elements from the source, except `<details>`.
+"""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -139,7 +142,10 @@ def _parser() -> MarkdownIt:
 
 
 def _details(state: StateBlock, start: int, _end: int, silent: bool) -> bool:
-    """Parse `<details>`, the only HTML element in our documents, with each tag on its own line. Drop HTML comments."""
+    """Parse `<details>`, the only HTML element in our documents. Drop HTML comments.
+
+    The opening tags, the closing tag and each comment must be on separate lines.
+    """
     line = state.src[state.bMarks[start] + state.tShift[start] : state.eMarks[start]]
     begins = _DETAILS.fullmatch(line)
     is_comment = _COMMENT.fullmatch(line) is not None

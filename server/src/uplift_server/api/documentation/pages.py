@@ -50,7 +50,10 @@ _rendering: Final = Lock()
 
 
 def page(address: str, openapi: OpenApi) -> Content:
-    """Return the response for one of ADDRESSES or an image. The first call for an address renders the response."""
+    """Return the response for one of ADDRESSES, or for the address of an image.
+
+    The first call for an address renders the response.
+    """
     with _rendering:
         return _page(address, openapi)
 
@@ -106,7 +109,10 @@ def _server_url(openapi: OpenApi) -> bytes:
 
 
 def _index_json(index: tuple[Section, ...]) -> bytes:
-    """Encode the search index for `script.js` as JSON: all pages, and all sections with the index of their page."""
+    """Encode the search index for `script.js` as JSON: a list of pages, and a list of sections.
+
+    Each section contains the position of its page in the list of pages.
+    """
     pages = list(dict.fromkeys((each.address, each.page) for each in index))
     numbers = {address: number for number, (address, _) in enumerate(pages)}
     rows = [(numbers[each.address], each.anchor, each.heading, each.text) for each in index]

@@ -69,7 +69,7 @@ class SampleRequest:
 def reference_data() -> dict[str, Any]:
     """Return sample values, and descriptions of the fields that the schemas do not describe.
 
-    The file uses model names. The result uses the corresponding schema names in the OpenAPI document.
+    `reference_data.json` uses model names. The result uses the corresponding schema names in the OpenAPI document.
     """
     text = resources.files(__package__).joinpath("reference_data.json").read_text(encoding="utf-8")
     data: dict[str, Any] = json.loads(text)

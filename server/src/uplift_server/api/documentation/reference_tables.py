@@ -105,7 +105,7 @@ def scopes() -> str:
 
 
 def roles() -> str:
-    """Return the table of each role's permissions."""
+    """Return the table of permissions, with a column for each role."""
     rows = [
         (text, *(_yes(permission in SCOPES_OF_ROLE[role] | RIGHTS_OF_ROLE[role]) for role in Role))
         for permission, text in _OF_ROLES.items()

@@ -48,10 +48,10 @@ async def resend_deliveries(
     caller: CallerOf,
     sent: Annotated[Sent, Depends(BodyReader(BulkResendNew))],
 ) -> BulkResendView | BulkResendPreview:
-    """Requires the scope `deliveries:write`. Creates a replay for each endpoint with matching completed deliveries.
+    """Requires the scope `deliveries:write`.
 
-    With `dry_run`, the server only counts the deliveries. The server skips deleted endpoints and endpoints with an
-    unfinished replay.
+    Creates a replay for each endpoint with matching completed deliveries, except deleted endpoints and endpoints with
+    an unfinished replay. With `dry_run`, the server only counts the deliveries.
     """
     given = dict(sent.given)
     dry_run, rate = given.pop("dry_run", False), given.pop("rate_per_second", None)
@@ -116,7 +116,8 @@ async def list_delivery_attempts(
 async def resend_delivery(services: ServicesOf, caller: CallerOf, delivery: str, sent: Empty) -> DeliveryView:
     """Requires the scope `deliveries:write`. Starts a new attempt immediately.
 
-    If the attempt succeeds, the delivery is `delivered`. If it fails, the retry schedule does not change.
+    A successful attempt sets the delivery's status to `delivered`, and a failed attempt does not change the retry
+    schedule.
     """
     found = await services.deliveries.resend(caller, delivery, problems=sent.problems)
     return delivery_view(found, spans=caller.spans_accounts)

@@ -143,12 +143,15 @@ async def list_endpoint_deliveries(
 
 
 def send_endpoint(response: Response, services: Services, caller: Caller, shown: ShownEndpoint) -> EndpointView:
-    """Set the ETag of an endpoint, and return it for the response."""
+    """Set the `ETag` header of the response, and return the API model of the endpoint."""
     send_version(response, shown.endpoint)
     return _view(services, caller, shown)
 
 
 def _view(services: Services, caller: Caller, shown: ShownEndpoint) -> EndpointView:
-    """Return the API model of an endpoint, with its account if the caller sees several accounts."""
+    """Return the API model of an endpoint.
+
+    If the caller can access several accounts, the model contains the endpoint's account.
+    """
     owner = services.context.cache.accounts.get(shown.endpoint.account_seq) if caller.spans_accounts else None
     return endpoint_view(shown, None if owner is None else ids.prefixed(ids.ACCOUNT, owner.id))

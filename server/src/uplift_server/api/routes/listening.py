@@ -50,9 +50,10 @@ async def create_listen_session(
     caller: CallerOf,
     sent: Annotated[Sent, Depends(BodyReader(ListenSessionNew, required=False))],
 ) -> ListenSessionView:
-    """Requires the scope `listen`. The session streams the account's events to a developer's machine.
+    """Requires the scope `listen`.
 
-    `uplift listen` creates a listen session. All sessions of the same API key have the same secret.
+    The session streams the account's events to a developer's machine, for example to `uplift listen`. All sessions that
+    the same API key creates have the same secret.
     """
     shown = await services.listening.create(
         caller, ListenDraft(**sent.given), idempotency_key=key_of(request, sent), problems=sent.problems

@@ -59,10 +59,10 @@ async def get_health() -> PlainTextResponse:
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", summary="Check that the server is ready", response_class=PlainTextResponse)
 async def get_readiness(services: ServicesOf) -> PlainTextResponse:
-    """Public. Returns 503 while the server cannot accept events.
+    """Public. Returns 503 while the server cannot accept events, and describes the problem in `detail`.
 
-    `detail` names the database or event stream problem. With an event stream, the second line of a
-    200 response names the database problem, if there is one.
+    If the server uses an event stream and the database has a problem, the second line of a 200 response describes the
+    database problem.
     """
     ready = await services.readiness.check()
     headers = {} if ready.database_id is None else {"uplift-database": ready.database_id}
