@@ -23,7 +23,7 @@ class EncryptedCookies:
     def encrypt(self, content: bytes, place: bytes = b"") -> str:
         """Return `content` as an encrypted cookie value.
 
-        To decrypt it, `decrypt` needs the same `place`, such as a session ID.
+        To decrypt the value, `decrypt` needs the same `place`, such as a session ID.
         """
         nonce = os.urandom(_NONCE_BYTES)
         return base64.urlsafe_b64encode(nonce + self._cipher.encrypt(nonce, content, place)).decode()

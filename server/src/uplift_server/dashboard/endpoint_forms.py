@@ -201,7 +201,7 @@ def _first_sentence(text: str) -> str:
 
 
 def _without_covered(patterns: Sequence[str]) -> tuple[str, ...]:
-    """Remove the event types that the pattern of a selected group includes. Return the remaining patterns."""
+    """Return the patterns without the event types that a selected group includes."""
     whole = tuple(each[:-1] for each in patterns if each.endswith(GROUP_SUFFIX))
     return tuple(
         dict.fromkeys(each for each in patterns if each.endswith(GROUP_SUFFIX) or not each.startswith(whole or ("\0",)))

@@ -1,4 +1,4 @@
-"""Attempts as pages show them: the request, the response, the timings, and the equivalent curl command."""
+"""The details of attempts for pages: the request, the response, the timings, and the equivalent curl command."""
 
 import shlex
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Forms: read submitted forms with a size limit, and return their fields by name."""
+"""Reads submitted forms up to a size limit, and returns their fields by name."""
 
 import asyncio
 import hashlib
@@ -123,9 +123,9 @@ class Form:
 
 
 def seen_versions(form: Form) -> Versions:
-    """Return the object version in the form, from which the service detects concurrent updates.
+    """Return the object version in the form. The service uses the version to detect concurrent updates.
 
-    Return None if an earlier release rendered the page, because its forms do not contain the version. The service then
+    Return None if the form does not contain the version, because an earlier release rendered the page. The service then
     accepts the update for every version.
     """
     version = form.optional("version")
@@ -167,7 +167,7 @@ def _parsed(body: bytearray) -> Form:
 def key_of(form: Form) -> IdempotencyKey | None:
     """Return the idempotency key in a form, if any.
 
-    If the visitor reloads the page and so submits the form again, the key prevents a second object.
+    If the visitor reloads the page and so submits the form again, the key prevents the creation of a second object.
     """
     key = form.text(ONCE_FIELD)
     if not key:

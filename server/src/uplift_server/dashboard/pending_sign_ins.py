@@ -20,7 +20,7 @@ _PURPOSE: Final = b"pending sign-in"
 def ask_code(visit: Visit, pending: PendingSignIn, page: str) -> Response:
     """Redirect to the page that asks for the second-factor code.
 
-    After a valid code, the browser continues to `page`.
+    After the visitor enters a valid code, the browser opens `page`.
     """
     keep_pending(visit, pending)
     return visit.leave(link(CODE_PATH, next=page))

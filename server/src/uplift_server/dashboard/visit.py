@@ -306,7 +306,7 @@ class Visit:
         self.hide_secret()
 
     def set_cookie(self, name: str, value: str, *, seconds: int) -> None:
-        """Set a cookie in the response. With 0 seconds, delete the cookie."""
+        """Set a cookie in the response. If `seconds` is 0, delete the cookie."""
         self._cookies.append((name, value, seconds))
 
     def notify(self, text: str, *, is_problem: bool = False) -> None:

@@ -86,7 +86,7 @@ def _blocked_text(count: int) -> str | None:
 def _no_resend(found: ShownDelivery, endpoint: Endpoint | None, last: Told | None, now: int) -> str | None:
     """Return the reason why the visitor cannot resend the delivery, or None if the visitor can resend it.
 
-    When the visitor resends the delivery, the service checks again.
+    The service repeats these checks when the visitor resends the delivery.
     """
     delivery = found.delivery
     if endpoint is None:

@@ -168,7 +168,7 @@ async def delete(visit: Visit) -> Response:
 
 
 async def permalink(visit: Visit) -> Response:
-    """Redirect from the endpoint URL that emails contain to the endpoint's page."""
+    """Redirect to the endpoint's page. Emails contain links to this permanent URL."""
     endpoint = visit.parameter("endpoint")
     account = _account_of(visit, endpoint)
     return visit.leave(f"/accounts/{account}/endpoints/{endpoint}")
@@ -197,9 +197,9 @@ def _account_of(visit: Visit, endpoint: str) -> str:
 
 
 async def _previewed(visit: Visit, form: Form) -> ShownPreview | None:
-    """Return the newest events of the selected types, each with its result for the filter in the form.
+    """Return a preview of the filter in the form, or None if there is no filter.
 
-    Return None if there is no filter.
+    The preview contains the newest events of the selected types, or the problems with the filter.
     """
     problems: list[Problem] = []
     pattern = filter_of(form, problems)

@@ -62,7 +62,7 @@ class ShownAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The progress of the checklist for one endpoint."""
+    """An endpoint's progress through the checklist."""
 
     endpoint: str
     """The ID of the endpoint."""

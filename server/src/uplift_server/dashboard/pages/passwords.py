@@ -30,7 +30,7 @@ async def ask_form(visit: Visit) -> Response:
 
 
 async def ask(visit: Visit) -> Response:
-    """Email the password reset link. The response does not reveal whether a person has this email address."""
+    """Email the password reset link. The response does not reveal whether a member with this email address exists."""
     sent = await visit.form()
     try:
         await visit.services.sessions.request_reset(sent.text("email"), address=visit.address)

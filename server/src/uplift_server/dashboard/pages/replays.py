@@ -181,7 +181,7 @@ def _context(visit: Visit, draft: ReplayDraft, preview: Preview | None = None) -
 
 
 def _body(draft: ReplayDraft) -> dict[str, object]:
-    """Return the request body of the API call that creates the same replay. Omit empty fields."""
+    """Return the body of the API request that creates the replay in the draft. Omit empty fields."""
     given = {
         "endpoint": draft.endpoint,
         "status": list(draft.status or ()),
@@ -195,7 +195,7 @@ def _body(draft: ReplayDraft) -> dict[str, object]:
 
 
 def _command(draft: ReplayDraft) -> str:
-    """Return the `uplift-server` command that creates the same replay."""
+    """Return the `uplift-server` command that creates the replay in the draft."""
     told: Mapping[str, Sequence[object]] = {
         "--status": list(draft.status or ()),
         "--type": list(draft.types or ()),

@@ -50,7 +50,7 @@ async def enter_code(visit: Visit) -> Response:
 
 
 async def page(visit: Visit) -> Response:
-    """Show whether the second factor is on. If it is off, show how to turn it on."""
+    """Show whether the second factor is on. If the second factor is off, show how to turn it on."""
     return await _page(visit)
 
 
@@ -92,7 +92,7 @@ async def new_recovery_codes(visit: Visit) -> Response:
 async def _page(visit: Visit, key: bytes | None = None, invalid: Invalid | None = None) -> Response:
     """Show whether the second factor is on.
 
-    If it is off, show a key: the key that the person is setting up, or a new key.
+    If the second factor is off, show a key: the key that the person is setting up, or a new key.
     """
     visitor = _visitor(visit)
     assert visitor.person is not None
@@ -123,7 +123,7 @@ def _picture(uri: str) -> Markup:
 
 
 def _visitor(visit: Visit) -> Visitor:
-    """Return the visitor. Raises NotFound for operators and guests."""
+    """Return the visitor. Raises NotFound for operators, and for visitors without an email address."""
     assert visit.visitor is not None
     if visit.visitor.person is None or visit.visitor.person.email is None:
         raise NotFound("Only members with an email address have a second factor. Sign in as a member.")

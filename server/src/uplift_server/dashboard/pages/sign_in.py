@@ -93,7 +93,7 @@ async def enter(visit: Visit) -> Response:
 
 
 async def sign_out(visit: Visit) -> Response:
-    """Sign out the visitor. After single sign-on, also sign out the visitor at the identity provider."""
+    """Sign out the visitor. If the visitor signed in at the identity provider, also sign the visitor out there."""
     url = await _provider_sign_out(visit)
     if visit.visitor is not None:
         await visit.services.sessions.sign_out(visit.visitor)

@@ -29,14 +29,14 @@ class Result:
 
     @property
     def kind(self) -> str:
-        """The status of the test delivery. It determines the symbol and the color on the page."""
+        """The status of the test delivery. The status determines the symbol and the color on the page."""
         if self.told is None:
             return "pending" if self.delivery.leased else "failed"
         return self.told.status
 
 
 async def show(visit: Visit) -> Response:
-    """Show the form. If the URL names a test delivery, also show its result."""
+    """Show the form. If the URL contains the ID of a test delivery, also show the result of this delivery."""
     return await _trial(visit, type_name=visit.query.text("type"), delivery=visit.query.optional("delivery"))
 
 

@@ -93,7 +93,7 @@ async def listed(visit: Visit) -> Response:
 
 
 async def switch_off(visit: Visit) -> Response:
-    """Disable an endpoint. Operators and the account's members can enable it again."""
+    """Disable an endpoint. Operators and the account's members can enable the endpoint again."""
     endpoint = visit.parameter("endpoint")
     await visit.services.endpoint_states.disable(visit.caller, endpoint)
     return visit.leave(

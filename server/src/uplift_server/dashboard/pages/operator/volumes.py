@@ -9,7 +9,7 @@ from uplift_server.dashboard.figures import status_columns, status_words, succes
 
 
 class Volume(NamedTuple):
-    """The attempts and deliveries of an account or an endpoint, as a table row shows them."""
+    """The statistics that a table row shows for an account or an endpoint."""
 
     totals: Statistics
     error_share: float | None
