@@ -136,7 +136,7 @@ class Deduplicator(ABC):
     """Base class of deduplicators, which are thread-safe. For asyncio, the `with` block can contain `await`."""
 
     def __init__(self, remember_seconds: float, claim_seconds: float) -> None:
-        """Set the times. Raises ValueError unless both are positive."""
+        """Raise ValueError unless both arguments are positive."""
         if not (remember_seconds > 0 and claim_seconds > 0):
             raise ValueError("remember_seconds and claim_seconds must be greater than 0.")
         self._remember_seconds: Final = remember_seconds

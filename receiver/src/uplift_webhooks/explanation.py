@@ -1,7 +1,7 @@
 """Diagnosis of requests that fail verification.
 
-This module tests for common mistakes one by one. A request that failed verification stays rejected. A guess is
-confirmed if a signature in the request matches the guessed input. The other guesses rely on the request's format.
+This module tests for common mistakes one by one. The diagnosis does not change the result of the verification. For some
+mistakes, a signature in the request confirms the cause. For others, the cause is a guess from the request's format.
 """
 
 import hmac

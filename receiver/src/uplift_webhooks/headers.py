@@ -27,7 +27,7 @@ WANTED: Final = (ID, TIMESTAMP, SIGNATURE, UPLIFT_SIGNATURE)
 
 
 def spellings(names: Iterable[str]) -> dict[str | bytes, str]:
-    """Map each lowercase header name, as a string, as bytes and as a WSGI variable, to the name as a string.
+    """Map each form of a header name to the name. The forms are strings, bytes and WSGI variables, all in lowercase.
 
     Source: PEP 3333, "environ Variables".
     """
@@ -43,7 +43,7 @@ _NAMES: Final = spellings(WANTED)
 
 
 def read_headers(headers: object) -> dict[str, str]:
-    """Return the headers for verification by lowercase name. Omit missing headers.
+    """Return the headers that verification needs. The keys are lowercase names. Omit missing headers.
 
     Raises:
         WebhookVerificationError: `headers_unreadable` if the argument does not consist of headers, `malformed_header`

@@ -1,6 +1,6 @@
 """The objects in event data, as the event catalog describes them.
 
-If the event omits a field, or if the field is null or has another type, the attribute is None (or empty for a list).
+If the event omits a field, or if the field is null or has the wrong type, the attribute is None (or empty for a list).
 `raw` is the complete JSON object, including fields that this version of the library does not know. `repr` omits
 personal data and links.
 """

@@ -42,7 +42,7 @@ class SourceAddresses:
     ) -> None:
         """`source` is a client, a list of addresses or networks, or the response from `source_ips`.
 
-        If `source` is a client, the object calls it on first use, and then every `refresh_seconds`.
+        If `source` is a client, `allows` requests the addresses on first use, and then every `refresh_seconds`.
 
         Raises:
             ValueError: an address is not valid, `refresh_seconds` is not positive, or the source is an AsyncClient or

@@ -76,8 +76,9 @@ class Accounts(Noun[Way]):
     def update(self, account: str, /, *, if_match: JsonObject | str | None = None, **changes: Any) -> Call[JsonObject]:
         """Update the `name`, `contact_emails`, `uid` or `metadata` of an account. Omitted fields do not change.
 
-        `metadata` contains only the keys to change. The value None removes a key. `if_match` is the account that you
-        read: if the account has changed since then, the call raises ApiError with status 412.
+        `metadata` contains only the keys to change. The value None removes a key. To detect concurrent changes, pass
+        the account that you read as `if_match`. If the account has changed in the meantime, the call raises ApiError
+        with status 412.
         """
         return change("PATCH", _account(account), changes, if_match)
 
@@ -232,7 +233,7 @@ class Erasures(Noun[Way]):
 
     @verb
     def get(self, account: str, erasure: str) -> Call[JsonObject]:
-        """Return an erasure. When its `state` is "completed", it serves as the receipt."""
+        """Return an erasure. If its `state` is "completed", you can keep the response as a receipt."""
         return get(f"{_account(account)}/erasures/{segment(erasure)}")
 
     @verb
@@ -326,8 +327,8 @@ class EventTypes(Noun[Way]):
     ) -> Call[JsonObject]:
         """Create or replace an event type. Omitted fields get their defaults.
 
-        `if_match` is the event type that you read: if the event type has changed since then, the call raises ApiError
-        with status 412.
+        To detect concurrent changes, pass the event type that you read as `if_match`. If the event type has changed in
+        the meantime, the call raises ApiError with status 412.
         """
         body = given(
             description=description,
@@ -343,8 +344,8 @@ class EventTypes(Noun[Way]):
     def update(self, name: str, /, *, if_match: JsonObject | str | None = None, **changes: Any) -> Call[JsonObject]:
         """Update fields of an event type. Omitted fields do not change. None resets a field to its default.
 
-        `if_match` is the event type that you read: if the event type has changed since then, the call raises ApiError
-        with status 412.
+        To detect concurrent changes, pass the event type that you read as `if_match`. If the event type has changed in
+        the meantime, the call raises ApiError with status 412.
         """
         return change("PATCH", f"{_EVENT_TYPES}/{segment(name)}", changes, if_match)
 

@@ -98,7 +98,7 @@ class verb(Generic[P, R]):  # noqa: N801 - a decorator
 
 
 class every(Generic[P]):  # noqa: N801 - as property is
-    """A method that iterates over all items of a list, page by page."""
+    """Converts a method that returns one page of a list to a method that iterates over all items of the list."""
 
     def __init__(self, page: verb[P, Page]) -> None:
         """`page` is the method that returns one page. The new method has the same parameters."""
@@ -138,7 +138,11 @@ class every(Generic[P]):  # noqa: N801 - as property is
 
 
 def _of_methods(describe: Callable[..., object]) -> Signature:
-    """Return the signature of the method that makes the API call: without `self`, and with the call's result type."""
+    """Return the signature of the method that makes the API call.
+
+    Unlike the signature of `describe`, this signature has no `self`, and its return type is the type of the call's
+    result.
+    """
     described = signature(describe)
     _, *own = described.parameters.values()
     [result] = get_args(described.return_annotation)
@@ -203,7 +207,7 @@ def texts(listed: Iterable[str] | None) -> list[str] | None:
 
 
 def several(value: str | int | Iterable[str | int] | None) -> str | int | list[str | int] | None:
-    """Convert a query parameter for the request: return one value unchanged, and several values as a list."""
+    """Convert the value of a query parameter: return a single value unchanged, and several values as a list."""
     return value if value is None or isinstance(value, str | int) else [*value]
 
 

@@ -55,7 +55,7 @@ class Everything(Noun[Way]):
 
     @verb
     def fleet(self) -> Call[JsonObject]:
-        """Return the problems with the server, and the failing endpoints, grouped by cause.
+        """Return the problems with the server, and one group of failing endpoints for each cause of failure.
 
         Only operators can call this method.
         """
@@ -63,7 +63,7 @@ class Everything(Noun[Way]):
 
     @verb
     def source_ips(self) -> Call[JsonObject]:
-        """Return the egress IPs: `current` IPs, and `upcoming` IPs with `from`, the time of their first use.
+        """Return the egress IPs: `current` and `upcoming`. The server starts to use an upcoming IP at the time `from`.
 
         This call does not require a key. To check the source address of a request, use `SourceAddresses`.
         """

@@ -53,7 +53,10 @@ class Endpoints(Noun[Way]):
         cursor: str | None = None,
         order: Order | None = None,
     ) -> Call[Page]:
-        """Return one page of endpoints, newest first. You can filter by state, event type, text or cause of failure."""
+        """Return one page of endpoints, newest first.
+
+        You can filter by ID, state, event type, cause of failure, or text in the description or URL.
+        """
         return get_page(
             _ENDPOINTS,
             id=several(id),
@@ -178,8 +181,9 @@ class Endpoints(Noun[Way]):
     def update(self, endpoint: str, /, *, if_match: JsonObject | str | None = None, **changes: Any) -> Call[JsonObject]:
         """Update fields of an endpoint. Omitted fields do not change. None resets a field to its default.
 
-        `headers` and `metadata` contain only the entries to change. The value None removes an entry. `if_match` is the
-        endpoint that you read: if the endpoint has changed since then, the call raises ApiError with status 412.
+        `headers` and `metadata` contain only the entries to change. The value None removes an entry. To detect
+        concurrent changes, pass the endpoint that you read as `if_match`. If the endpoint has changed in the meantime,
+        the call raises ApiError with status 412.
         """
         return change("PATCH", path_of(_ENDPOINTS, endpoint), changes, if_match)
 

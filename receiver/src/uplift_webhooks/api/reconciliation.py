@@ -17,7 +17,7 @@ class Reconciliation:
 
     An event has the fields of `client.events.list` (`id`, `type`, `created_at`, `test`, `deliveries`). For its data,
     call `client.events.fetch(id)`. The iteration skips erased events, because they have no data. After an interruption,
-    continue from the stored cursor. You do not miss an event, and receive at most one page of events twice.
+    continue from the stored cursor. You then miss no events, and receive at most one page of events twice.
     """
 
     def __init__(
@@ -62,7 +62,10 @@ class Reconciliation:
         yield from chosen[-1:]
 
     def _only_type(self) -> str | None:
-        """Return the only selected type, for the server's filter, or None if there are several types or a pattern."""
+        """Return the event type to pass to the server as a filter.
+
+        Return None if the caller selected all types, several types or a pattern.
+        """
         [only, *others] = self._types or [""]
         return None if others or not only or only.endswith(".*") else only
 

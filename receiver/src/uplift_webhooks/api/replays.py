@@ -52,8 +52,9 @@ class Replays(Noun[Way]):
         """Replay an endpoint's deliveries, selected by their `status` (default: failed).
 
         With `dry_run`, only count the deliveries. With `include_missing`, the replay also sends events that the
-        endpoint never received, because the endpoint was created or subscribed later. With `include_missing` and an
-        empty `status`, the replay sends only events that the endpoint never received.
+        endpoint never received, because the endpoint did not exist or was not subscribed to the event type when the
+        event was created. With `include_missing` and an empty `status`, the replay sends only events that the endpoint
+        never received.
         """
         body = given(
             endpoint=endpoint,

@@ -158,7 +158,7 @@ async def _listen(
 ) -> Expired | None:
     """Forward events until a signal arrives.
 
-    Return Expired if a new session must replace this session. Raises Ended.
+    Return Expired if a new session must replace this session. Raises Ended if the session ended for another reason.
     """
     address = Address(calls.api_url, made["id"], {"authorization": f"Bearer {calls.api_key}"})
     taker: Handover | Printed = Printed()

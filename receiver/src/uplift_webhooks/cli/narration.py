@@ -19,7 +19,7 @@ class Narration:
     """Prints the output of one listen session."""
 
     def __init__(self, output: Output, made: dict[str, Any], target: Target | None, *, show_secret: bool) -> None:
-        """`show_secret`: print the secret even if the output can be a file or a log."""
+        """With `show_secret`, the output contains the session's secret, even if the output goes to a file or a log."""
         output.streams = True
         self._output = output
         self._session: str = made["id"]

@@ -1,4 +1,4 @@
-"""Parsers for durations, timestamps and shares in options."""
+"""Parsers for option values: durations, timestamps and percentages."""
 
 import re
 from datetime import datetime, timedelta, timezone

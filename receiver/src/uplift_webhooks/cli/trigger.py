@@ -93,7 +93,10 @@ def _session(calls: Calls, text: str | None) -> dict[str, Any]:
 
 
 def _answer(calls: Calls, session_id: str, event: str) -> dict[str, Any] | None:
-    """Wait longer than the API does for the local server's response. Return None after a timeout."""
+    """Wait for the local server's response to an event, for longer than the API waits.
+
+    Return the response, or None after a timeout.
+    """
     path = f"{_PATH}/{segment(session_id)}/answers"
     until = time.monotonic() + TEST_SECONDS_MAX
     while time.monotonic() < until:

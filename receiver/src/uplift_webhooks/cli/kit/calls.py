@@ -26,7 +26,7 @@ _CODES: Final = {
 
 @dataclass(frozen=True)
 class Advice:
-    """The texts in which a program says how to fix failed calls. They name the program's own commands and options."""
+    """Texts that explain how to fix failed calls, with the names of a program's commands and options."""
 
     address: str
     """The source of the server's address, such as an option or a variable."""

@@ -50,7 +50,7 @@ def show_event(
 
 
 def _member(content: bytes, name: str) -> bytes:
-    """Return the unchanged JSON text of a member of an object. Raises ValueError if the member is missing."""
+    """Return the JSON text of one member of an object, without changes. Raises ValueError if the member is missing."""
     text, decoder = content.decode(), json.JSONDecoder()
     position = text.index("{") + 1
     while True:

@@ -125,9 +125,9 @@ def unknown_type(calls: Calls, name: str, *, groups_too: bool = False) -> CliErr
 
 
 def _nearest_type(calls: Calls, name: str, *, groups_too: bool) -> str:
-    """Return the most similar event type that is not archived, or an empty string.
+    """Return the event type whose name is most similar to `name`, or an empty string if no name is similar.
 
-    With `groups_too`, include groups of event types.
+    Ignore archived event types. With `groups_too`, also compare the names of groups of event types.
     """
     types = calls.items("/v1/event-types", limit=SEARCHED_MAX)
     names = [str(each["name"]) for each in types if not each.get("archived")]

@@ -1,4 +1,4 @@
-"""Sends events to the local server with Uplift's headers, and repeats each request until it gets a response."""
+"""Sends events to the local server with Uplift's headers, and repeats each request until the server responds."""
 
 import asyncio
 import time

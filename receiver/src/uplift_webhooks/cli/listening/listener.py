@@ -69,10 +69,10 @@ class Expired(Exception):
     """
 
     def __init__(self, behind: str | None, begun: Mapping[str, int]) -> None:
-        """`behind`: the ID of an event, or None. All events up to and including this event were forwarded.
+        """The listener has forwarded every event up to and including the event with the ID `behind`, if any.
 
-        `begun`: the number of started requests for each later event. The keys are event IDs. The next session receives
-        the later events again.
+        `begun` maps the ID of each later event to the number of requests that the listener started for the event. The
+        next session receives the later events again.
         """
         super().__init__("the session has expired")
         self.behind = behind
@@ -230,7 +230,7 @@ class Listener:
             abort(socket)
 
     async def _opened(self) -> ClientConnection:
-        """Return a new connection after the server has reported that it is ready."""
+        """Open a connection and wait for the server's ready frame. Return the connection."""
         socket = await open_stream(self._address, self._place, ping_seconds=self._timing.ping_seconds)
         self._newest = socket
         try:
@@ -296,9 +296,10 @@ class Listener:
             await self._to_answer.wait()
 
     def _advance(self) -> None:
-        """Remove the events at the start of `_waiting` that are over and have a response.
+        """Remove the finished events at the start of `_waiting`. Store the position of the last removed event.
 
-        Store the position of the last removed event.
+        An event is finished if the local server has responded, and the Uplift server has received the response or no
+        longer waits for it.
         """
         done = []
         for place, waiting in self._waiting.items():

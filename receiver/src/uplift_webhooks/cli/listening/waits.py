@@ -10,8 +10,9 @@ R = TypeVar("R")
 async def within(seconds: float | None, work: Coroutine[Any, Any, R]) -> R:
     """Return the result of a coroutine. `seconds` is the time limit, or None for no limit.
 
-    Raises asyncio.TimeoutError and the coroutine's errors. Before Python 3.12, asyncio.wait_for can lose a cancellation
-    that arrives at the same time as the result, and Ctrl-C would not stop the command.
+    Raises asyncio.TimeoutError and the coroutine's errors. This function replaces asyncio.wait_for. Before Python 3.12,
+    asyncio.wait_for can lose a cancellation that arrives at the same time as the result. Ctrl-C would then not stop the
+    command.
     """
     task = asyncio.ensure_future(work)
     try:
