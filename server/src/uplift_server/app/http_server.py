@@ -92,5 +92,5 @@ def listen(config: Config) -> socket.socket:
 
 
 def duplicate_listener(listener: socket.socket) -> list[socket.socket]:
-    """Return ACCEPTS_PER_TURN sockets for `serve`: the listening socket and its duplicates."""
+    """Return the listening socket and its duplicates: ACCEPTS_PER_TURN sockets in total."""
     return [listener, *(listener.dup() for _ in range(ACCEPTS_PER_TURN - 1))]

@@ -83,7 +83,8 @@ class StreamParts:
     async def start(self) -> None:
         """Connect to the stream, and run the publisher and the consumer.
 
-        If the connection fails, log the cause and return. Raises ConfigError for unsuitable NATS servers.
+        If the connection fails, log the cause and return. Raises ConfigError if the configuration of the NATS servers
+        does not meet the requirements.
         """
         self._begin(Loop("event stream", self.stream.run))
         self._begin(Loop("event publisher", self.ingest.run))

@@ -82,7 +82,11 @@ def rotate(
 
 
 async def _rotate(config: Config, new_key_file: Path | None) -> "tuple[Reencrypted, Path | None]":
-    """Encrypt all values with the new key. Return their counts, and the path of the file that keeps the old key."""
+    """Encrypt all values with the new key.
+
+    Return the total number of values, the number of re-encrypted values, and the path of the file that keeps the old
+    key.
+    """
     from uplift_server.store.encryption import Cipher, parse_key  # noqa: PLC0415
     from uplift_server.store.encryption_upgrade import accepts_unbound  # noqa: PLC0415
     from uplift_server.store.postgres import PostgresDatabase  # noqa: PLC0415 - slow to load

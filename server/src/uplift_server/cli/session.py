@@ -59,7 +59,7 @@ class Session(kit.Session):
 
 
 def _permanent_failure(error: Unavailable) -> CliError | None:
-    """Return the error to show if a retry cannot fix `error`. Otherwise, return None."""
+    """Return the error to show if a retry cannot succeed. Otherwise, return None."""
     if isinstance(error, Misaddressed):
         reason, _, remedy = str(error).partition("; ")
         return CliError(reason, remedy, ExitCode.USAGE)

@@ -1,4 +1,4 @@
-"""The commands `uplift-server config` (shows the settings) and `uplift-server migrate` (sets up the database)."""
+"""Commands that show the settings (`uplift-server config`) and set up the database (`uplift-server migrate`)."""
 
 import asyncio
 import time

@@ -47,7 +47,7 @@ class KeyRotation:
         return kept
 
     def _keep_old(self, now_ms: int) -> Path:
-        """Give the old key's file a second name, unless an earlier rotation already did.
+        """Give the old key's file a second name, unless the file has one from an earlier rotation.
 
         Return the path with the second name.
         """

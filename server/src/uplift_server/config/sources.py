@@ -2,7 +2,7 @@
 
 For a secret, the environment can name a file instead: `UPLIFT_OPERATOR_KEY_FILE=/run/secrets/operator-key`.
 
-The server does not start with an unknown name or an invalid value. The error lists all problems.
+The server does not start if the name of a setting is unknown or a value is not valid. The error lists all problems.
 """
 
 import difflib

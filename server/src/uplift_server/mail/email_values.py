@@ -53,13 +53,13 @@ class EmailValues:
         self._link_key = link_key
 
     def text(self, name: str) -> str:
-        """Return the notification's value `name` as one line."""
+        """Return a value from the notification as one line. `name` is the name of the value."""
         return _shown(self._raw(name), TEXT_CHARACTERS_SHOWN_MAX)
 
     def sentence(self, name: str) -> str:
-        """Return the value `name`, which is a cause or a fix, as one line.
+        """Return a cause or a fix from the notification as one line. `name` is the name of the value.
 
-        Secrets are removed from the URLs in the text, such as redirect targets.
+        The method removes secrets from the URLs in the text, such as redirect targets.
         """
         return _shown(_without_secrets(self._raw(name)), SENTENCE_CHARACTERS_SHOWN_MAX)
 
@@ -73,15 +73,12 @@ class EmailValues:
         return f"“{_shown(line, TEXT_CHARACTERS_SHOWN_MAX)}”" if line else ""
 
     def time(self, name: str) -> str:
-        """Return the notification's value `name`, which is a time, as text.
-
-        Return an empty string if the time is unknown.
-        """
+        """Return a time from the notification as text, or an empty string if the time is unknown."""
         value = self._values.get(name)
         return format_time(value) if isinstance(value, int) else ""
 
     def number(self, name: str) -> int:
-        """Return the notification's value `name`, which is a count. Return 0 if the notification has no such value."""
+        """Return a count from the notification, or 0 if the notification does not contain the count."""
         value = self._values.get(name)
         return value if isinstance(value, int) else 0
 
@@ -101,7 +98,7 @@ class EmailValues:
 
     @property
     def name(self) -> str:
-        """The endpoint's name: its host and path, followed by the description if it fits."""
+        """The endpoint's name: its host and path, followed by the description if there is enough space."""
         name = f"{self.host}{self._path}"
         space = NAME_CHARACTERS_SHOWN_MAX - len(name) - len(" ()")
         description = self.text("description")

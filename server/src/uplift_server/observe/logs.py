@@ -119,7 +119,7 @@ def _once_a_minute() -> Callable[[logging.LogRecord], bool]:
 
 
 def supports_color(stream: TextIO | io.TextIOBase) -> bool:
-    """Return whether to write colors to a stream: it is a terminal that supports colors, and NO_COLOR is not set."""
+    """Return whether a stream is a terminal that supports colors and NO_COLOR is not set."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 

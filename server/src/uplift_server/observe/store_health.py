@@ -129,5 +129,8 @@ class StoreHealth:
 
 
 def name_of(function: Callable[..., object]) -> str:
-    """Return the name of a read for the log: the name of its function, or of the enclosing function."""
+    """Return the name of a read for the log.
+
+    This is the name of the function, or the name of the outer function if the function is nested.
+    """
     return f"{function.__module__.removeprefix('uplift_server.')}.{function.__qualname__.partition('.<locals>')[0]}"

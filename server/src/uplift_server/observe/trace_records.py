@@ -28,7 +28,7 @@ class AcceptedEvent(NamedTuple):
 
 
 class EndedAttempt(NamedTuple):
-    """An ended attempt, and the sender's span for the attempt's event."""
+    """An attempt that has ended, and the span of the client that sent the event."""
 
     line: AttemptLine
     sender_span: TraceContext | None

@@ -209,7 +209,7 @@ class Demo:
             await self._call(partial(client.post, "/v1/events", body, account=account))
 
     async def _pause(self, until: float) -> None:
-        """Wait until `until` (a value of `time.perf_counter()`), or until the demo stops."""
+        """Wait until the demo stops or `time.perf_counter()` reaches `until`."""
         wait = until - time.perf_counter()
         if wait > 0:
             try:
@@ -218,7 +218,7 @@ class Demo:
                 return
 
     async def _settled(self, until: float) -> None:
-        """Wait until the receivers have accepted every event, or until `until` (a value of `time.perf_counter()`)."""
+        """Wait until the receivers have accepted every event or `time.perf_counter()` reaches `until`."""
         while self._tally.outstanding() and (left := until - time.perf_counter()) > 0:
             self._changed.clear()
             try:
