@@ -269,8 +269,8 @@ def _first(entries: dict[str, _Entry], count: int) -> list[str]:
 class SqliteDeduplicator(Deduplicator):
     """Stores handled events in a SQLite file that the processes on one machine share.
 
-    Processes can crash or fork at any time. One event takes about 100 µs. If the machine crashes, the last events can
-    be handled again, because the file uses `synchronous=NORMAL`.
+    The file stays consistent if a process crashes or forks. Recording an event takes about 100 µs. If the machine
+    crashes, the most recent events can be handled again, because the file uses `synchronous=NORMAL`.
     """
 
     def __init__(

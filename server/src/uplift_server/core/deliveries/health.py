@@ -113,9 +113,9 @@ class Health(NamedTuple):
         )
 
     def with_excused_time_of(self, stored: "Health") -> "Health":
-        """Return this health with the `excused_ms` of `stored`, if that time is longer.
+        """Return a copy with the larger `excused_ms` of this object and `stored`.
 
-        If `stored` has a different `failing_since`, return this health unchanged.
+        If `stored` has a different `failing_since`, return this object unchanged.
         """
         if self.failing_since is None or self.failing_since != stored.failing_since:
             return self

@@ -27,7 +27,8 @@ _MAPPED: Final = 0xFFFF
 class AddressPolicy:
     """The operator's address policy.
 
-    `allow_private_networks` allows only loopback addresses, RFC 1918 addresses and unique local addresses.
+    If `allow_private_networks` is true, the policy also allows loopback addresses, RFC 1918 addresses and unique local
+    addresses. It never allows other non-public addresses.
     """
 
     allow_private_networks: bool

@@ -110,7 +110,7 @@ class RunningTests:
         self._lanes.pump()
 
     def send(self, delivery: LeasedDelivery) -> None:
-        """Attempt a stored test in the slot that `take_slot` took."""
+        """Make the attempt for a stored test event, in the slot that `take_slot` reserved."""
         test = self._running_tests[delivery.endpoint_seq]
 
         def written() -> None:
