@@ -1,7 +1,7 @@
-"""The operations in the OpenAPI document: their IDs, and the errors that their parameters do not imply.
+"""The operations in the OpenAPI document: their IDs, and the errors that cannot be derived from their parameters.
 
-Generated clients name their methods after the IDs, so an ID never changes. The Python library has the same names with a
-dot: `endpoints_create` is `client.endpoints.create`.
+Generated clients name their methods after the IDs, so an ID never changes. In the Python library, a dot separates the
+two parts of the name: `endpoints_create` is `client.endpoints.create`.
 """
 
 from dataclasses import dataclass

@@ -102,7 +102,7 @@ class CommonParts:
 
 
 class Foundation(Protocol):
-    """The ports through which the engine reaches other processes."""
+    """The interfaces through which the engine communicates with other processes."""
 
     @property
     def shards(self) -> Shards:

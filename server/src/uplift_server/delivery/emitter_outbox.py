@@ -156,7 +156,7 @@ class OutboxReader:
         return False
 
     def _note(self, turn: _Turn) -> None:
-        """Add the rows that a turn sent or rejected to the totals. Log rejections and the end of an outage."""
+        """Update the totals with the numbers of sent and rejected rows. Log rejections and the end of an outage."""
         self._has_worked = True
         self.sent += turn.sent
         self.rejected += turn.rejected

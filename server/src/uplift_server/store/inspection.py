@@ -117,7 +117,8 @@ def held(path: Path, *, limit: int) -> Held:
 
 
 def database_id(path: Path) -> str | None:
-    """Return the database ID, or None if the database has none. A server may be running. Raises Unavailable."""
+    """Return the database ID, or None if the database has none. A server can be running during the call. Raises
+    Unavailable."""
     try:
         with closing(_open(path)) as raw:
             row = raw.execute("SELECT value FROM marks WHERE name = ?", (database_identity.VALUE_NAME,)).fetchone()

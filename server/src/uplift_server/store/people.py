@@ -63,7 +63,7 @@ def create(
     proved: bool,
     now: int,
 ) -> Person:
-    """Store a new person. No other person may have the email."""
+    """Store a new person. The email address must not belong to another person."""
     query = sa.insert(people).values(
         id=person_id, email=email, name=name, password_hash=password_hash, proved=proved, created_at=now
     )

@@ -1,7 +1,7 @@
 """The statistics tables, and the trigger that records delivery status changes.
 
-Successful deliveries are counted by their attempts, so the trigger does not record them. It records only less frequent
-changes: failed, held, cancelled, released and resent deliveries.
+The trigger does not record successful deliveries, because the statistics count them by their successful attempts. It
+records only less frequent changes: when a delivery fails, or is held, cancelled, released or resent.
 """
 
 from typing import Final

@@ -1,4 +1,4 @@
-"""Add the operator's own ID (`uid`) and metadata to accounts and endpoints."""
+"""Add an ID that the operator assigns (`uid`) and metadata to accounts and endpoints."""
 
 from collections.abc import Sequence
 
