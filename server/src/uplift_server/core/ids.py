@@ -122,7 +122,7 @@ def uuid_range(beginning: str) -> tuple[bytes, bytes] | None:
 
 
 def prefixed(prefix: str, value: bytes) -> str:
-    """Return an ID: `prefix_`, then the bytes in hexadecimal.
+    """Return an ID that consists of the prefix, an underscore, and the bytes in hexadecimal.
 
     IDs with the same prefix sort in byte order.
     """

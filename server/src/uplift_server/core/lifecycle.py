@@ -260,7 +260,8 @@ def previous(status: Status | None, due_at: int) -> NextState | None:
 def may_be_sent(*, trigger: Trigger, fence: int, enabled: bool, expires_at: int | None, now_ms: int) -> bool:
     """Return whether a leased delivery may be sent to its endpoint. Call this function only if the endpoint exists.
 
-    A test may be sent in any endpoint state, but only under the delivery's first lease, because a late test is useless.
+    A test may be sent regardless of the endpoint's state, but only during the first lease of the delivery, because a
+    late test is useless.
     """
     if trigger is _TEST:
         return fence == 1

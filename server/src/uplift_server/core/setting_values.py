@@ -35,7 +35,7 @@ class ValueType(ABC):
 
     @property
     def input_help(self) -> str:
-        """How to enter a value as text. Pages show this text after the help of the setting."""
+        """How to enter a value as text. Pages show this text after the setting's help text."""
         return ""
 
     @abstractmethod
@@ -63,11 +63,11 @@ class ValueType(ABC):
         return self.text(value)
 
     def stored(self, value: Any) -> Any:
-        """Convert a value to its form in the database."""
+        """Convert a Python value to its form in the database."""
         return value
 
     def loaded(self, content: Any) -> Any:
-        """Convert a value from its form in the database."""
+        """Convert the form in the database to the Python value."""
         return content
 
 

@@ -1,4 +1,4 @@
-"""Problems for unknown names, such as misspelled fields, and suggestions for the right name."""
+"""Reports unknown names, such as misspelled fields, and suggests the right names."""
 
 import difflib
 import re

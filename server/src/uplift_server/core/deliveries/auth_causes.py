@@ -1,4 +1,4 @@
-"""Failures of attempts because of the authentication to an endpoint: error patterns and explanations."""
+"""Error patterns and explanations for attempts that fail during authentication to an endpoint."""
 
 from typing import Final
 

@@ -44,7 +44,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EventFacts:
-    """The facts about the event that an explanation needs. Times are Unix ms."""
+    """Facts about an event, from which the server explains a delivery. Times are Unix ms."""
 
     type: str
     created_at: int
@@ -58,7 +58,7 @@ class EventFacts:
 
 @dataclass(frozen=True, slots=True)
 class EndpointFacts:
-    """The facts about an existing endpoint that an explanation needs. Times are Unix ms."""
+    """Facts about an existing endpoint, from which the server explains a delivery. Times are Unix ms."""
 
     state: str
     """The endpoint's state: `enabled`, `paused` or `disabled`."""
@@ -80,7 +80,7 @@ class EndpointFacts:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryFacts:
-    """The facts about the delivery that an explanation needs. Times are Unix ms."""
+    """Facts about a delivery, from which the server explains the delivery. Times are Unix ms."""
 
     status: Status
     waiting: Waiting | None

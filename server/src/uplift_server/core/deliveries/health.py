@@ -13,7 +13,7 @@ FAILURES_MIN: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class HealthRule:
-    """The limits on the time that an endpoint may fail, in ms.
+    """The time limits, in ms, for a failing endpoint.
 
     After `warn_after_ms`, the server warns the account. After `disable_after_ms`, the server disables the endpoint.
     """
@@ -113,7 +113,7 @@ class Health(NamedTuple):
         )
 
     def with_excused_time_of(self, stored: "Health") -> "Health":
-        """Return a copy with the larger `excused_ms` of this object and `stored`.
+        """Return a copy whose `excused_ms` is the larger of this object's value and the value in `stored`.
 
         If `stored` has a different `failing_since`, return this object unchanged.
         """
@@ -122,10 +122,10 @@ class Health(NamedTuple):
         return self._replace(excused_ms=max(self.excused_ms, stored.excused_ms))
 
     def with_success_of(self, stored: "Health") -> "Health":
-        """Return `stored` if the endpoint recovered after the last failure in this health.
+        """Return the stored health if it shows that the endpoint recovered after the last failure in this object.
 
-        The result contains the times of the last failure and of the last warning from this health. If the endpoint has
-        not recovered since that failure, or if it is not failing in this health, return this health unchanged.
+        The result has the `last_failure_at` and the `warned_at` of this object. If `stored` shows no such recovery, or
+        if the endpoint is not failing according to this object, return this object unchanged.
         """
         if self.failing_since is None or stored.failing_since is not None or stored.last_success_at is None:
             return self

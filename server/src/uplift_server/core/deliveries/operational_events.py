@@ -1,4 +1,4 @@
-"""The data of operational events. It contains no data from other events and no text from responses."""
+"""Builds the data of operational events, which never contains data from other events or text from responses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

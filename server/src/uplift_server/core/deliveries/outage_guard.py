@@ -1,4 +1,7 @@
-"""Detection of mass failures: so many endpoints begin to fail together that this server is probably the cause."""
+"""Detection of mass failures.
+
+In a mass failure, so many endpoints begin to fail together that this server is probably the cause.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -67,8 +67,8 @@ def parse_statuses(names: Sequence[str], *, may_be_empty: bool = False) -> tuple
 class ReplayRate:
     """Rate limiter for a replay.
 
-    After an idle period, the limiter allows a burst: the deliveries that the replay could have released in the last
-    BURST_MS of this period.
+    After an idle period, the replay may release several deliveries at once, but only about as many as the rate allows
+    in BURST_MS.
     """
 
     rate_per_second: int

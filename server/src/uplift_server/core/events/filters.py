@@ -59,7 +59,7 @@ class Budget:
     def spend(self, steps: int) -> None:
         """Deduct steps from the budget before the evaluation takes them.
 
-        Raises BudgetExceeded, without a deduction, if too few steps are left.
+        If too few steps are left, the function deducts nothing and raises BudgetExceeded.
         """
         if steps > self.steps:
             raise BudgetExceeded

@@ -76,7 +76,7 @@ class _Place(Costs):
     properties: dict[str, "_Place"]
 
     def properties_of(self, objects: list[dict[str, Any]]) -> "dict[_Place, list[Any]]":
-        """Return the values of all properties of the objects, grouped by the place to which each value belongs."""
+        """Return all property values of the objects, grouped by place."""
         properties, others = self.properties, self.others
         found: dict[_Place, list[Any]] = {}
         for each in objects:
@@ -421,7 +421,7 @@ class SchemaCost:
 
 
 def _by_kind(values: list[Any], place: _Place) -> tuple[list[Any], dict[_Place, list[Any]]]:
-    """Return a list of the values without a known kind, and a list of the other values for each place."""
+    """Return the values without a known kind, and the other values, grouped by the place of their kind."""
     others: list[Any] = []
     by_place: dict[_Place, list[Any]] = {}
     for each in values:

@@ -1,7 +1,7 @@
 """The time that a validator takes for each keyword of a JSON Schema.
 
-The costs were measured with jsonschema-rs 0.61. They must be precise, because the server rejects an ordinary event if
-the estimate is too high.
+The costs were measured with jsonschema-rs 0.61. The costs must be precise. If the estimate for an ordinary event is too
+high, the server rejects the event.
 """
 
 from typing import Any, Final

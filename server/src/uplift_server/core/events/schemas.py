@@ -17,7 +17,7 @@ _REFERENCES: Final = ("$ref", "$dynamicRef")
 
 
 def check_depth(value: Any, field: str) -> Problem | None:
-    """Return a problem if JSON has more than JSON_DEPTH_MAX levels."""
+    """Return a problem if a JSON value has more than JSON_DEPTH_MAX levels."""
     level = [value]
     for _ in range(JSON_DEPTH_MAX):
         level = [below for each in level for below in _below(each)]
@@ -70,7 +70,7 @@ def _check_graph(graph: SchemaGraph, field: str) -> Problem | None:
 def _is_optional(graph: SchemaGraph, key: int, recursive: Edge) -> bool:
     """Return whether `recursive` is the only alternative of the schema `key` that contains schemas.
 
-    The work of the validator then does not double with each level of the data. Also return False if the schema has an
+    If so, the validator's work does not double with each level of the data. Also return False if the schema has an
     `unevaluated...` keyword, or if the recursion applies the schema to the same value again.
     """
     if recursive.keyword not in {"anyOf", "oneOf"} or any(name in graph.schemas[key] for name in UNEVALUATED):

@@ -1,4 +1,4 @@
-"""Shares of accounts in the event stream.
+"""Limits each account's share of the event stream.
 
 A full stream rejects the events of all accounts, so no account may fill it alone. Each process counts the events that
 it publishes. A load balancer distributes the requests of an account over all processes, so the shares are similar in
@@ -22,7 +22,10 @@ can publish until the counts are high enough.
 
 
 class StreamShares:
-    """The shares of the accounts that have published since the stream was last nearly empty."""
+    """Counts the bytes that each account publishes to the stream.
+
+    The counts start again at 0 when the stream is nearly empty.
+    """
 
     def __init__(self) -> None:
         self._bytes: dict[int, int] = {}

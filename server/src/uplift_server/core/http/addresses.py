@@ -36,9 +36,9 @@ class AddressPolicy:
     def check(self, address: str, *, encrypted: bool) -> str | None:
         """Return an error code, or None if the policy allows a connection to an address.
 
-        `address` is IPv4 or IPv6 text without brackets. The code is `https_required` if only TLS is missing. Otherwise,
-        the code is `address_not_allowed`, including for invalid addresses and addresses with a scope ID, such as
-        `fe80::1%eth0`.
+        `address` is IPv4 or IPv6 text without brackets. The code is `https_required` if the policy allows only
+        encrypted connections to the address. Otherwise, the code is `address_not_allowed`, including for invalid
+        addresses and addresses with a scope ID, such as `fe80::1%eth0`.
         """
         parsed = _parse(address)
         if parsed is None or "%" in address:

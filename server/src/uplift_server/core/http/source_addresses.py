@@ -30,11 +30,11 @@ class SourceAddress:
 
     @property
     def text(self) -> str:
-        """The egress IP, and the start of its use if any, in the notation that `parse` accepts."""
+        """The egress IP, and `since` unless it is None, in the notation that `parse` accepts."""
         return self.address if self.since is None else f"{self.address}{_SEPARATOR}{format_timestamp(self.since)}"
 
     def is_upcoming(self, now_ms: int) -> bool:
-        """Return whether the server will begin to use the egress IP later than `now_ms` (Unix ms)."""
+        """Return whether the server will begin to use the egress IP after `now_ms` (Unix ms)."""
         return self.since is not None and self.since > now_ms
 
 

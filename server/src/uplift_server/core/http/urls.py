@@ -2,7 +2,7 @@
 
 `docs/addresses.md` lists the rules and codes. Characters that browsers repair (backslashes, tabs, spaces, missing
 slashes) are not allowed, because two parsers could disagree about the host. The parser recognizes an IP address in
-every notation that `inet_aton` or browsers accept, so that no notation of an address can pass as a name.
+every notation that `inet_aton` or browsers accept, so that it never treats an address as a name.
 """
 
 import re
@@ -74,9 +74,9 @@ class EndpointUrl:
 
     @property
     def known_addresses(self) -> tuple[str, ...]:
-        """The addresses of a host that does not need DNS: a literal address, or a `localhost` name.
+        """The addresses of the host, if the host is an IP address or a `localhost` name.
 
-        Empty for other hosts.
+        Empty for other hosts, whose addresses come from DNS.
         """
         if self.is_literal:
             return (self.host,)

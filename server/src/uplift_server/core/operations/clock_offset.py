@@ -13,7 +13,7 @@ DRIFT_MS_MAX: Final = 1.0
 class ClockReading(NamedTuple):
     """A reading of another clock, and the local times of the request and the response.
 
-    Times are Unix ms. The reading is valid only if nothing sets the local clock between the request and the response.
+    Times are Unix ms. The reading is valid only if the local clock is not set between the request and the response.
     """
 
     asked_at: float
@@ -38,7 +38,7 @@ def best_reading(readings: Sequence[ClockReading]) -> ClockReading:
     """Return the reading with the lowest uncertainty. If several readings are equally certain, return the latest one.
 
     `readings` are sorted by time, oldest first. The function ignores readings that contradict the latest reading,
-    because one of the clocks must have been set after them.
+    because one of the clocks was set after those readings.
     """
     latest = readings[-1]
     consistent = [

@@ -1,4 +1,4 @@
-"""Processes on one database: roles, heartbeats, and the assignment of endpoints to workers.
+"""Processes that share a database: roles, heartbeats, and the assignment of endpoints to workers.
 
 An endpoint has one worker at a time, so that its limits, circuit breaker and health are in the memory of one process.
 Rendezvous hashing assigns endpoints to workers. If a worker joins or leaves, only the endpoints that it gains or loses

@@ -29,7 +29,7 @@ def partition_duration_ms(retention_ms: int) -> int | None:
 def is_full(begun_at: int, *, now: int, lasts_ms: int, partitions: int) -> bool:
     """Return whether a partition is full, so that the next partition must begin. `begun_at` is Unix ms.
 
-    If `begun_at` is in the future, the clock has since been corrected, and the partition also counts as full. If there
-    are already PARTITIONS_MAX partitions, no partition is full.
+    If the clock was set back, `begun_at` can be in the future. In this case, the partition also counts as full. If
+    there are already PARTITIONS_MAX partitions, no partition is full.
     """
     return partitions < PARTITIONS_MAX and (now - begun_at >= lasts_ms or begun_at > now)

@@ -15,7 +15,10 @@ _URL: Final = re.compile(
 
 
 class PostgresUrl(NamedTuple):
-    """The parts of a URL as written, percent-encoded. Absent userinfo is None. Any other absent part is empty."""
+    """The parts of a URL as written, percent-encoded.
+
+    If the URL contains no userinfo, `userinfo` is None. Other missing parts are empty strings.
+    """
 
     scheme: str
     userinfo: str | None

@@ -197,7 +197,10 @@ def percentile_ms(durations: Mapping[int, int], share: float) -> float | None:
 
 
 def sparse_text(counts: Mapping[int, int] | Mapping[Outcome, int]) -> str:
-    """Format numbered counts for the database: `0:17 5:1` means 17 for number 0 and 1 for number 5."""
+    """Format the count for each number as text for the database.
+
+    For example, `0:17 5:1` contains the count 17 for number 0, and the count 1 for number 5.
+    """
     return " ".join([f"{number:d}:{count}" for number, count in sorted(counts.items()) if count])
 
 

@@ -1,6 +1,6 @@
 """The interval between commits.
 
-A busy process waits longer between commits and stores more per commit, because each commit has a fixed cost.
+A busy process waits longer between commits and stores more rows per commit, because each commit has a fixed cost.
 """
 
 from typing import Final

@@ -12,8 +12,8 @@ _VOID_ENTRIES_MAX: Final = 1000
 class DueTimes:
     """One due time (Unix ms) for each endpoint, rounded up to a multiple of DUE_STEP_MS.
 
-    Because of the rounding, one lease can cover due times that are close together. Memory use depends only on the
-    number of endpoints.
+    Because of the rounding, the server can lease deliveries together if their due times are close. Memory use depends
+    only on the number of endpoints.
     """
 
     def __init__(self) -> None:

@@ -39,7 +39,7 @@ _KIND_ORDER: Final = (_FIRST, _RETRY, _FIRST, _REPLAY, _FIRST, _RETRY)
 
 
 class AccountShare(Generic[T]):
-    """One account's attempts in flight, lanes that can start an attempt, and total size of waiting deliveries."""
+    """One account's attempts in flight, its lanes that can start an attempt, and the size of its waiting deliveries."""
 
     __slots__ = ("in_flight", "lanes", "queued", "waiting_bytes")
 

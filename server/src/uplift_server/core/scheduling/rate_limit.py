@@ -7,10 +7,10 @@ LATENESS_CREDIT_MS: Final = 20
 
 
 def start_interval_ms(per_second: int) -> float:
-    """Return the interval in ms between two starts, so that no second has more than `per_second` starts.
+    """Return the interval, in ms, between the starts of two attempts.
 
-    A late start shortens the next interval, so a second that begins with a late start could include an extra start.
-    Therefore, each interval is slightly longer: `per_second` intervals take 1 s plus LATENESS_CREDIT_MS. The actual
-    rate is 98% of the limit.
+    With this interval, at most `per_second` attempts start in any second. A late start shortens the next interval, so a
+    second that begins with a late start could include an extra start. Therefore, each interval is slightly longer:
+    `per_second` intervals take 1 s plus LATENESS_CREDIT_MS. The actual rate is 98% of the limit.
     """
     return (1000 + LATENESS_CREDIT_MS) / per_second

@@ -84,7 +84,7 @@ def read_token(exchange: Exchange, now_ms: int) -> AccessToken | str:
 def failed_attempt(exchange: Exchange, reason: str, *, started_at: int, now_ms: int) -> Exchange:
     """Return the failed exchange of an attempt that started at `started_at` but did not get an access token.
 
-    The exchange does not contain the token URL's response, because the response can contain secrets.
+    The exchange does not contain the response from the token URL, because that response can contain secrets.
     """
     return Exchange(
         started_at,

@@ -141,8 +141,8 @@ def check_auth_with(auth: EndpointAuth | None, url: str, headers: Mapping[str, s
 def certificate_warning_at(expires_at: int, warned_at: int | None) -> int | None:
     """Return the time of the next warning about a client certificate's expiry (Unix ms).
 
-    Return None if no warning is left. `warned_at` is the time of the last warning. A late warning replaces any earlier
-    warnings that were not sent.
+    Return None after the last scheduled warning. `warned_at` is the time of the latest warning that was sent. A late
+    warning replaces any earlier warnings that were not sent.
     """
     times = (expires_at - before for before in CERTIFICATE_WARNINGS_MS)
     return next((at for at in times if warned_at is None or warned_at < at), None)

@@ -10,7 +10,7 @@ KEYS_MAX: Final = 10_000
 
 
 class Failures:
-    """Limits failed attempts to `most` per key within `within_ms` milliseconds.
+    """Limits the failed attempts with each key: at most `most` within `within_ms` milliseconds.
 
     The counts exist only in memory. A key that has a recent failure is never evicted. Therefore, failures with other
     keys cannot reset its count.
@@ -36,7 +36,7 @@ class Failures:
         return 0
 
     def note(self, key: str, now_ms: int) -> None:
-        """Count an attempt with the key as failed. Call this function only after `wait_ms` returned 0.
+        """Add an attempt with a key to the key's count of failures. Call this function only after `wait_ms` returned 0.
 
         If the attempt succeeds, call `forgive` to remove the attempt from the count.
         """
@@ -45,7 +45,7 @@ class Failures:
         self._times[key] = [*recent, now_ms]
 
     def forgive(self, key: str) -> None:
-        """Remove the latest attempt of a key from its count."""
+        """Remove the latest attempt with a key from the key's count of failures."""
         times = self._times.get(key)
         if times is None:
             return

@@ -123,7 +123,7 @@ def needs_userinfo(claims: Mapping[str, Any], client: OidcClient) -> bool:
 def with_userinfo(claims: Mapping[str, Any], userinfo: Mapping[str, Any]) -> dict[str, Any]:
     """Return the claims of an ID token, and the userinfo claims that the ID token does not contain.
 
-    The email and its verification come from the same source.
+    The email and the claims that state whether it is verified come from the same source.
     """
     source = claims if "email" in claims else userinfo
     return {**userinfo, **claims, **{name: source.get(name) for name in ("email", *_VERIFIED)}}

@@ -70,7 +70,7 @@ class OidcClient:
     def operator_grant(self) -> bytes:
         """A digest of the settings that determine who is an operator.
 
-        If the digest changes, the server ends the operators' sessions from single sign-on.
+        If the digest changes, the server ends all operator sessions that began with single sign-on.
         """
         named = "\0".join((self.issuer, self.client_id, self.operator_group or "", self.read_only_group or ""))
         return hashlib.sha256(named.encode()).digest()

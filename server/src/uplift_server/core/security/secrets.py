@@ -1,6 +1,6 @@
 """The valid secrets of an endpoint during a rotation, and the secret that signs `x-uplift-signature-256`.
 
-The type parameter is the form of the secrets: encrypted in the store, or text in the signer.
+The type of the secrets is a parameter, because the store uses encrypted secrets and the signer uses plain text.
 """
 
 from collections.abc import Callable

@@ -44,8 +44,8 @@ def step_at(now_ms: int) -> int:
 def matching_step(secret: bytes, text: str, now_ms: int, *, after: int) -> int | None:
     """Return the time step of an entered code, or None if the code is wrong.
 
-    The codes of step `after` and earlier steps are also wrong, because the person has already used the code of step
-    `after`.
+    Also return None for the codes of step `after` and earlier steps, because the person has already used the code of
+    step `after`.
     """
     entered, current = normalize_code(text), step_at(now_ms)
     steps = range(max(after + 1, current - SKEW_STEPS_MAX), current + SKEW_STEPS_MAX + 1)
