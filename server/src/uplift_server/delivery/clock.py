@@ -30,7 +30,7 @@ def _ticks_ns() -> int:
 class DatabaseTime:
     """Estimates the database's time from a monotonic clock and recent readings of the database's clock.
 
-    All processes on a database share this time, even if the clocks of their machines differ.
+    All processes that use a database share this time, even if the clocks of their machines differ.
     """
 
     def __init__(self, ticks_ns: Callable[[], int] = _ticks_ns) -> None:
@@ -43,7 +43,7 @@ class DatabaseTime:
         self._offset_ns: int | None = None
 
     def ticks_ms(self) -> float:
-        """Return the monotonic time in ms. Callers use it to measure the duration of a reading."""
+        """Return the monotonic time in ms, so that callers can measure the duration of a reading."""
         return self._ticks_ns() / 1_000_000
 
     def add_reading(self, reading: ClockReading) -> None:
@@ -52,17 +52,17 @@ class DatabaseTime:
         self._offset_ns = int(best_reading(self._readings).offset_ms * 1_000_000)
 
     def now_ns(self) -> int:
-        """Return the Unix time in ns. Before the first reading, return the machine's time."""
+        """Return the database's Unix time in ns. Before the first reading, return the machine's time."""
         return time.time_ns() if self._offset_ns is None else self._ticks_ns() + self._offset_ns
 
 
 class SystemClock(Clock):
     """The engine's clock: it returns the machine's time, but never goes backward.
 
-    Due times, leases and probes are wall-clock times. If the machine sleeps or its clock is set forward, this clock
-    also jumps forward. If the machine's clock is set back, this clock runs 10% slower until both clocks show the
-    same time. It does not stop during this period, because a stopped clock would delay deliveries. The engine's loops
-    read the clock often enough to detect such changes.
+    The start of a delivery or probe and the end of a lease are wall-clock times. If the machine sleeps or its clock is
+    set forward, this clock also jumps forward. If the machine's clock is set back, this clock runs 10% slower until
+    both clocks show the same time. This clock does not stop during this period, because a stopped clock would delay
+    deliveries. The engine's loops read the clock often enough to detect such changes.
     """
 
     def __init__(
@@ -76,9 +76,10 @@ class SystemClock(Clock):
         """The monotonic time (ns) and returned time (ms) at the start of the slew, and the last returned time (ms)."""
 
     def continue_after(self, stored_ms: int | None) -> None:
-        """Start after a time (Unix ms) that an earlier process stored, even if the machine's clock is behind that time.
+        """Make the clock continue after `stored_ms`, even if the machine's clock is behind that time.
 
-        Ignore a stored time that is too far in the future, because the earlier process probably had a wrong clock.
+        `stored_ms` is a time (Unix ms) that an earlier process stored. Ignore a stored time that is too far in the
+        future, because the earlier process probably had a wrong clock.
         """
         if stored_ms is not None and stored_ms - self.wall_ms() <= STORED_AHEAD_MS_MAX:
             self._now_ms = max(self._now_ms, stored_ms + 1)

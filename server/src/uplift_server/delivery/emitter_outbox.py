@@ -1,8 +1,8 @@
 """The reader of an emitter outbox: sends its rows to the server as events, and deletes the accepted rows.
 
-The reader works in turns. A turn is a transaction with one request: it locks the oldest rows, sends them, and deletes
-them. If the reader or the server crashes, a later turn resends the rows with the same IDs. Only one reader has a turn
-at a time. Otherwise, a reader could send a row before another reader sends an earlier row with the same ordering key.
+A turn of the reader is one transaction: the reader locks the oldest rows, sends them in one request, and deletes them.
+If the reader or the server crashes, a later turn resends the rows with the same IDs. Only one reader has a turn at a
+time. Otherwise, a reader could send a row before another reader sends an earlier row with the same ordering key.
 """
 
 import asyncio

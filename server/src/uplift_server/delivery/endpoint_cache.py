@@ -217,7 +217,7 @@ class LiveEndpoint:
     def has_in_url(self, text: str) -> bool:
         """Whether the URL without its query contains `text`, or the whole URL equals `text`, regardless of case.
 
-        A part of the query does not match, because the query may contain a token.
+        Text that occurs only in the query does not match, so that searches cannot reveal a token in the query.
         """
         url, wanted = self.record.url, text.casefold()
         return wanted in without_query(url).casefold() or wanted == url.casefold()
@@ -229,7 +229,7 @@ class LiveEndpoint:
 
     @property
     def takes_deliveries(self) -> bool:
-        """Whether the server attempts new deliveries to the endpoint: it is enabled and not deleted."""
+        """Whether the endpoint is enabled and not deleted, so that the server attempts new deliveries to it."""
         return self.record.state is EndpointState.ENABLED and not self.deleted
 
     @property
@@ -398,7 +398,7 @@ class EndpointCache(KeyCache):
         """Create the request parts of the endpoints whose encrypted values are not bound to their columns.
 
         Yield after each endpoint, so that the caller can run other tasks. Call this method before the encryption
-        upgrade ends, because the cipher then starts to reject unbound values.
+        upgrade ends. After the upgrade, the cipher rejects values that are not bound.
         """
         for live in list(self.endpoints.values()):
             record = live.record

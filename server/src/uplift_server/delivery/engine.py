@@ -151,7 +151,7 @@ class Engine:
         tick_ms: int,
         on_loop_failure: Callable[[BaseException | None], None],
     ) -> None:
-        """Create the engine. `loops` run while this process delivers.
+        """Create the engine, which runs `loops` while this process delivers events.
 
         If a loop ends unexpectedly, the engine calls `on_loop_failure` with the error, to stop the process. The error
         is UnknownSchema if another release changed the database.
@@ -187,7 +187,7 @@ class Engine:
     async def start(self, *, dispatch: bool = True) -> None:
         """Start the loops. Raises Unavailable.
 
-        If `dispatch` is false, the engine accepts events and stores their deliveries as due, but sends no delivery.
+        If `dispatch` is false, the engine accepts events and stores their deliveries as due, but sends no deliveries.
         """
         await self._reclaim()
         await self._sender.start()

@@ -1,4 +1,4 @@
-"""Ports of the engine: the clock, the endpoints and jobs of this process, and the other processes."""
+"""Interfaces of the engine to the clock, the endpoints and jobs of this process, and the other processes."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -66,7 +66,7 @@ class Shards(Protocol):
     def may_send(self) -> bool:
         """Return whether this process may send deliveries.
 
-        If it may not, other processes may already deliver to its endpoints.
+        If not, other processes could already deliver to its endpoints.
         """
 
     def add(self, endpoint_seq: int) -> None:

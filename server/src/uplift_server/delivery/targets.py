@@ -15,7 +15,7 @@ class ClientIdentity:
 
 
 class Target(NamedTuple):
-    """The target of an endpoint's requests, which is also the key of the idle connections to this target.
+    """The target of an endpoint's requests. The connection pool uses the target as the key of idle connections.
 
     The class is a named tuple, because hashing a frozen dataclass takes four times as long.
     """

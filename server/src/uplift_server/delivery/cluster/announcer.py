@@ -18,7 +18,7 @@ EXPIRES_AFTER_MS: Final = 5_000
 
 
 class ClusteredAnnouncer:
-    """Implements the `Announcer` port by sending notifications to the other processes."""
+    """Implements the `Announcer` interface by sending notifications to the other processes."""
 
     def __init__(self, notifier: Notifier, audience: Audience, clock: Clock) -> None:
         self._notifier = notifier
@@ -51,7 +51,10 @@ class ClusteredAnnouncer:
             self._notifier.notify_stored(account_seq)
 
     def session_ended(self, session_id: bytes, why: EndReason, at: int) -> None:
-        """End the streams of a listen session in other processes if they began before `at` (Unix ms)."""
+        """End the streams of a listen session in the other processes.
+
+        Streams that began at or after `at` (Unix ms) do not end.
+        """
         self._notifier.notify_session_ended(session_id.hex(), why.value, at)
 
     def listened_elsewhere(self, process_id: int, account_seqs: Iterable[int]) -> None:

@@ -1,8 +1,8 @@
 """Commands for endpoints that other processes own: the owner reads the commands from the database and executes them.
 
 If a delivery has no lease, the process that receives the request cancels or resends it in the database without a
-command. If the owner does not execute a cancel or resend in time, the API responds with 202. The command then stays in
-the database until an owner executes it.
+command. If the owner does not execute a cancel or resend command in time, the API responds with 202. The command then
+stays in the database until an owner executes it.
 """
 
 import asyncio

@@ -76,7 +76,7 @@ class Membership:
         *,
         read_time: Callable[[Transaction], float] = processes.database_now,
     ) -> None:
-        """Create the membership. `clock` must use `time.now_ns` as its wall clock."""
+        """Create the membership. The wall clock of `clock` must be the `now_ns` method of the argument `time`."""
         self._database = database
         self._bus = bus
         self._state = state
@@ -212,7 +212,7 @@ class Membership:
         )
 
     async def _evict(self, process: Process) -> None:
-        """Evict a dead process, unless it has just sent a heartbeat. Then end its leases.
+        """Evict a dead process and then end its leases, unless the process has just sent a heartbeat.
 
         Because of this order, the dead process cannot use leases that it has lost. If this process stops between the
         two steps, the leases expire.
@@ -251,7 +251,7 @@ class Membership:
 def _host() -> str:
     """Return the host name and a digest of the process namespace.
 
-    If two processes return the same result, each can find the other by its PID.
+    If the result is the same in two processes, each process can find the other by its PID.
     """
     try:
         running = Path("/proc/sys/kernel/random/boot_id").read_bytes() + bytes(Path("/proc/self/ns/pid").readlink())

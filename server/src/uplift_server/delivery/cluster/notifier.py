@@ -80,7 +80,10 @@ class Notifier:
         self._stored[account_seq] = None
 
     def notify_session_ended(self, session_id: str, why: str, at: int) -> None:
-        """End the streams of a listen session in other processes if they began before `at` (Unix ms)."""
+        """End the streams of a listen session in the other processes.
+
+        Streams that began at or after `at` (Unix ms) do not end.
+        """
         self._send(NotificationKind.SESSION_ENDED, self._state.process_id, session_id, why, at)
 
     def notify_workers_changed(self) -> None:

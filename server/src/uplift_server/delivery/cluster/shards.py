@@ -1,4 +1,4 @@
-"""The endpoints that this process owns among the workers of a cluster.
+"""Determines which endpoints this process owns as one of the workers of a cluster.
 
 Each worker computes the owner of an endpoint from the live workers (`core.operations.cluster.assigned_worker`). When
 workers join or leave, each worker first gives up the endpoints that it lost. Then it publishes a digest of the list of
@@ -47,12 +47,12 @@ class ClusteredShards:
         return self._state.process_id
 
     def owns(self, endpoint_seq: int) -> bool:
-        """Return whether this process delivers to an endpoint, even if the endpoint is not in the cache."""
+        """Return whether this process delivers to an endpoint. The cache need not contain the endpoint."""
         owned = self._owned.get(endpoint_seq)
         return self.is_agreed and self.is_own(endpoint_seq) if owned is None else owned
 
     def may_send(self) -> bool:
-        """Return whether this process may send deliveries. If not, other processes may already own its endpoints."""
+        """Return whether this process may send deliveries. If not, other workers could already own its endpoints."""
         return self._clock.now_ms() < self._state.trusted_until
 
     def add(self, endpoint_seq: int) -> None:

@@ -47,7 +47,7 @@ class ClusterState:
         self.delivers = delivers
 
     def publish_view(self, view: int) -> None:
-        """Publish a new view with an immediate heartbeat."""
+        """Set the view of the workers, and publish the view with an immediate heartbeat."""
         self.view = view
         self.request_heartbeat()
 
@@ -56,7 +56,7 @@ class ClusterState:
         self.heartbeat_due.set()
 
     def take_jobs(self, jobs: frozenset[SingletonJob], until: int) -> None:
-        """Set the singleton jobs that this process holds until `until`."""
+        """Set the singleton jobs that this process holds, and the time `until` when it loses these jobs (Unix ms)."""
         self._jobs, self._jobs_until = jobs, until
 
     def set_possible(self, job: SingletonJob, *, is_possible: bool) -> None:

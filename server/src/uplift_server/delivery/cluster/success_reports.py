@@ -1,4 +1,4 @@
-"""Reports of successful attempts. A process sends them through the database to the current owners of the endpoints."""
+"""Reports successful attempts to the current owners of the endpoints, through the database."""
 
 import asyncio
 from typing import Final

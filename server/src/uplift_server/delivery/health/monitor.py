@@ -1,7 +1,7 @@
 """The health monitor: warns about failing endpoints, disables them, and reports recoveries.
 
-The monitor reads the health of endpoints from the cache. If it cannot store a transition, it tries again at the next
-check.
+The monitor reads the health of endpoints from the cache. If the monitor cannot store a transition, it tries again
+at the next check.
 """
 
 import asyncio

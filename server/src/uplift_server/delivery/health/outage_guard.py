@@ -123,10 +123,11 @@ class OutageGuard:
                 await self.load()
 
     async def evaluate(self, failing: Sequence[LiveEndpoint]) -> None:
-        """Begin or end a mass failure, depending on the failing endpoints. Raises Unavailable.
+        """Detect the start or the end of a mass failure from the failing endpoints. Raises Unavailable.
 
         Only the process with the singleton job stores a mass failure. The other processes use the stored mass failure.
-        If such a process detects a mass failure that is not stored yet, it applies the mass failure immediately.
+        If one of these other processes detects a mass failure that is not stored yet, it applies the mass failure
+        immediately.
         """
         holds_job = self._jobs.holds(SingletonJob.OUTAGE_GUARD)
         if not holds_job or self._must_reload:

@@ -93,7 +93,7 @@ class Transitions:
         self._random_bytes = random_bytes
 
     async def warn(self, endpoint: LiveEndpoint) -> None:
-        """Warn the contacts of an account that the server will disable a failing endpoint."""
+        """Warn the account's contacts about a failing endpoint before the server disables the endpoint."""
         now, subject = self._clock.now_ms(), self._subject(endpoint)
         row = health_row(endpoint)
         failing_since = endpoint.health.failing_since
@@ -125,7 +125,7 @@ class Transitions:
             self._log(endpoint, "endpoint warned", details)
 
     async def disable(self, endpoint: LiveEndpoint, reason: DisabledReason) -> bool:
-        """Disable an endpoint and notify its contacts.
+        """Disable an endpoint, and notify the account's contacts.
 
         If a warning email is still unsent, change nothing and return False.
         """
@@ -162,7 +162,7 @@ class Transitions:
         return done is not False
 
     async def recover(self, endpoint: LiveEndpoint, failed_since: int | None) -> None:
-        """Notify the contacts of a warned endpoint's account that the endpoint has recovered.
+        """Notify the account's contacts that a warned endpoint has recovered.
 
         `failed_since` is in Unix ms.
         """

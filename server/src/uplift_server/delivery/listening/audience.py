@@ -59,7 +59,10 @@ class Announcer(Protocol):
         """Wake the streams of an account in other processes."""
 
     def session_ended(self, session_id: bytes, why: "EndReason", at: int) -> None:
-        """End the streams of a listen session in other processes if they began before `at` (Unix ms)."""
+        """End the streams of a listen session in the other processes.
+
+        Streams that began at or after `at` (Unix ms) do not end.
+        """
 
 
 class NoAnnouncer:

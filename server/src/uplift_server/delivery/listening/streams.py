@@ -110,7 +110,10 @@ class Stream:
         self._wake.set()
 
     async def next(self) -> list[StreamItem] | None:
-        """Wait for events to send. Return as many as the client has room for, or None after the end of the stream."""
+        """Wait for events, and return as many events as the client has room for.
+
+        Return None after the end of the stream.
+        """
         relay = self._relay
         while self.end_reason is None:
             if relay.clock.now_ms() >= relay.cache.key_expiries.get(self.session.key_id, NEVER):

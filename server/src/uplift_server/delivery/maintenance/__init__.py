@@ -1,1 +1,1 @@
-"""Periodic jobs: retention, erasures, statistics, expiry of old secrets and certificates, operational events."""
+"""Periodic jobs: retention, erasures, statistics, expiry of old secrets and certificates, and operational events."""

@@ -1,8 +1,8 @@
 """Creates operational events for the subscribed accounts.
 
-The transaction of a change also adds a database row for the event that reports the change. Ingest stores each event
-under an idempotency key. The key prevents a second event if the server restarts after it has stored an event, but
-before it has deleted the row.
+When a transaction makes a change, it also adds a row for the event that reports the change. Later, ingest stores the
+event under an idempotency key, and this job deletes the row. The key prevents a second event if the server restarts
+after it has stored the event, but before it has deleted the row.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ class OperationalEvents:
     ) -> None:
         """Create the job.
 
-        `operations_account` is the ID or uid of the account that receives the events about every account. `new_id`
+        `operations_account` is the ID or uid of the account that receives the events about all accounts. `new_id`
         creates an ID from a time (Unix ms).
         """
         self._database = database

@@ -162,10 +162,10 @@ class Retention:
     async def _clean_partition(
         self, partitions: Partitions, partition: Partition, stopping: asyncio.Event, *, waiting: int, until: int
     ) -> bool:
-        """Delete a partition's ended deliveries until the time `until` (Unix ms). Return whether all were deleted.
+        """Delete the ended deliveries of a partition. Return whether all of them were deleted.
 
-        `waiting` is the number of expired partitions. The more partitions have expired, the shorter are the pauses
-        between the batches.
+        The method stops at the time `until` (Unix ms), even if ended deliveries are left. `waiting` is the
+        number of expired partitions. The more partitions have expired, the shorter are the pauses between the batches.
         """
         numbers = await partitions.count_seqs(partition)
         position = self._interrupted.pop(partition, None)

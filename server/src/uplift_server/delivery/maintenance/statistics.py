@@ -30,7 +30,7 @@ UNAVAILABLE_WAIT_MS: Final = 5_000
 
 
 class StatisticsUpdater:
-    """Counts new deliveries and attempts every `every_ms`, or less often while the process is busy.
+    """Counts new deliveries and attempts at intervals of `every_ms`, or less often while the process is busy.
 
     The statistics include a new delivery or attempt after the next count.
     """

@@ -155,7 +155,10 @@ class ReplayJobs:
                 return found
 
     def put(self, replay: Replay) -> None:
-        """Add or update a replay. If it is not running, restore the previous status of its queued deliveries."""
+        """Add or update a replay.
+
+        If the replay is not running, restore the previous status of its queued deliveries.
+        """
         now = self._clock.now_ms()
         job = self._jobs.get(replay.seq)
         if replay.completed_at is not None:

@@ -1,8 +1,8 @@
 """Dispatcher: leases due deliveries that are not in memory, and queues them in the lanes.
 
 Such deliveries are retries, deliveries from before a restart, and deliveries whose lanes had no room. The dispatcher
-stores the next due time of each endpoint. After a start, and for deliveries from other processes, due times can be
-unknown. A scan of the database once a second finds these due times.
+keeps the next due time of each endpoint in memory. It may not know the due times of deliveries from other processes or
+from before a restart, so it scans the database for due times once a second.
 """
 
 import asyncio

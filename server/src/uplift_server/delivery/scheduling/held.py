@@ -207,7 +207,8 @@ class HeldDeliveries:
     async def _drop(self, endpoint: LiveEndpoint, now: int) -> int:
         """Cancel a batch of the held deliveries that must be dropped.
 
-        Return the number of cancelled deliveries. If none were cancelled but more are left, return 1.
+        Return the number of cancelled deliveries, or 0 if no deliveries are left to cancel. If no deliveries were
+        cancelled, but more are left, return 1, so that the caller continues.
         """
         dropped = await self._database.write(lambda c: drop_held(c, endpoint.seq, now=now, limit=BATCH_ROWS_MAX))
         record = endpoint.record
@@ -220,7 +221,7 @@ class HeldDeliveries:
         return count
 
     def _request(self, endpoint: LiveEndpoint) -> HeldRequest:
-        """Return a request to release the held deliveries of an enabled endpoint, except the deliveries to keep."""
+        """Return a request to release those held deliveries of an enabled endpoint that need not stay held."""
         now = self._clock.now_ms()
         bucket = self._buckets.get(endpoint.seq)
         if bucket is None:

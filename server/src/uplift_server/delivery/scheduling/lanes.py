@@ -390,7 +390,7 @@ class DeliveryLanes:
         return waiting if spreader is None else waiting | spreader.event_seqs
 
     def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
-        """Return whether an endpoint's deliveries are delayed by the endpoint's limits or by the server.
+        """Return the cause of the delay of an endpoint's deliveries: the endpoint's limits, or the server.
 
         The result is correct only if the endpoint's circuit breaker is closed.
         """

@@ -386,7 +386,7 @@ def wrong_signer() -> Signer:
 
 
 def unattempted(delivery: LeasedDelivery, verdict: NextState, now: int) -> Settlement:
-    """Return the settlement that stores the new status of a delivery without an attempt."""
+    """Return the settlement for a delivery that gets a new status but is not attempted."""
     return Settlement(
         delivery.event_seq,
         delivery.endpoint_seq,

@@ -66,7 +66,7 @@ class Ingest(Protocol):
 
 @dataclass(slots=True)
 class _Event:
-    """A message, and its valid event or the problem with its event."""
+    """A message with its event or, if the event is not valid, with the rejection of the event."""
 
     message: StreamMessage
     account: str
@@ -144,7 +144,10 @@ class StreamConsumer:
         await self._end_pull()
 
     async def _end_pull(self) -> None:
-        """Stop reading messages. Try to remove the stored messages, because another process may take over the job."""
+        """Stop reading messages, and try to remove the stored messages from the stream.
+
+        If the removal succeeds, NATS does not deliver these messages to another process that takes over the job.
+        """
         pull, self._pull = self._pull, None
         removal, self._removal = self._removal, None
         if removal is not None:

@@ -149,7 +149,7 @@ class _Request:
 
 
 class StreamIngest:
-    """Accepts events through the event stream. Implements the port `Acceptance` of the service."""
+    """Accepts events through the event stream. Implements the interface `Acceptance` of the service."""
 
     def __init__(
         self,
@@ -374,7 +374,7 @@ class StreamIngest:
     # ---- repeats
 
     async def _resolve(self, request: _Request) -> None:
-        """Find the earlier events that the events of a request repeat, and set the result of the request."""
+        """Find the earlier event (if any) that each event of a request repeats. Then set the result of the request."""
         try:
             async with asyncio.timeout(COMMIT_TIMEOUT_MS / 1000):
                 result = await asyncio.gather(*(self._appended(each) for each in request.publications))

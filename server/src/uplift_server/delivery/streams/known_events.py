@@ -28,7 +28,7 @@ class _Wanted(NamedTuple):
 
 
 class KnownEventFinder:
-    """Finds stored events that a request repeats. While the database is unavailable or slow, it finds none."""
+    """Finds stored events that a request repeats. Finds no events while the database is unavailable or slow."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

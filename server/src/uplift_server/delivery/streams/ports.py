@@ -1,4 +1,4 @@
-"""Ports of the event stream: checks of published events, rejections, and the state of this process."""
+"""Interfaces that the event stream uses to check published events and to read and set the state of this process."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -2,7 +2,8 @@
 
 Each process that takes over the job deletes the consumers of earlier processes, and creates its own consumer. A new
 consumer begins with the oldest message in the stream, so the order is correct even after a crash. The process removes
-many stored messages at a time, because acknowledging a message is more work for NATS than storing it.
+many stored messages with one request, because a separate acknowledgment for each message would be more work for NATS
+than storing the message.
 """
 
 import asyncio
@@ -53,13 +54,13 @@ class StreamMessage(NamedTuple):
     seq: int
     """The sequence number of the message in the stream."""
     published_ns: int
-    """When the stream stored the message, according to the NATS server's clock (Unix ns)."""
+    """The time when the stream stored the message, according to the NATS server's clock (Unix ns)."""
     received_at: int
     """When this process received the message (Unix ms)."""
 
     @property
     def published_at(self) -> int:
-        """When the stream stored the message, according to the NATS server's clock (Unix ms)."""
+        """The time when the stream stored the message, according to the NATS server's clock (Unix ms)."""
         return self.published_ns // 1_000_000
 
 
@@ -190,7 +191,8 @@ class Pull:
     async def renew(self) -> None:
         """Prevent the redelivery of messages that are not stored yet. Raises StreamUnavailable.
 
-        At most once every RENEW_EVERY_MS, restart the time (ACK_WAIT_S) after which NATS redelivers these messages.
+        NATS redelivers a message after ACK_WAIT_S. This method makes NATS restart this period for each of these
+        messages, at most once every RENEW_EVERY_MS.
         """
         now = self._clock.now_ms()
         if now - self._renewed_at >= RENEW_EVERY_MS:

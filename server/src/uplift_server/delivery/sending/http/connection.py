@@ -1,8 +1,9 @@
 """A connection to a receiver: writes a request, and reads the response.
 
 httptools parses the response. In addition, this module skips interim responses, and limits the size of the response
-headers. It ends a body without a length when the connection ends, and closes the connection after unexpected bytes. The
-module defines no parser callback for headers, because a callback would cost two allocations and a call for each header.
+headers. If a response does not state the length of its body, the end of the connection marks the end of the body. After
+unexpected bytes, the module closes the connection. The module defines no parser callback for headers, because a
+callback would cost two allocations and a call for each header.
 """
 
 import asyncio

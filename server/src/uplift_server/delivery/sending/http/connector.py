@@ -100,7 +100,7 @@ class Connector:
     async def _tls_of(self, target: Target) -> TlsContext:
         """Return the TLS context of a target. Raises AttemptFailed.
 
-        A thread creates a new context, because this takes about 20 ms.
+        A new context is created on a thread, because its creation takes about 20 ms.
         """
         identity = target.identity
         if identity is None:

@@ -45,9 +45,9 @@ class TlsContext(ssl.SSLContext):
     def create(
         cls, ca_file: str | None, monotonic: Callable[[], float], identity: ClientIdentity | None = None
     ) -> Self:
-        """Create a context that trusts the system's authorities, or only the authorities in `ca_file`.
+        """Create a context that trusts the system's certificate authorities, or only the authorities in `ca_file`.
 
-        Raises OSError or ssl.SSLError if `ca_file` or `identity` is unreadable.
+        Raises OSError or ssl.SSLError if `ca_file` or `identity` cannot be loaded.
         """
         context = cls(ssl.PROTOCOL_TLS_CLIENT)
         context._sessions = {}
