@@ -373,7 +373,7 @@ def _storable(row: Sequence[Any]) -> Sequence[Any]:
 
 
 def driver_error(error: BaseException) -> BaseException:
-    """Return the driver's error. SQLAlchemy wraps this error twice."""
+    """Return the driver's error, which SQLAlchemy wraps in two other errors."""
     while isinstance(error, sa.exc.DBAPIError | AsyncAdapt_asyncpg_dbapi.Error):
         below = error.orig if isinstance(error, sa.exc.DBAPIError) else error.__cause__
         if below is None:

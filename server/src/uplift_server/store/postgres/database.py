@@ -231,7 +231,7 @@ class PostgresDatabase:
         return True
 
     async def stream_position(self) -> StreamPosition:
-        """Return the stream position: the row numbers up to which later reads see all rows.
+        """Return the stream position. Later reads see all rows with numbers up to this position.
 
         Wait a few milliseconds for running transactions. If no position is known yet, wait for up to
         FIRST_POSITION_MS_MAX, then raise Unavailable.
@@ -256,7 +256,7 @@ class PostgresDatabase:
             _log.warning("stream position unknown", cause=UNKNOWN)
 
     async def _read_position(self) -> StreamPosition:
-        """Read the last number of each sequence and the transactions that can still insert rows.
+        """Read the last number of each sequence, and which transactions can still insert rows.
 
         Return the last numbers. If another call begins such a read after this call starts, use the result of that read.
         """

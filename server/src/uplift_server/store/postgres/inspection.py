@@ -105,9 +105,10 @@ async def inspect(url: str) -> Inspected:
 
 
 async def servers(url: str) -> int:
-    """Count the servers on a database by their connections and heartbeats. Raises Unavailable.
+    """Count the connections and the heartbeats of the servers that use a database. Raises Unavailable.
 
-    A server can be counted twice. A server behind a pooler is counted only by its heartbeat.
+    Return the sum of both counts. Therefore, a server can be counted more than once. The connections of servers
+    behind a pooler are not counted.
     """
     connections = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1"
@@ -139,7 +140,7 @@ class Living(NamedTuple):
 
 
 async def processes(url: str) -> Living:
-    """Count the running processes on a database. Raises Unavailable or Rejected."""
+    """Count the running processes that use a database. Raises Unavailable or Rejected."""
     query = (
         f"SELECT count(*), count(*) FILTER (WHERE delivers), count(*) FILTER (WHERE role <> '{ProcessRole.WORKER}')"  # noqa: S608 - contains only constants
         f" FROM processes WHERE seen_at > ({_CLOCK}) - $1"

@@ -1,7 +1,8 @@
 """Creates and removes the time partitions of events and attempts.
 
-Event numbers grow with time. Each partition has a range of event numbers that is too large to use up. When the next
-partition starts, the sequence of event numbers jumps to the start of that partition's range.
+Each new event gets a higher number from a sequence. Each partition has a range of event numbers, which is so large that
+the events of a partition never use all of it. When the next partition starts, the sequence moves to the start of that
+partition's range.
 
 Starting or removing a partition locks the tables exclusively for a moment. All other statements wait for this lock.
 Therefore, the lock has a short timeout, and the caller retries later.
@@ -386,7 +387,7 @@ async def _drop(
 
 
 async def _lock_aside(raw: Raw) -> bool:
-    """Lock the tables for copies of events until the transaction ends.
+    """Lock the tables that contain the copies of kept events, until the transaction ends.
 
     Return False if another transaction has the lock.
     """

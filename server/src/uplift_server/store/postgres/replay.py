@@ -142,7 +142,7 @@ async def _lease(raw: Raw, replay_seq: int, candidates: Sequence[Candidate], lea
 async def _create_leased(
     raw: Raw, replay_seq: int, account_seq: int, candidates: Sequence[Candidate], lease: ReplayLease
 ) -> set[int]:
-    """Create the deliveries that are missing among the candidates, and lease them. Return their event numbers."""
+    """Create the candidate deliveries that do not exist yet, and lease them. Return their event numbers."""
     missing = {d.event_seq: d for d, completed_at, _ in candidates if completed_at is None}
     if not missing:
         return set()

@@ -23,7 +23,7 @@ async def settle(
 ) -> frozenset[tuple[int, int]]:
     """Write attempt outcomes and endpoint health.
 
-    Return the keys of the deliveries whose settlement was not written, because the fence has changed. As in `append`,
+    If a delivery's fence has changed, do not write its settlement. Return the keys of these deliveries. As in `append`,
     the commit waits for the disk. Otherwise, the server would repeat finished attempts after a crash. Settlements that
     arrive during the wait form the next batch, so the wait costs little.
     """

@@ -1,7 +1,7 @@
-"""TLS to PostgreSQL with the system's certificate authorities, which the driver does not support.
+"""Builds TLS contexts for connections to PostgreSQL that trust the system's certificate authorities.
 
-For all other certificate authorities, the driver builds the TLS context. Parameters and files are those of libpq:
-https://www.postgresql.org/docs/current/libpq-ssl.html
+The driver cannot use these authorities. For all other certificate authorities, it builds the TLS context itself.
+Parameters and files are those of libpq: https://www.postgresql.org/docs/current/libpq-ssl.html
 """
 
 import os

@@ -88,7 +88,7 @@ class _Batch:
             self.known.add(event, seq)
 
     def find(self, event: NewEvent) -> Match | None:
-        """Return the event in the database that has the same idempotency key or chosen ID, if any."""
+        """Return the stored event with the idempotency key or the emitter-chosen ID of `event`, or None."""
         if event.idempotency_key is not None:
             by_key = {"account_seq": event.account_seq, "key": event.idempotency_key}
             row = self._connection.execute(statements.EVENT_BY_KEY, by_key).fetchone()

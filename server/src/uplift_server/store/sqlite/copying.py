@@ -1,4 +1,4 @@
-"""Consistent copies of a database file, even while a server is running."""
+"""Makes consistent copies of a database file, even while a server is using the file."""
 
 import os
 import sqlite3

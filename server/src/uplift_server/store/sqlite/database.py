@@ -209,7 +209,7 @@ class SqliteDatabase:
         return await asyncio.to_thread(empty_log, self._path)
 
     async def stream_position(self) -> StreamPosition:
-        """Return the stream position: the row numbers up to which later reads see all rows.
+        """Return the stream position. Later reads see all rows with numbers up to this position.
 
         On SQLite, the stream position always includes all rows.
         """

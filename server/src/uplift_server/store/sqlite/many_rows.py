@@ -25,8 +25,8 @@ class ManyRows(Generic[Row]):
     """A statement for many rows, executed once for each block of rows.
 
     The driver's `executemany` would release and take the interpreter lock for every row. While the event loop is busy,
-    the writer would wait for the lock each time. One execution with many rows keeps the lock released from its first
-    row to its last.
+    the writer would wait for the lock each time. One execution with many rows releases the lock once and takes it
+    again only after the last row.
     """
 
     def __init__(self, statement: str, row: type[Row], size_of: Callable[[Row], int] | None = None) -> None:

@@ -20,7 +20,7 @@ def settle(
 ) -> frozenset[tuple[int, int]]:
     """Write attempt outcomes and endpoint health.
 
-    Return the keys of the deliveries whose settlement was not written, because the fence has changed.
+    If a delivery's fence has changed, do not write its settlement. Return the keys of these deliveries.
     """
     rows = [
         SettledRow(
