@@ -1,1 +1,1 @@
-"""Storage: one contract, one schema, and the SQLite and PostgreSQL engines."""
+"""The store: a contract, a schema, and two engines (SQLite and PostgreSQL) that implement the contract."""

@@ -92,9 +92,10 @@ def lock(connection: Connection, seq: int) -> bool:
 
 
 def require(connection: Connection, seq: int) -> None:
-    """Lock an account before you add an object to it, so that object counts stay valid.
+    """Lock an account until the transaction ends. Raises Conflict if the account was deleted.
 
-    Raises Conflict if the account was deleted.
+    Call this function before you count the account's objects and add another one, such as an endpoint. Otherwise,
+    another transaction could add an object after the count.
     """
     if not lock(connection, seq):
         raise Conflict("The account was deleted. Use another account.")

@@ -1,4 +1,7 @@
-"""Admission of server processes to a PostgreSQL database. Schema changes and transfers block admission."""
+"""Admission of server processes to a PostgreSQL database.
+
+No process can start during a schema change, or during a transfer from a SQLite file.
+"""
 
 from typing import Final
 

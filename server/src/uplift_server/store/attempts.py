@@ -67,7 +67,7 @@ _NAMES: Final = [column.name for column in _KEY]
 def _looked_up(
     connection: Connection, conditions: Sequence[sa.ColumnElement[bool]], name: str
 ) -> tuple[sa.FromClause, sa.ColumnElement[bool]]:
-    """Return a table with the attempts that meet `conditions`, and the condition for joining this table."""
+    """Return a table with the attempts that meet `conditions`, and the condition on which a query joins this table."""
     if connection.dialect.name != "postgresql":
         return attempts, sa.and_(*conditions)
     # OFFSET makes PostgreSQL search an index for each row instead of reading the whole table.

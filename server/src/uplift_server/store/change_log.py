@@ -108,7 +108,10 @@ def prune(connection: Connection, xid: int, *, limit: int) -> int:
 
 
 def subjects(connection: Connection, kind: str, *, after: int, limit: int) -> list[int]:
-    """Return up to `limit` sequence numbers above `after` that belong to objects of one kind, in ascending order."""
+    """List the sequence numbers of objects of one kind, in ascending order.
+
+    Return up to `limit` numbers that are higher than `after`.
+    """
     seq, ended_at = SUBJECTS[kind]
     query = sa.select(seq).where(seq > after, ended_at.is_(None)).order_by(seq).limit(limit)
     return list(connection.scalars(query))

@@ -22,10 +22,10 @@ _STATUSES: Final = ("delivered", "failed", "held", "cancelled")
 
 
 def newest_seqs(connection: Connection, account_seq: int) -> tuple[int, ...]:
-    """Return the newest event numbers and audit entry numbers, and the newest event's attempt count.
+    """Return the attempt count of the account's newest event, and the highest numbers of its events and audit entries.
 
-    The result has several numbers of each kind, because a row can become visible after a row with a higher number. A
-    test attempt changes only the attempt count.
+    The result contains several numbers of each kind, because a row can become visible after a row with a higher number.
+    It contains the attempt count, because a test attempt adds no event and no audit entry.
     """
     newest_events = (
         sa.select(events.c.seq)

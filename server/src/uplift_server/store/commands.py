@@ -1,4 +1,6 @@
-"""Commands that other processes execute: to cancel or resend a delivery, or to test an endpoint.
+"""Commands that one process stores and another process executes.
+
+A command cancels, resends or starts a delivery, or tests an endpoint.
 
 The transaction that executes a command stores its result, so each command is executed exactly once.
 """

@@ -1,10 +1,10 @@
 """The store contract: the operations that every engine provides. Each call is one transaction.
 
-The current time, IDs and random bits are arguments. Every write can be repeated safely: a repeated settlement or
-release has an outdated fence, and a repeated append has a known idempotency key. An operation that is not possible now
-raises `Unavailable` and changes nothing. The operations below are on the hot path, and each engine has its own tuned
-version. All other operations are functions that take a SQLAlchemy connection, in the modules of this package. Run these
-functions through `read` and `write`.
+The current time, IDs and random bits are arguments. Every write can be repeated safely: the store ignores a
+repeated settlement or release because its fence is outdated, and recognizes a repeated append by its idempotency key.
+An operation that is not possible now raises `Unavailable` and changes nothing. The operations in this module are on the
+hot path, and each engine implements them separately. All other operations are functions that take a SQLAlchemy
+connection, in the modules of this package. Run these functions through `read` and `write`.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -149,7 +149,7 @@ class Database(Protocol):
         """
 
     async def stream_position(self) -> StreamPosition:
-        """Return the stream position: the row numbers up to which later reads see all rows. Raises Unavailable."""
+        """Return the stream position. Later reads see all rows with numbers up to this position. Raises Unavailable."""
 
     async def read(self, body: Callable[[Connection], R]) -> R:
         """Run a read-only function on one consistent snapshot."""

@@ -32,8 +32,10 @@ _OTHERS: Final = deliveries.alias("others")
 
 
 def _first_other(condition: str) -> sa.ScalarSelect[int]:
-    """Return a query for the first event in the order group, apart from this event, with an open delivery that meets
-    the condition."""
+    """Return a subquery for the event number of the first matching delivery in a delivery's order group.
+
+    The outer query provides the delivery. A delivery in its order group matches if it is open and meets the condition.
+    """
     own = (_OTHERS.c.endpoint_seq == deliveries.c.endpoint_seq, _OTHERS.c.order_group == deliveries.c.order_group)
     query = sa.select(_OTHERS.c.event_seq).where(*own, sa.text(status_sql.ordered("others")), sa.text(condition))
     return query.order_by(_OTHERS.c.event_seq).limit(1).correlate(deliveries).scalar_subquery()

@@ -54,7 +54,7 @@ def window_of(
     request: PageRequest,
     bounds: tuple[int, int],
 ) -> Window:
-    """Return the rows with event numbers within `bounds` that one page scans.
+    """Return the rows that one page scans. Their event numbers are within `bounds`.
 
     The page's key must begin with the event number and the endpoint number.
     """
@@ -190,7 +190,7 @@ def responded(ranges: Sequence[tuple[int, int]]) -> sa.ColumnElement[bool]:
 
 
 def narrowed(connection: Connection, source: Source, low: int, high: int, *, up: bool = False) -> tuple[int, int]:
-    """Return the range of event numbers that one page scans. It is a part of the range from `low` to `high`."""
+    """Return the part of the event number range from `low` to `high` that one page scans."""
     low, high = (low, source.last) if up else (source.last, high)
     end = window_end(
         connection, source.event_seq, source.tables, source.conditions, low=low, high=high, rows=WINDOW_ROWS, up=up

@@ -1,9 +1,9 @@
 """Binds stored encrypted values to their columns (version 2 in `store.encryption`).
 
-Migration 0011 stores a server value. While this server value exists, the server reads and writes values that are bound
-only to their endpoint. On PostgreSQL, servers of earlier releases can run alongside this server but cannot read bound
-values. When no server of an earlier release is running or can start, this server re-encrypts all values and deletes the
-server value. From then on, this server reads only bound values.
+Migration 0011 marks the upgrade as unfinished. While this mark exists, the server reads and writes values that are
+bound only to their endpoint. On PostgreSQL, servers of earlier releases can run alongside this server but cannot read
+bound values. When no server of an earlier release is running or can start, this server re-encrypts all values and
+deletes the mark. From then on, this server reads only bound values.
 """
 
 from typing import Final

@@ -24,7 +24,7 @@ class _Part:
     condition: str
 
     def keys(self, connection: Connection, endpoint_seq: int, limit: int) -> sa.Select[Any]:
-        """Return a query that selects an endpoint's deliveries in this index: up to `limit` event numbers."""
+        """Return a query for the event numbers of an endpoint's deliveries in this index, up to `limit` numbers."""
         # Name the index: without table statistics, SQLite would scan all deliveries of the endpoint.
         named = sa.text(f"deliveries INDEXED BY {self.index}") if connection.dialect.name == "sqlite" else deliveries
         own = sa.column("endpoint_seq", sa.BigInteger) == endpoint_seq
@@ -129,7 +129,7 @@ def drop_held(connection: Connection, endpoint_seq: int, *, now: int, limit: int
 
 
 def cancel_held(connection: Connection, endpoint_seq: int, *, through: int, now: int, limit: int) -> int:
-    """Cancel held deliveries of events up to the number `through`. Return the number of cancelled deliveries."""
+    """Cancel held deliveries of events with numbers up to `through`. Return the number of cancelled deliveries."""
     part = _held_through(through)
     return _change(connection, endpoint_seq, part, limit, status=int(Status.CANCELLED), completed_at=now)
 
@@ -141,8 +141,8 @@ def _held_through(through: int) -> _Part:
 def cancel_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> int:
     """Cancel waiting and held deliveries of a deleted endpoint. Return their number.
 
-    Leased deliveries stay leased. Do nothing if the endpoint exists, because a new endpoint can be missing from the
-    caller's cache.
+    Leased deliveries stay leased. Do nothing if the endpoint was not deleted. The caller can assume by mistake that a
+    new endpoint was deleted, because its cache does not contain the endpoint yet.
     """
     locks.take_order(connection, [endpoint_seq])
     if exists(connection, endpoint_seq):

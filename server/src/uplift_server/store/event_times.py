@@ -1,4 +1,4 @@
-"""The range of event numbers for a time range. Later events usually have higher numbers."""
+"""Converts a time range to a range of event numbers. Later events usually have higher numbers."""
 
 from typing import Final, NamedTuple
 
@@ -29,7 +29,7 @@ class LateEvents(NamedTuple):
     """The longest time in ms between a late event's timestamp and its storage."""
 
     def covers(self, other: "LateEvents") -> bool:
-        """Whether the time range and delay of these late events include those of `other`."""
+        """Whether this time range contains the time range of `other`, and this delay is at least as long."""
         return self.since <= other.since and self.until >= other.until and self.delay_ms >= other.delay_ms
 
 

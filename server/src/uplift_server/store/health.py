@@ -58,7 +58,7 @@ def attempted_since(connection: Connection, at: int) -> dict[int, Health]:
 
 
 def excuse(connection: Connection, endpoint_seqs: Collection[int], since: int, until: int) -> None:
-    """Do not count the time between `since` and `until` (Unix ms) toward how long these endpoints have been failing."""
+    """Exclude the time between `since` and `until` (Unix ms) from the time that these endpoints have been failing."""
     began = sa.case((endpoints.c.failing_since > since, endpoints.c.failing_since), else_=since)
     for some in _batches(endpoint_seqs):
         change = sa.update(endpoints).where(endpoints.c.seq.in_(some), endpoints.c.failing_since < until)
@@ -66,9 +66,10 @@ def excuse(connection: Connection, endpoint_seqs: Collection[int], since: int, u
 
 
 def record_success(connection: Connection, endpoint_seq: int, at: int) -> None:
-    """Record a success that the endpoint's previous owner reports, if the endpoint is enabled and failing.
+    """Record a success reported by the process that previously owned the endpoint.
 
-    `at` is the time of the success (Unix ms). Change nothing if a later attempt has failed.
+    `at` is the time of the success (Unix ms). Change nothing if a later attempt has failed, or if the endpoint is
+    not enabled or not failing.
     """
     change = sa.update(endpoints).where(
         endpoints.c.seq == endpoint_seq,

@@ -33,7 +33,7 @@ class KeyReused(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The properties of a create request that identify its repeats."""
+    """The properties of a create request that must be the same if the request is repeated."""
 
     account_seq: int
     """The number of the account that owns the object, or NO_ACCOUNT."""

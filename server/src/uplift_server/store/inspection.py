@@ -84,7 +84,7 @@ def accepts_unbound(path: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The numbers of held deliveries and of their endpoints, and the timestamp of the oldest held event (Unix ms)."""
+    """How many deliveries are held, for how many endpoints, and the timestamp of the oldest held event (Unix ms)."""
 
     count: int
     endpoints: int
@@ -92,9 +92,9 @@ class Held:
 
 
 def held(path: Path, *, limit: int) -> Held:
-    """Count held deliveries and their endpoints. Each count stops at `limit`. A server may be running.
+    """Count held deliveries and their endpoints. Each count stops at `limit`.
 
-    Raises Unavailable.
+    You can call this function while a server is using the file. Raises Unavailable.
     """
     try:
         with closing(_open(path)) as raw:
@@ -117,8 +117,10 @@ def held(path: Path, *, limit: int) -> Held:
 
 
 def database_id(path: Path) -> str | None:
-    """Return the database ID, or None if the database has none. A server can be running during the call. Raises
-    Unavailable."""
+    """Return the database ID, or None if the database has none.
+
+    You can call this function while a server is using the file. Raises Unavailable.
+    """
     try:
         with closing(_open(path)) as raw:
             row = raw.execute("SELECT value FROM marks WHERE name = ?", (database_identity.VALUE_NAME,)).fetchone()

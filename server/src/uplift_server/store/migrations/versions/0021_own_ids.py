@@ -1,4 +1,4 @@
-"""Add an ID that the operator assigns (`uid`) and metadata to accounts and endpoints."""
+"""Add two columns to accounts and endpoints: an ID that the operator assigns (`uid`), and metadata."""
 
 from collections.abc import Sequence
 
