@@ -201,7 +201,7 @@ def _first_sentence(text: str) -> str:
 
 
 def _without_covered(patterns: Sequence[str]) -> tuple[str, ...]:
-    """Return the patterns without the event types that a selected group includes."""
+    """Return the patterns, except event types that a pattern for a whole group already includes."""
     whole = tuple(each[:-1] for each in patterns if each.endswith(GROUP_SUFFIX))
     return tuple(
         dict.fromkeys(each for each in patterns if each.endswith(GROUP_SUFFIX) or not each.startswith(whole or ("\0",)))

@@ -199,7 +199,7 @@ def _deliveries(number: int) -> str:
 
 
 def _pending(shown: ShownEndpoint) -> tuple[Row, ...]:
-    """Return the state card's rows with the number of pending deliveries and the time when the oldest became due."""
+    """Return the rows of the state card about pending deliveries: their number, and the due time of the oldest one."""
     pending, oldest = shown.backlog.pending, shown.backlog.oldest_due_at
     if not pending:
         return ()

@@ -80,7 +80,7 @@ class Told:
 
     @property
     def response_line(self) -> str | None:
-        """The first line of the response body if the attempt failed."""
+        """The first line of the response body if the attempt failed because of the response, or None otherwise."""
         return first_line(self.attempt.response_body) if self.attempt.outcome in RESPONDED else None
 
     @property

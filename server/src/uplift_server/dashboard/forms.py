@@ -126,7 +126,7 @@ def seen_versions(form: Form) -> Versions:
     """Return the object version in the form. The service uses the version to detect concurrent updates.
 
     Return None if the form does not contain the version, because an earlier release rendered the page. The service then
-    accepts the update for every version.
+    updates the object without this check.
     """
     version = form.optional("version")
     return None if version is None else frozenset({version})

@@ -248,7 +248,7 @@ def span_ms(ms: float) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Format a share from 0 to 1 as `99.2%`, and None as a dash. Only exactly 0 and 1 become 0% and 100%."""
+    """Format a share from 0 to 1 as `99.2%`, and None as a dash. Only 0 becomes 0%, and only 1 becomes 100%."""
     if share is None:
         return "\u2013"
     if 0 < share < 1:

@@ -56,7 +56,7 @@ class _Reader:
         self._left = NODES_MAX
 
     def node(self, name: str, schema: Any, *, required: bool, depth: int) -> Node:
-        """Return the node for a schema, with its children, within the limits of the tree.
+        """Return the node for a schema, with its children. Omit children that exceed the limits of the tree.
 
         If `schema` is None, use the root schema.
         """

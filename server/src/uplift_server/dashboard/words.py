@@ -1,4 +1,4 @@
-"""Texts that pages show for outcomes, triggers, explanations, and reasons for waiting."""
+"""The text that pages show for outcomes, triggers, explanations, and reasons for waiting."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime

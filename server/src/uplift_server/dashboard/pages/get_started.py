@@ -85,9 +85,9 @@ class Progress:
 
     @property
     def is_tested(self) -> bool:
-        """Whether the endpoint's URL accepted the latest test event.
+        """Whether the receiver at the endpoint's current URL accepted the latest test event.
 
-        If retention has deleted this event, assume that the URL accepted it.
+        If retention has deleted this event, assume that the receiver accepted it.
         """
         if self.test is None:
             return self.shown.endpoint.tested_at is not None
@@ -95,7 +95,7 @@ class Progress:
 
     @property
     def is_verified(self) -> bool:
-        """Whether the endpoint's URL rejected the wrong signature and accepted the valid signature."""
+        """Whether the receiver at the current URL rejected the wrong signature and accepted the valid signature."""
         return self.shown.endpoint.verified_at is not None
 
 

@@ -181,7 +181,7 @@ def _context(visit: Visit, draft: ReplayDraft, preview: Preview | None = None) -
 
 
 def _body(draft: ReplayDraft) -> dict[str, object]:
-    """Return the body of the API request that creates the replay in the draft. Omit empty fields."""
+    """Return the body of the API request that creates this replay. Omit empty fields."""
     given = {
         "endpoint": draft.endpoint,
         "status": list(draft.status or ()),
@@ -195,7 +195,7 @@ def _body(draft: ReplayDraft) -> dict[str, object]:
 
 
 def _command(draft: ReplayDraft) -> str:
-    """Return the `uplift-server` command that creates the replay in the draft."""
+    """Return the `uplift-server` command that creates this replay."""
     told: Mapping[str, Sequence[object]] = {
         "--status": list(draft.status or ()),
         "--type": list(draft.types or ()),

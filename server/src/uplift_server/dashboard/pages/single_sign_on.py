@@ -25,7 +25,7 @@ _STATUS: Final = {Unauthorized: 401, Forbidden: 403, RateLimited: 429, Busy: 503
 async def begin(visit: Visit) -> Response:
     """Redirect to the identity provider.
 
-    The dashboard opens this page from a link. If a form opened the page, Content-Security-Policy would limit the hosts
+    Open this page with a link, not with a form. After a form submission, Content-Security-Policy would limit the hosts
     to which the identity provider can redirect.
     """
     wanted = own_path(visit.query.text("next"))
