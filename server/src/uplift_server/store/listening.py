@@ -93,9 +93,10 @@ def create(
 ) -> ListenSession:
     """Store a session.
 
-    The session starts after the event `after_event`, at the timestamp `since` (Unix ms), or after the newest event up
-    to the stream position. Raises UnknownEvent if `after_event` does not exist. Raises Conflict if the account was
-    deleted or has the maximum number of sessions.
+    If `after_event` is set, the session starts after this event. Otherwise, the session starts at the timestamp `since`
+    (Unix ms). If both are None, the session starts after the newest event up to the stream position. Raises
+    UnknownEvent if `after_event` does not exist. Raises Conflict if the account was deleted or has the maximum number
+    of sessions.
     """
     accounts.require(connection, account_seq)
     require_capacity(connection, account_seq)
@@ -183,7 +184,8 @@ def page(connection: Connection, account_seq: int | None, request: PageRequest) 
 def delete(connection: Connection, session: ListenSession) -> bool:
     """Delete a session and its responses. Return whether the session existed.
 
-    The function compares the number and the ID, because a new session can get the number of a deleted session.
+    The function checks both the number and the ID of the session, because a new session can get the number of a deleted
+    session.
     """
     removed = connection.execute(
         sa.delete(listen_sessions).where(listen_sessions.c.seq == session.seq, listen_sessions.c.id == session.id)
@@ -195,7 +197,7 @@ def delete(connection: Connection, session: ListenSession) -> bool:
 
 
 def list_unused(connection: Connection, *, before: int, limit: int) -> list[ListenSession]:
-    """List the sessions that no client has used since `before` (Unix ms), and the sessions of deleted accounts."""
+    """List the sessions that clients last used before the time `before` (Unix ms), and those of deleted accounts."""
     rows = connection.execute(_LIST_UNUSED, {"before": before, "limit": limit})
     return [_session(row) for row in rows]
 
@@ -230,9 +232,9 @@ def record_connection(connection: Connection, session: ListenSession, *, now: in
 
 
 def _no_earlier(now: int, *, later_ms: int = 0) -> sa.ColumnElement[int]:
-    """Return `now`, or the last connection time plus `later_ms` if that is later.
+    """Return the SQL expression for the later of two times: `now`, and the last connection time plus `later_ms`.
 
-    The clocks of processes can differ.
+    The last connection time can be later than `now`, because the clocks of processes can differ.
     """
     last = listen_sessions.c.last_seen_at + later_ms
     return sa.case((last > now, last), else_=now)

@@ -60,7 +60,7 @@ def take(connection: Connection, name: str) -> None:
 
 
 def order_slots(endpoint_seqs: Iterable[int]) -> list[int]:
-    """Return the second key of each advisory lock that protects the delivery order of these endpoints.
+    """Return the second numbers of the advisory locks that protect the delivery order of these endpoints.
 
     Take the locks in the returned order.
     """

@@ -123,10 +123,10 @@ def window_end(
     rows: int,
     up: bool,
 ) -> int | None:
-    """Return the number of the last row that a page scans, or None if the page can scan all rows in the range.
+    """Return the number of the last row that the query for a page reads, or None if the query reads the whole range.
 
-    If no index supports the filter for a page, the page scans at most `rows` rows. If few of these rows match the
-    filter, the page ends early.
+    If no index supports the filter, the query reads at most `rows` rows. If few of these rows match the filter, the
+    page contains fewer rows than its limit.
     """
     query = sa.select(column).select_from(tables).where(column.between(low, high), *conditions)
     found: int | None = connection.scalars(

@@ -1,4 +1,4 @@
-"""Contract for partitioning events by time. The server deletes old events by dropping their partition."""
+"""Interface to the time partitions of events. The server deletes old events by dropping their partition."""
 
 from typing import NamedTuple, Protocol
 
@@ -41,7 +41,8 @@ class Partitions(Protocol):
     async def mark_for_row_cleanup(self, *, before: int, lasts_ms: int) -> None:
         """Mark old partitions that still have events after `before` (Unix ms) for row-by-row deletion.
 
-        A partition is old if it began more than twice `lasts_ms`, the duration of a partition in ms, before `before`.
+        A partition is old if the time from its start to `before` is more than twice `lasts_ms`, the planned duration of
+        a partition.
         """
 
     async def first_droppable_seq(self) -> int:
@@ -54,7 +55,7 @@ class Partitions(Protocol):
         """Delete a batch of the partition's deliveries. Keep the deliveries of events that have open deliveries."""
 
     async def drop(self, partition: Partition) -> int:
-        """Drop a partition after `delete_ended_deliveries`. Return the number of deleted events.
+        """Drop a partition. Call this method after `delete_ended_deliveries`. Return the number of deleted events.
 
         Keep the events that still have deliveries. Retention deletes these events row by row later. If there are too
         many of these events, only mark the partition for row-by-row deletion. Raises Unavailable like `start_next`.
@@ -64,7 +65,7 @@ class Partitions(Protocol):
         """Drop partitions that have no events. Raises Unavailable like `start_next`."""
 
     async def delete_leftovers(self, before_seq: int, *, after: Key | None) -> Batch:
-        """Delete a batch of rows in other tables that belong to dropped events.
+        """In other tables, delete a batch of the rows that belong to dropped events.
 
         The numbers of these events are below `before_seq`. `after` is the position that the previous call returned.
         """

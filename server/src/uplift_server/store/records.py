@@ -15,7 +15,7 @@ from uplift_server.core.security.secrets import SecretPair
 class EndpointState(NamedCode):
     """The states of an endpoint. The state determines whether the endpoint receives deliveries.
 
-    The database contains the state's number.
+    The database stores states as numbers.
     """
 
     ENABLED = 0
@@ -32,7 +32,10 @@ class DisabledReason(NamedCode):
 
 
 class HeldAction(NamedCode):
-    """The action for the held deliveries of an enabled endpoint. The server executes it in batches."""
+    """The action for an endpoint's held deliveries after the endpoint is enabled.
+
+    The server processes the deliveries in batches.
+    """
 
     SEND = 0
     DROP = 1
@@ -465,7 +468,7 @@ class StreamPage(Generic[T]):
     """The key of the previous page. None on the first page."""
 
     def of(self, items: "list[U]") -> "StreamPage[U]":
-        """Return a copy of this page that contains `items` instead."""
+        """Return a copy of this page with `items` as its items."""
         return StreamPage(items, self.key, self.more, self.prev_key)
 
 
@@ -480,5 +483,5 @@ class Page(Generic[T]):
     """The key of the previous page. None on the first page."""
 
     def of(self, items: "list[U]") -> "Page[U]":
-        """Return a copy of this page that contains `items` instead."""
+        """Return a copy of this page with `items` as its items."""
         return Page(items, self.next_key, self.prev_key)

@@ -1,4 +1,7 @@
-"""Functions for running replays that both engines share: counts, candidates and progress."""
+"""Functions that both engines use to run replays.
+
+The functions count deliveries, convert rows to candidates, and calculate the progress of replays.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -177,9 +180,9 @@ class ReplayProgress(NamedTuple):
     def after(self, batch: ReplayBatch, *, again: int, fresh: int, leased: int) -> "ReplayProgress":
         """Return the progress after the replay has processed more deliveries.
 
-        `again` is the number of deliveries that were given back earlier and are now processed again, and `fresh` the
-        number of deliveries from the start of the batch. `leased` is the number of all these deliveries that were
-        leased. The others were skipped.
+        `again` is the number of processed deliveries that were returned to the replay earlier without an attempt.
+        `fresh` is the number of processed candidates at the start of the batch. `leased` is the number of processed
+        deliveries that the replay leased. The replay skipped the other processed deliveries.
         """
         outstanding = self.outstanding + leased
         next_event_seq = self.next_event_seq
@@ -201,8 +204,9 @@ class ReplayProgress(NamedTuple):
 
 
 def unexpired(candidates: Iterable[Candidate], lease: ReplayLease) -> list[Candidate]:
-    """Return the candidates that the replay may still send, and set the order group of missing deliveries.
+    """Return the candidates that the replay may still send.
 
+    If the delivery of a candidate does not exist yet, set the order group of the delivery.
     Omit deliveries of expired events, and missing deliveries of events that retention will delete soon.
     """
     found = [

@@ -31,11 +31,11 @@ class StoredEvent:
         self.body = body
 
     def has_same_content(self, event: NewEvent) -> bool:
-        """Whether an event has the same type, expiry, ordering key and bytes of `data`."""
+        """Whether `event` and this stored event have the same type, expiry, ordering key and bytes of `data`."""
         return self.matches(event.type_seq, event.expires_at, event.ordering_key, event.data)
 
     def matches(self, type_seq: int, expires_at: int | None, ordering_key: str | None, data: bytes) -> bool:
-        """Whether the stored event has this type, expiry, ordering key and `data`."""
+        """Whether this stored event has the given type, expiry, ordering key and `data`."""
         return (
             self.type_seq == type_seq
             and self.expires_at == expires_at
@@ -92,10 +92,11 @@ def may_repeat(group: Sequence[NewEvent]) -> bool:
 def check(
     group: Sequence[NewEvent], numbers: Sequence[int], *earlier: Find
 ) -> tuple[list[Appended], list[tuple[NewEvent, int]]] | IdempotencyConflict:
-    """Return a result for each event of a group, and the events to store, each with its number.
+    """Find the repeated events in a group of new events.
 
-    `numbers` are the numbers for the events to store. `earlier` are functions that find earlier events outside the
-    group. Return IdempotencyConflict if the content of a repeat differs from the earlier event.
+    Return a result for each event, and a list of the events to store with their numbers. The numbers come from
+    `numbers`, in order. The functions in `earlier` find earlier events outside the group. Return IdempotencyConflict if
+    the content of a repeated event differs from the content of the earlier event.
     """
     results: list[Appended] = []
     fresh: list[tuple[NewEvent, int]] = []

@@ -1,6 +1,6 @@
 """Second factors: people's authenticator apps and recovery codes.
 
-Before you check a code, lock the person, so that two requests cannot use the same code.
+Before you check a code, lock the person's row, so that two requests cannot use the same code.
 """
 
 from collections.abc import Sequence

@@ -16,13 +16,13 @@ _PUT: Final = sa.text(
 
 
 def get_all(connection: Connection, prefix: str) -> dict[str, int]:
-    """Return the values whose names start with `prefix`, by name."""
+    """Return the values whose names start with `prefix`, in a dictionary with the names as keys."""
     query = sa.select(marks.c.name, marks.c.value).where(marks.c.name.startswith(prefix, autoescape=True))
     return {row.name: row.value for row in connection.execute(query)}
 
 
 def get(connection: Connection, names: Collection[str]) -> dict[str, int]:
-    """Return the values with these names, by name. Names without a value are omitted."""
+    """Return the values with these names, in a dictionary with the names as keys. Names without a value are omitted."""
     return {row.name: row.value for row in connection.execute(_GET, {"names": list(names)})}
 
 

@@ -166,7 +166,7 @@ def _link(row: sa.Row[Any]) -> Link:
 
 
 def _values(record: Session | Link) -> dict[str, Any]:
-    """Return the column values of a session or link. Keys of read-only operators have a separate column."""
+    """Return the column values of a session or link. The key digests of read-only operators have a separate column."""
     values = asdict(record)
     if values.pop("is_read_only"):
         values |= {"key_digest": None, "reader_key_digest": record.key_digest}

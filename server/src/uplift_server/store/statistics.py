@@ -1,14 +1,15 @@
 """Statistics: one row for each hour and each minute, and the number of open deliveries for each endpoint.
 
-A count adds the rows that were stored since the last count. It reads three tables in batches: deliveries, attempts, and
-the status changes in `delivery_changes`. It reads each table up to the stream position, in row number order.
+Each count updates the statistics with the rows that were stored since the previous count. The count reads three tables
+in batches: deliveries, attempts, and the status changes in `delivery_changes`. It reads each table up to the stream
+position, in row number order.
 
 A count first reads all attempts and changes up to the stream position, and then the deliveries. It counts each delivery
 once, with its current status. From then on, attempts and changes of the delivery move it from one status to another in
 the counts. Attempts and changes of a delivery that is not counted yet are ignored, because its current status already
 includes them. The current status can also result from an attempt or change beyond the stream position. A later batch
-counts this attempt or change, so the count subtracts its effect. A delivery that a replay creates for a past event is
-counted by its row in `delivery_changes`.
+counts this attempt or change, so the current count subtracts its effect. A delivery that a replay creates for a past
+event is counted by its row in `delivery_changes`.
 
 One process counts at a time. `save` writes a batch in one transaction, and only if the stored positions are the same as
 when the batch was read. Therefore, nothing is counted twice or left out after a crash.
@@ -326,9 +327,10 @@ def _of(own: dict[RowKey, Tally], by_type: dict[RowKey, Tally], key: RowKey, eve
 
 
 def _beyond(batch: _Batch, began: int) -> Mapping[str, int]:
-    """Return the parameters that select the attempts and changes after the batch.
+    """Return the query parameters that select the attempts and changes after the batch.
 
-    The parameters select only deliveries of events after `began`, up to the last event of the batch.
+    The parameters select only attempts and changes of deliveries whose events are after `began`, up to the last event
+    of the batch.
     """
     return {
         "began": began,
@@ -341,16 +343,16 @@ def _beyond(batch: _Batch, began: int) -> Mapping[str, int]:
 
 
 def _created(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[RowKey, int | None, int]]:
-    """Yield the number of deliveries that replays created for earlier events, by endpoint, minute and event type.
+    """Yield the numbers of deliveries that replays created for events after `began`, up to `events_after`.
 
-    The type is None if it is unknown. The earlier events are those after `began` and up to `events_after`.
+    Each item contains an endpoint and minute, an event type (None if unknown), and the number of deliveries.
     """
     for minute, account, endpoint, event_type, n in sql.read_rows(connection, sql.COUNT_CREATED, span):
         yield RowKey(account, endpoint, minute * MINUTE_MS), event_type, n
 
 
 def _moves(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[RowKey, int | None, Status, int]]:
-    """Yield the changes to the counts by status that the attempts and status changes in a range cause.
+    """Yield the numbers to add to the counts by status because of the attempts and status changes in a range.
 
     Each item contains an endpoint and minute, an event type (None if unknown), a status, and a number to add to its
     count. Only the deliveries of events after `began` and up to `events_after` are included.
@@ -398,8 +400,8 @@ def _changes_of_totals(own: Mapping[RowKey, Tally]) -> _Totals:
 def _recounted_totals(connection: Connection, batch: _Batch) -> _Totals:
     """Count each endpoint's open deliveries, in their state at the end of the batch.
 
-    This function reads all open deliveries. It runs only while the stored totals are not exact: for the first count,
-    and after a server whose release has no totals has counted a batch.
+    This function reads all open deliveries. It runs only if the stored totals are not exact: for the first count, and
+    after a server of an earlier release, which does not store totals, has counted a batch.
     """
     found: Counter[tuple[int, Status]] = Counter()
     span = {"began": batch.began, "events_through": batch.events_through}

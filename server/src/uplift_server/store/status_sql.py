@@ -1,7 +1,7 @@
 """SQL conditions on delivery status, with the status numbers of `core.lifecycle`.
 
-The partial indexes use these conditions. A database uses such an index only if the statement repeats its condition
-literally.
+The partial indexes use these conditions. A database uses such an index only if the statement repeats the condition
+of the index literally.
 """
 
 from typing import Final

@@ -1,4 +1,7 @@
-"""Tallies, which a count adds to statistics rows, and the new values of these rows."""
+"""Tallies: the counts that a batch adds to statistics rows.
+
+The module also calculates the new values of these rows.
+"""
 
 import json
 from collections import defaultdict

@@ -68,7 +68,7 @@ class TransferTable:
             yield batch
 
     def rows(self, source: sqlite3.Connection) -> Iterator[tuple[Row, int]]:
-        """Yield each converted row of a SQLite file, with the number of characters replaced in it."""
+        """Yield each row of a SQLite file after its conversion, and the number of NUL characters that were replaced."""
         return map(self._portable, source.execute(self.select))
 
     def count(self, source: sqlite3.Connection) -> int:
@@ -90,7 +90,10 @@ class TransferTable:
 
 
 class EventObjects(TransferTable):
-    """The index of object IDs. The size of its buckets in PostgreSQL differs from the size in SQLite."""
+    """The index of object IDs, which groups event numbers into buckets.
+
+    The bucket size in PostgreSQL differs from the bucket size in SQLite.
+    """
 
     def key_of(self, row: Row) -> Key:
         """Return the primary key that a converted row has in the SQLite file."""
