@@ -81,7 +81,7 @@ class Accounts:
         """Create an account.
 
         Return the account, and whether an earlier request with the same idempotency key created it. `problems` contains
-        the problems that the caller has already found in the request.
+        the problems that were found in the request before this call.
         """
         caller.require_all_accounts(AccountsScope.ACCOUNTS_WRITE)
         require_valid([*problems, *draft.problems(), check_idempotency_key(idempotency_key)])
@@ -115,8 +115,8 @@ class Accounts:
         """Return a value that changes when the content of the account's dashboard pages changes. Raises Unavailable.
 
         The dashboard reads the value every second, so the queries must be cheap. The queries cover events, audit log
-        entries, test attempts, statistics, replays and listen sessions. Other attempts need no query, because they
-        change the cached health of their endpoints, and the value includes this health.
+        entries, test attempts, statistics, replays and listen sessions. Attempts that are not tests need no query,
+        because they change the cached health of an endpoint, and the value includes the health of all endpoints.
         """
         caller.require(Scope.EVENTS_READ)
         account_seq = caller.require_account()

@@ -34,8 +34,8 @@ class AuditLog:
 
         Only operators see operators' IP addresses.
 
-        A caller with a service key must name an account, because entries without an account are about the server.
-        Raises AccountRequired.
+        A caller with a service key must name an account. Otherwise, the result would include entries about the server,
+        which only operators can see. Raises AccountRequired.
         """
         caller.require_right(Right.AUDIT_READ)
         if not caller.principal.is_operator:

@@ -57,7 +57,7 @@ UNKNOWN: Final = EndpointBacklog(None, None, None)
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One reading of the database's state, across all accounts."""
+    """The state of the database at one time, and the backlogs of all endpoints in all accounts."""
 
     stored: DatabaseReading
     open: Mapping[int, OpenCounts] | None

@@ -27,7 +27,7 @@ _KIND: Final = "bulk resend"
 
 
 class EndpointShare(NamedTuple):
-    """One endpoint's number of matching deliveries, and whether the bulk resend skips the endpoint."""
+    """The number of an endpoint's matching deliveries, and whether the bulk resend skips the endpoint."""
 
     seq: int
     endpoint: str

@@ -43,7 +43,7 @@ Keys of rows never contain this number, so it marks the direction.
 
 
 class StreamStatus(Protocol):
-    """The state of the event stream in front of the database."""
+    """The state of the event stream, from which the server copies events to the database."""
 
     @property
     def reading(self) -> StreamReading | None:
@@ -87,7 +87,7 @@ class ServiceContext:
     random_bytes: Callable[[int], bytes] = os.urandom
     id_sequence: IdSequence = field(default_factory=lambda: IdSequence(os.urandom))
     stream: StreamStatus | None = None
-    """The event stream in front of the database. None if no event stream is configured."""
+    """The state of the event stream. None if no event stream is configured."""
     accepts_through_stream: bool = False
     """Whether this process needs the event stream instead of the database to accept events."""
     _changes: set[asyncio.Task[Any]] = field(default_factory=set)
@@ -189,10 +189,10 @@ class ServiceContext:
             raise as_conflict(error) from error
 
     async def run_shielded(self, change: Coroutine[Any, Any, T]) -> T:
-        """Run a change to completion, even if the caller is cancelled.
+        """Run the coroutine `change` until it finishes, even if the caller is cancelled.
 
-        A change must update the cache after its commit. Otherwise, the cache would still accept a key that was revoked
-        in the database.
+        The coroutine must update the cache after it commits the change. Otherwise, the server would still accept a key
+        that was revoked in the database.
         """
         task = asyncio.ensure_future(change)
         self._changes.add(task)
@@ -204,7 +204,7 @@ class ServiceContext:
             raise
 
     def run_in_background(self, change: Coroutine[Any, Any, Any]) -> None:
-        """Start a change without waiting for it to finish. If the change fails, log the failure."""
+        """Start the coroutine `change`, and return immediately. If the coroutine fails, log the failure."""
         task = asyncio.ensure_future(change)
         self._changes.add(task)
         task.add_done_callback(self._log_failure)
@@ -218,5 +218,5 @@ class ServiceContext:
             _log.error("background task failed", exc_info=error)
 
     async def finish(self) -> None:
-        """Wait until all running changes have finished."""
+        """Wait until all coroutines that this context started have finished."""
         await asyncio.gather(*self._changes, return_exceptions=True)

@@ -217,8 +217,8 @@ class Credentials:
     async def change_password(self, visitor: Visitor, current: str, password: str, *, address: str | None) -> None:
         """Replace the visitor's password, and end all the visitor's other sessions.
 
-        A person without a password who signed in with a link can set one. Raises Unauthorized if `current` is wrong,
-        Invalid (`password`), ConfirmationRequired, Forbidden, RateLimited, Busy or Conflict.
+        If the visitor signed in with a link and has no password yet, set the first password. Raises Unauthorized if
+        `current` is wrong, Invalid (`password`), ConfirmationRequired, Forbidden, RateLimited, Busy or Conflict.
         """
         person = visitor.person
         if person is None or person.email is None:
@@ -315,7 +315,7 @@ class Credentials:
     async def _invited(self, token: str) -> tuple[Invitation | None, Person | None]:
         """Return the open invitation with this token, and the person with the invited email.
 
-        Either can be None if it does not exist.
+        Return None for an invitation or a person that does not exist.
         """
         invitation_id, now = self._links.invitation_of(token), self._context.now()
         if invitation_id is None:

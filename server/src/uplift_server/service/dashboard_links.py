@@ -50,5 +50,5 @@ class DashboardLinks:
         return Purpose.RESET.url(self.public_url, reset_token(self.key, person_id, expires_at=ends_at, mark=mark))
 
     def is_valid_reset_token(self, text: str, password_hash: str) -> bool:
-        """Return whether this token is valid for a reset of the password with this hash."""
+        """Return whether this token can reset the password that has this hash."""
         return is_valid_reset_token(self.key, text, password_mark(password_hash))

@@ -44,7 +44,7 @@ class Deliveries:
     async def page(
         self, caller: Caller, query: DeliveryQuery, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[ShownDelivery]:
-        """Return a page of deliveries, sorted by event."""
+        """Return a page of deliveries, sorted by the sequence numbers of their events."""
         caller.require(Scope.DELIVERIES_READ)
         wanted, request = await self._parsed(caller, query, listing, problems)
         return show_page(self._context, await self._page(caller, wanted, request))
@@ -62,7 +62,7 @@ class Deliveries:
     async def search(
         self, caller: Caller, query: DeliveryQuery, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> DeliverySearch:
-        """Return a page of deliveries, sorted by event, newest first.
+        """Return a page of deliveries. The deliveries of the newest event come first.
 
         The search stops after SEARCH_MS, even if the page is not full yet.
         """
@@ -96,7 +96,7 @@ class Deliveries:
     async def get(self, caller: Caller, delivery: str) -> ShownDelivery:
         """Return a delivery.
 
-        Raises NotFound, or AccountRequired if several accounts have an event with the ID that the delivery ID contains.
+        Raises NotFound, or AccountRequired if the delivery ID contains an event ID that exists in several accounts.
         """
         caller.require(Scope.DELIVERIES_READ)
         return await self._shown(caller, delivery)
@@ -116,7 +116,10 @@ class Deliveries:
     async def list_attempts(
         self, caller: Caller, query: DeliveryQuery, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[ListedAttempt]:
-        """Return a page of attempts, sorted by event. `outcome` and `status_code` filter the attempts."""
+        """Return a page of attempts, sorted by the sequence numbers of their events.
+
+        The filters `outcome` and `status_code` apply to the attempts, not to their deliveries.
+        """
         caller.require(Scope.DELIVERIES_READ)
         found = [*problems]
         wanted = await delivery_filter(self._context, caller, query, found, id_field="delivery")
@@ -126,7 +129,7 @@ class Deliveries:
     async def get_attempt(self, caller: Caller, attempt: str) -> ListedAttempt:
         """Return an attempt.
 
-        Raises NotFound, or AccountRequired if several accounts have an event with the ID that the attempt ID contains.
+        Raises NotFound, or AccountRequired if the attempt ID contains an event ID that exists in several accounts.
         """
         caller.require(Scope.DELIVERIES_READ)
         parts = ids.parse_attempt_id(attempt)
@@ -152,7 +155,7 @@ class Deliveries:
         )
 
     async def resend(self, caller: Caller, delivery: str, *, problems: Sequence[Problem] = ()) -> ShownDelivery:
-        """Attempt a delivery now, regardless of its status.
+        """Attempt a delivery now, even if it has already succeeded, failed or been cancelled.
 
         If the endpoint's worker does not respond, the attempt starts later. Raises NotFound, or Conflict if the
         delivery is in flight, blocked or expired, or if its endpoint is not enabled.

@@ -66,7 +66,7 @@ def clock_finding() -> Finding:
 
 
 def nearest_existing(path: Path) -> Path:
-    """Return the path, or its nearest parent that exists."""
+    """Return the path if it exists. Otherwise, return its nearest existing parent directory."""
     return next((each for each in (path, *path.absolute().parents) if each.exists()), Path("/"))
 
 
@@ -226,7 +226,7 @@ def dns_finding() -> Finding:
 
 
 def mail_findings(config: Config) -> Iterator[Finding]:
-    """Check that the server can connect and log in to the mail server, without sending an email."""
+    """Check that the server can connect to the mail server and log in. The check sends no email."""
     if not config.sends_mail:
         yield Finding("mail", "ok", "email is not configured (UPLIFT_SMTP_URL)")
         if config.operator_email is not None:
@@ -245,7 +245,7 @@ def mail_findings(config: Config) -> Iterator[Finding]:
 
 
 def single_sign_on_findings(config: Config) -> Iterator[Finding]:
-    """Check that the identity provider responds, has the configured issuer, and has keys."""
+    """Check that the identity provider responds, uses the configured issuer, and publishes keys."""
     issuer = config.oidc_issuer
     if issuer is None:
         return

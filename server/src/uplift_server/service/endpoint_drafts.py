@@ -18,7 +18,7 @@ from uplift_server.store.records import EndpointState
 
 @dataclass(frozen=True, slots=True)
 class EndpointDraft:
-    """The endpoint fields in a request. An update does not change absent fields. The value None sets the default."""
+    """The endpoint fields in a request. An update does not change absent fields. None sets a field to its default."""
 
     url: str | Unset = UNSET
     description: str | Unset | None = UNSET
@@ -50,7 +50,7 @@ class EndpointDraft:
         )
 
     def normalized(self) -> "EndpointDraft":
-        """Return the draft with its host name in lower case and without duplicate event types."""
+        """Return the draft with the host name of its URL in lower case, and without duplicate event types."""
         return replace(
             self,
             url=self.url if isinstance(self.url, Unset) else with_lower_case_host(self.url),

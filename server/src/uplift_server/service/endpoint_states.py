@@ -34,7 +34,7 @@ _STILL_HOLDING: Final = (
 
 
 class _Change(NamedTuple):
-    """A completed change of an endpoint's state, with the facts that the audit log and the engine need."""
+    """A completed change to an endpoint's state, with the facts that the audit log and the engine need."""
 
     endpoint: Endpoint | None
     action: str
@@ -94,7 +94,7 @@ class EndpointStates:
     async def enable(
         self, caller: Caller, endpoint: str, held: HeldAction, *, problems: Sequence[Problem] = ()
     ) -> ShownEndpoint:
-        """Enable an endpoint, and set the action `held` for its held deliveries: release, keep or drop them.
+        """Enable an endpoint. The action `held` determines whether its held deliveries are released, kept or dropped.
 
         If the endpoint is already enabled, change only the action. Otherwise, first hold the deliveries that are still
         pending, so that the action also applies to these deliveries. Raises NotFound, or Busy if the server cannot hold
@@ -116,10 +116,10 @@ class EndpointStates:
                 self._context.engine.endpoints.disabled(newer.endpoint.seq)
 
     def _enable(self, cached: Endpoint, held: HeldAction) -> StateChange:
-        """Return the change that enables an endpoint.
+        """Return a function that enables an endpoint within a transaction.
 
-        `cached` is the endpoint as it was before the server held its pending deliveries. If the endpoint has since been
-        paused or disabled again, the change raises _DisabledSince.
+        `cached` is the endpoint as it was before the server held its pending deliveries. If the endpoint has been
+        paused or disabled again in the meantime, the function raises _DisabledSince.
         """
 
         def enable(connection: Transaction, found: Endpoint) -> _Change | None:

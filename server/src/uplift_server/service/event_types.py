@@ -30,7 +30,7 @@ _TAKEN: Final = Problem("name", "taken", "The event type already exists. Update 
 
 @dataclass(frozen=True, slots=True)
 class EventTypeDraft:
-    """The event type fields in a request. None sets the default."""
+    """The event type fields in a request. None sets a field to its default."""
 
     description: str | Unset = UNSET
     group: str | Unset | None = UNSET
@@ -58,8 +58,8 @@ class EventTypes:
     ) -> tuple[EventType, bool]:
         """Create or replace an event type. Absent fields get their defaults.
 
-        Return the event type, and whether it is new. Raises PreconditionFailed or Invalid. If `must_be_new` is set, an
-        existing event type also raises Invalid.
+        Return the event type, and whether it is new. Raises PreconditionFailed or Invalid. Also raises Invalid if
+        `must_be_new` is set and the event type already exists.
         """
         caller.require_operator()
         wrong = check_name(name, "name")

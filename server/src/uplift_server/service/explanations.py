@@ -68,7 +68,7 @@ class ExplainedDelivery(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class EventOverview:
-    """An event with one page of its deliveries, and endpoints that have no delivery."""
+    """An event, a page of its deliveries, and the reasons why other endpoints of its account have no delivery."""
 
     event: Event
     deliveries: Page[ExplainedDelivery]

@@ -50,7 +50,7 @@ class FilterPreviews:
     ) -> list[PreviewedEvent]:
         """Evaluate a filter against the account's newest events, newest first. Raises Invalid.
 
-        Exclude test events, registration events and erased events.
+        The result does not include test events, registration events or erased events.
         """
         caller.require(Scope.ENDPOINTS_READ)
         caller.require(Scope.EVENTS_READ)

@@ -51,10 +51,10 @@ class Incoming(msgspec.Struct, frozen=True, gc=False):
 
 
 class Acceptance(Protocol):
-    """Makes valid events durable: in the database, or in the event stream in front of the database."""
+    """Stores valid events durably, either in the database or in the event stream."""
 
     def recipients(self, account_seq: int, event_type: str, data: bytes) -> Sequence[LiveEndpoint]:
-        """Return the endpoints that are subscribed to an event type and whose filter matches the data (JSON)."""
+        """Return the endpoints that are subscribed to an event type and whose filters match the data (JSON)."""
 
     def accept_for(self, drafts: Sequence[tuple[int, Draft]]) -> AcceptFuture:
         """Store the events of one request. The returned future resolves when the events are durable.
@@ -91,9 +91,9 @@ class Ingest:
     def accept(self, account_seq: int, event: Incoming, problems: Sequence[Problem] = ()) -> AcceptFuture:
         """Accept an event for an account. `problems` contains the problems that were found before this call.
 
-        When the event is durable, the future resolves to a list with one `Appended`. If the idempotency key or event ID
-        belongs to another event, the future resolves to an IdempotencyConflict. Raises Invalid, PayloadTooLarge or the
-        store's Unavailable. The future can also raise Unavailable.
+        When the event is durable, the returned future resolves to a list with one `Appended`. If the idempotency key or
+        event ID belongs to another event, the future resolves to an IdempotencyConflict. Raises Invalid,
+        PayloadTooLarge or the store's Unavailable. The future can also raise Unavailable.
         """
         return self._accept([(account_seq, self.draft(account_seq, event, problems))])
 

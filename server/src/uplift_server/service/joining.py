@@ -89,7 +89,8 @@ def join_by_invitation(
     """Add an invited person as a member. Return None if the invitation was used, was withdrawn or has expired.
 
     `known` is the person's record from the password check, and `password_hash` is the hash of a new password. Raises
-    Conflict if the person has changed since then or is already a member, or if the account was deleted or is full.
+    Conflict if the person's record has changed since the password check, if the person is already a member, or if the
+    account was deleted or is full.
     """
     accounts.lock(connection, invitation.account_seq)
     if invitations.consume(connection, invitation.id, now=now) is None:

@@ -84,7 +84,7 @@ class Keys:
         """Create a key for an account. Return the key and its text, which is None if the request is repeated.
 
         The key can have only scopes that the caller has. Raises NotFound, Invalid, or ConfirmationRequired for a key
-        that can read secrets, because a person must confirm the password to see secrets.
+        that can read secrets, because a person must enter the password again to see secrets.
         """
         caller.require_right(Right.KEYS_MANAGE)
         owner = self._context.find_account(caller, account)

@@ -157,7 +157,7 @@ class OperatorOverview:
         )
 
     async def _count(self, reading: Reading | None) -> _Counts:
-        """Count the cached endpoints in each state, and the failing endpoints with each cause."""
+        """Count the cached endpoints in each state, and group the failing endpoints by cause."""
         counts = _Counts()
         for place, live in enumerate(list(self._context.cache.endpoints.values()), 1):
             counts.states[live.health.status if live.takes_deliveries else live.record.state.text] += 1

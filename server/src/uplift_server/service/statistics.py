@@ -1,6 +1,6 @@
 """Statistics for endpoints, accounts and the server.
 
-An event or attempt appears in the statistics within 1 or 2 seconds, or 10 seconds while the process is busy.
+An event or attempt appears in the statistics within 2 seconds, or within 10 seconds while the process is busy.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ class Statistics:
         return await self._read_one(scope, period)
 
     async def of_endpoints(self, caller: Caller, endpoints: Sequence[str]) -> dict[str, Series]:
-        """Return the hourly statistics for the last day, by endpoint ID. Raises NotFound.
+        """Return the hourly statistics of these endpoints for the last 24 hours, by endpoint ID. Raises NotFound.
 
         An endpoint that is not in the cache has empty statistics.
         """
@@ -63,7 +63,7 @@ class Statistics:
         return dict.fromkeys(endpoints, empty) | await self._read(scopes, span)
 
     async def of_accounts(self, caller: Caller, accounts: Sequence[str]) -> dict[str, Series]:
-        """Return the hourly statistics for the last day, by account ID.
+        """Return the hourly statistics of these accounts for the last 24 hours, by account ID.
 
         Raises Forbidden unless the caller is an operator.
         """

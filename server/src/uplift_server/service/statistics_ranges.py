@@ -118,7 +118,7 @@ class StatisticsRanges:
     def _types(self, account_seq: int, request: PageRequest) -> Page[tuple[statistics.Scope, str]]:
         """Return a page of event types, including deleted types.
 
-        Each item contains the scope of the event type's statistics, and the name of the event type.
+        Each item contains the name of an event type, and the `Scope` that selects its statistics in the database.
         """
         rows = request.chosen(self._context.cache.event_types_by_seq.items(), lambda each: each[0])
         page = request.page(rows, lambda each: (each[0],))

@@ -1,7 +1,7 @@
 """Traces of events in all accounts, for operators.
 
-The trace of an event contains its deliveries and attempts, and the reasons why other endpoints have no delivery.
-Operators can find a trace by the ID of an event, delivery, attempt, endpoint, account or replay.
+The trace of an event contains its deliveries and attempts, and the reasons why the account's other endpoints have
+no delivery. Operators can find a trace by the ID of an event, delivery, attempt, endpoint, account or replay.
 """
 
 from collections.abc import Mapping, Sequence
@@ -174,9 +174,9 @@ class Traces:
         )
 
     async def _requested(self, account_caller: Caller, event: Event, delivery: str) -> list[ExplainedDelivery]:
-        """Return the requested delivery in a list. The list is empty if the delivery does not exist.
+        """Return a list that contains only the requested delivery, or an empty list if the delivery does not exist.
 
-        The trace needs this extra query if the event has more than DELIVERIES_MAX deliveries.
+        The trace needs this additional query if the event has more than DELIVERIES_MAX deliveries.
         """
         parts = ids.parse_delivery_id(delivery)
         assert parts is not None, "`_event_of` built the ID"

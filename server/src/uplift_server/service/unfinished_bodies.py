@@ -17,9 +17,10 @@ _TRY_AGAIN: Final = "Send fewer requests in parallel, or try again after `Retry-
 class UnfinishedBodies:
     """The bytes that each sender has reserved for unfinished bodies.
 
-    A sender is an account, None for operators, ANONYMOUS or SERVICE_KEYS. There are four groups of senders: operators,
-    service keys, accounts and anonymous senders. Each group has its own limit of UNFINISHED_BODIES_BYTES_MAX, so that
-    accounts cannot use up the capacity for programs that send events for all accounts.
+    A sender is the sequence number of an account, None (operators), ANONYMOUS or SERVICE_KEYS. There are four groups of
+    senders: operators, service keys, accounts and anonymous senders. Each group has its own limit of
+    UNFINISHED_BODIES_BYTES_MAX, so that accounts cannot use up the capacity for programs that send events for all
+    accounts.
     """
 
     def __init__(self) -> None:
@@ -35,7 +36,7 @@ class UnfinishedBodies:
         return Reservation(self, sender)
 
     def reserve(self, sender: int | None, size: int) -> None:
-        """Reserve bytes for a sender. Raises RateLimited if an account would exceed its share, or Busy."""
+        """Reserve bytes for a sender. Raises RateLimited if an account would exceed its limit, or Busy."""
         is_account = _is_account(sender)
         if is_account and self._bytes[sender] + size > UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX:
             kib = UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX // 1024

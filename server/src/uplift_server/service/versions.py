@@ -24,7 +24,7 @@ def version_of(record: Record) -> str:
 
 
 def require_version(record: Record | None, expected: Versions) -> None:
-    """Raise PreconditionFailed unless the object exists and has an expected version.
+    """Raise PreconditionFailed unless the object exists and has one of the expected versions.
 
     The caller must have locked the object.
     """

@@ -13,7 +13,7 @@ from uplift_server.store.records import Delivery, Page
 
 
 class ShownDelivery(NamedTuple):
-    """A delivery and why it is waiting.
+    """A delivery, and the reason why it is waiting.
 
     `waiting` is None if the delivery is not pending, or if its attempt is in flight.
     """
