@@ -127,7 +127,7 @@ async def _respond_to_route_error(request: Request, error: Exception) -> Respons
 
 
 def _methods(request: Request) -> set[str]:
-    """Return the methods of all routes that match the path of a request. FastAPI reports only one route's methods."""
+    """Return the methods of all routes that match a request's path. FastAPI reports the methods of only one route."""
     found: set[str] = {"POST"} if request.url.path in _INGEST else set()
     for route in _ROUTES:
         if route.matches(request.scope)[0] is not Match.NONE:

@@ -132,7 +132,7 @@ class AccountChange(Body):
 
 
 class MemberNew(Body):
-    """An invitation to an account."""
+    """An invitation to join an account."""
 
     email: str = Field(description="Email address of the person to invite.", examples=["coach@example.com"])
     role: str = Field(description=f"Role in the account: {_ROLES}.", examples=["manager"])

@@ -1,4 +1,4 @@
-"""Websocket limits that uvicorn lacks. Only this module uses private parts of uvicorn's websocket protocol."""
+"""Websocket limits that uvicorn lacks. No other module uses the private API of uvicorn's websocket protocol."""
 
 from typing import Any, Final
 

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A response body in plain and gzip form, with its media type and its ETag."""
+    """A response body and the same body compressed with gzip, with its media type and its ETag."""
 
     body: bytes
     compressed: bytes
@@ -20,7 +20,7 @@ class Content:
 
     @classmethod
     def of(cls, body: bytes, media_type: str) -> "Content":
-        """Create the content from a plain body: compress the body with gzip, and compute its ETag."""
+        """Create the content from an uncompressed body: compress the body with gzip, and compute its ETag."""
         return cls(body, gzip.compress(body, 6, mtime=0), media_type, f'"{digest(body)}"')
 
 
@@ -30,7 +30,7 @@ def digest(body: bytes) -> str:
 
 
 def cached_content(request: Request, content: Content, headers: Mapping[str, str], cache_control: str) -> Response:
-    """Create a cacheable response in plain form, or in gzip form if the client accepts it."""
+    """Create a cacheable response. The body is compressed if the client accepts gzip."""
     headers = {**headers, "vary": "accept-encoding"}
     if "gzip" not in request.headers.get("accept-encoding", ""):
         return cached_response(request, content.body, content.etag, content.media_type, headers, cache_control)

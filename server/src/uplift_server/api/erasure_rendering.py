@@ -12,7 +12,7 @@ from uplift_server.store.erasures import Erasure
 
 
 class ErasureView(BaseModel):
-    """A job that erases events. When the job is completed, this object is its receipt."""
+    """A job that erases events. A completed erasure serves as its own receipt."""
 
     id: str = Field(description="Erasure ID (`ers_…`).")
     state: Literal["running", "completed"] = Field(description="Current state of the erasure.")

@@ -1,4 +1,4 @@
-"""API models of the state of the server and all endpoints, and functions that return them."""
+"""API models of the state of the server and all endpoints, and the functions that create these models."""
 
 from typing import Literal
 
@@ -22,7 +22,7 @@ class FleetProblemView(BaseModel):
 
 
 class FailingCauseView(BaseModel):
-    """The failing endpoints that share one cause."""
+    """A cause that makes endpoints fail, with counts of the affected endpoints, accounts and deliveries."""
 
     cause: str = Field(description="Stable code of the cause, such as `tls_certificate_expired`.")
     title: str = Field(description="The cause in a few words.")

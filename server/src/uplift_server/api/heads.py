@@ -1,4 +1,4 @@
-"""Request limits that uvicorn lacks. Only this module uses private parts of uvicorn's HTTP protocol."""
+"""Request limits that uvicorn lacks. No other module uses the private API of uvicorn's HTTP protocol."""
 
 import asyncio
 from http import HTTPStatus
@@ -224,7 +224,7 @@ class BoundedHeads(HttpToolsProtocol):
             self._end_late()
 
     def _give_up(self, begun_before: int) -> None:
-        """Close the connection if it has no request, or if its request was already incomplete at the previous check."""
+        """Close the connection if no request has started, or if a request has been incomplete since the last check."""
         if self._begun == begun_before and self._complete < max(self._begun, 1):
             self._end_late()
         else:

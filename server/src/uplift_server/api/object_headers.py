@@ -19,7 +19,7 @@ def send_version(response: Response, record: Record) -> None:
 def expected_versions(request: Request) -> Versions:
     """Return the versions in `If-Match`, or None if the request has no such header.
 
-    A proxy that compresses responses can make ETags weak. Weak ETags still identify one version.
+    Weak ETags are also valid, because a proxy that compresses responses can make ETags weak.
     """
     tags = request.headers.getlist("if-match")
     return frozenset(tag.strip().removeprefix("W/").strip('"') for tag in ",".join(tags).split(",")) if tags else None

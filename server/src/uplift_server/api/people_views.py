@@ -53,7 +53,7 @@ class MemberView(BaseModel):
 
 
 class InvitationView(BaseModel):
-    """A pending invitation to an account."""
+    """A pending invitation to join an account."""
 
     id: str = Field(description="Invitation ID (`inv_…`).")
     account: str = Field(description="Account ID.")

@@ -1,4 +1,4 @@
-"""Error responses in `application/problem+json` (RFC 9457) with stable codes, independent of FastAPI."""
+"""Error responses in `application/problem+json` (RFC 9457) with stable codes. This module does not use FastAPI."""
 
 import json
 from collections.abc import Sequence

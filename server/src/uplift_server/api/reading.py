@@ -76,7 +76,7 @@ CallerOf = Annotated[Caller, Depends(caller_of)]
 
 
 def account_id(services: Services, caller: Caller, account: str) -> str:
-    """Return the ID of an account that a path identifies by ID or uid. Raises NotFound if no such account exists."""
+    """Return the ID of the account with this ID or `uid`. Raises NotFound if the account does not exist."""
     return ids.prefixed(ids.ACCOUNT, services.context.find_account(caller, account).id)
 
 
@@ -208,7 +208,7 @@ def _without(value: Any, name: str, details: Sequence[ErrorDetails]) -> Any:
 
 
 async def _read(request: Request, caller: Caller) -> bytes:
-    """Receive the complete body, of at most REQUEST_BODY_BYTES_MAX bytes."""
+    """Receive the complete body. Raises PayloadTooLarge if the body has more than REQUEST_BODY_BYTES_MAX bytes."""
     too_large = PayloadTooLarge(f"The request body has more than {REQUEST_BODY_BYTES_MAX} bytes. Send a smaller body.")
     length = request.headers.get("content-length", "")
     size = int(length) if length.isdigit() else 0

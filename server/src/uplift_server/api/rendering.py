@@ -337,7 +337,7 @@ def signature_check_view(check: SignatureCheck) -> SignatureCheckView:
 
 
 def explanation_view(explained: Explained) -> ExplanationView:
-    """Return the API model of an event's explanation."""
+    """Return the API model of the explanation for an event and an endpoint."""
     delivery = explained.delivery
     return ExplanationView(
         endpoint=explained.endpoint,
@@ -457,7 +457,7 @@ def _outcome_text(outcome: Outcome | None) -> str | None:
 def account_field(account_id: bytes, *, spans: bool) -> dict[str, Any]:
     """Return the field `account` if the response can contain objects from several accounts.
 
-    Otherwise, return no field.
+    Otherwise, return an empty dictionary.
     """
     return {"account": ids.prefixed(ids.ACCOUNT, account_id)} if spans else {}
 

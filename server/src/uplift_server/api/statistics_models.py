@@ -96,11 +96,11 @@ class _Stretch(BaseModel):
 
 
 class BucketView(NumbersView, _Stretch):
-    """The statistics of one bucket of a period or range."""
+    """The statistics for one bucket of a period or range."""
 
 
 class GroupView(BaseModel):
-    """The statistics of an event type or an endpoint."""
+    """The statistics for an event type or an endpoint."""
 
     type: str | None = Field(default=None, description="Event type. Only with `by=type`.")
     endpoint: str | None = Field(default=None, description="Endpoint ID. Only with `by=endpoint`.")
@@ -117,7 +117,7 @@ class GroupView(BaseModel):
 
 
 class StatsView(BaseModel):
-    """The statistics of a period or a range."""
+    """The statistics for a period or a range."""
 
     period: PeriodName | None = Field(description="Requested period. Null if you requested a range.")
     since: Timestamp = Field(description="Start of the period or range.")

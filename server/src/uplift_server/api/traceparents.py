@@ -1,4 +1,4 @@
-"""ASGI middleware for the `traceparent` header. The server installs it only if tracing is enabled."""
+"""ASGI middleware for the `traceparent` header. The server installs this middleware only if tracing is enabled."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any

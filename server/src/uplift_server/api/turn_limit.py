@@ -42,7 +42,7 @@ class TurnLimit:
         self._waiting: deque[_Waiting] = deque()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application when the request may start. Respond with 503 if the request has waited too long."""
+        """Wait until the request can start, then run the application. Respond with 503 if the wait is too long."""
         if scope["path"] not in PATHS and not await self._may_start(scope):
             detail = "The server is processing too many requests. Try again in a moment."
             error_response = problem("unavailable", detail, retry_after_s=1)

@@ -114,7 +114,7 @@ _ADDRESSES_OF: Final = {source: address for address, source in FILES.items()}
 
 
 def file_of(source: str) -> Path:
-    """Return the local copy of a file in the repository, from the installed package or the checkout."""
+    """Return the path of a repository file, either in the installed package or in the checkout."""
     return (_PACKAGED if _PACKAGED.is_dir() else _CHECKOUT) / source
 
 

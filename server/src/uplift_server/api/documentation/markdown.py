@@ -85,7 +85,7 @@ def article(text: str, served: Callable[[str], str | None]) -> Article:
 
 
 def inline(text: str) -> str:
-    """Convert inline Markdown to HTML, such as one or two sentences without blocks."""
+    """Convert Markdown without blocks, such as one or two sentences, to HTML."""
     return str(_parser().renderInline(text))
 
 
@@ -101,7 +101,7 @@ def anchor(text: str, taken: set[str]) -> str:
 
 
 def code(text: str) -> str:
-    """Render inline code. Browsers may break a long name at its separators, so that tables fit narrow screens."""
+    """Render inline code. Add `<wbr>` at the separators of a long name, so that tables fit narrow screens."""
     parts = _JOINT.split(text) if len(text) > _SHORT_CHARACTERS else [text]
     return f"<code>{'<wbr>'.join(map(escape, parts))}</code>"
 

@@ -241,7 +241,8 @@ def _fields(
 ) -> Iterator[tuple[str, str, str]]:
     """Yield a table row for each field.
 
-    After an array whose objects have no schema of their own, yield the objects' fields, such as `errors[].code`.
+    If a field is an array of objects without a named schema, also yield a row for each field of these objects, such as
+    `errors[].code`.
     """
     described = reference_data()["descriptions"]
     for name, each in schema.get("properties", {}).items():

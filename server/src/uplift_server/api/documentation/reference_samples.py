@@ -27,7 +27,7 @@ _IDEMPOTENCY: Final = "Idempotency-Key"
 
 @dataclass(frozen=True, slots=True)
 class Notation:
-    """How a programming language writes JSON values."""
+    """The syntax of JSON values in a programming language."""
 
     true: str = "true"
     false: str = "false"
@@ -101,7 +101,10 @@ def sample_request(method: str, path: str, operation: Schema) -> SampleRequest:
 
 
 def sample_response(method: str, path: str, schema: Schema, schemas: Schema) -> Any:
-    """Return a sample response to a call, with the call's own values from `reference_data.json`."""
+    """Return a sample response to a call.
+
+    Values for this call in `reference_data.json` replace the general sample values.
+    """
     call = reference_data()["calls"].get(f"{method} {path}", {})
     value = _value(schema, schemas, frozenset(call.get("shows", ())))
     found = value["data"][0] if isinstance(value.get("data"), list) else value

@@ -48,7 +48,8 @@ async def list_accounts(
 async def get_own_account(response: Response, services: ServicesOf, caller: CallerOf) -> AccountView:
     """Requires any account key. Returns the account that the key belongs to.
 
-    With an operator key, or a service key with the scope `accounts:read`, select the account in `Uplift-Account`.
+    With an operator key, or a service key with the scope `accounts:read`, specify the account in the header
+    `Uplift-Account`.
     """
     found = services.accounts.own(caller)
     send_version(response, found)

@@ -17,7 +17,7 @@ router = APIRouter(tags=["Audit log"])
 async def list_audit_log(
     services: ServicesOf, caller: CallerOf, parsed: Annotated[ParsedQuery, Depends(QueryReader(AuditQuery))]
 ) -> Listed[AuditEntryView]:
-    """Requires the scope `endpoints:read`. Returns the actions on the account, newest first."""
+    """Requires the scope `endpoints:read`. Returns audit log entries, newest first."""
     values: AuditQuery = parsed.values
     filters = AuditFilter(values.actor, values.action, values.created_after, values.created_before, values.subject)
     page = await services.audit_log.page(caller, filters, values.listing(), problems=parsed.problems)

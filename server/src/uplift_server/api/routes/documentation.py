@@ -31,7 +31,7 @@ _T = TypeVar("_T")
 
 
 class _Renderer:
-    """Renders one page at a time in a separate thread, so that rendering does not delay events and other calls."""
+    """Renders one page at a time in a separate thread, so that rendering does not delay events or other calls."""
 
     def __init__(self) -> None:
         self.searches = 0

@@ -59,5 +59,8 @@ async def list_erasures(
 
 @router.get("/v1/accounts/{account}/erasures/{erasure}", summary="Get an erasure")
 async def get_erasure(services: ServicesOf, caller: CallerOf, account: str, erasure: str) -> ErasureView:
-    """Requires an operator key. A completed erasure is a receipt, which the server keeps while the account exists."""
+    """Requires an operator key.
+
+    A completed erasure serves as its own receipt. The server keeps the receipt while the account exists.
+    """
     return erasure_view(await services.erasures.get(caller, account, erasure))

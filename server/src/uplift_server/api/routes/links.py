@@ -71,7 +71,7 @@ async def list_portal_links(
 async def revoke_portal_link(services: ServicesOf, caller: CallerOf, account: str, link: str) -> None:
     """Requires an operator key. The revoked link stops working.
 
-    Dashboard sessions that began with a portal link do not end.
+    Existing dashboard sessions do not end.
     """
     await services.portal_links.revoke(caller, account, link)
 
@@ -86,8 +86,8 @@ async def create_sign_in_link(
 ) -> LinkView:
     """Requires an operator key. The link works once, within 5 minutes, and signs an operator in.
 
-    With `read_only`, the operator cannot change anything. If you revoke the key that created the link, the link
-    stops working, and the session that began with it ends.
+    With `read_only`, the operator cannot change anything. If you revoke the key that you used for this request, the
+    link stops working, and any session from this link ends.
     """
     link = await services.portal_links.create_for_operator(
         caller,

@@ -53,7 +53,7 @@ async def create_listen_session(
     """Requires the scope `listen`.
 
     The session streams the account's events to a developer's machine, for example to `uplift listen`. All sessions that
-    the same API key creates have the same secret.
+    you create with the same API key have the same secret.
     """
     shown = await services.listening.create(
         caller, ListenDraft(**sent.given), idempotency_key=key_of(request, sent), problems=sent.problems

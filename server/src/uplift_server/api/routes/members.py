@@ -52,7 +52,7 @@ async def invite_member(
 ) -> InvitationView:
     """Requires an operator key. Sends an invitation by email. The invitation is valid for 7 days.
 
-    If email is not configured, send the `url` in the response to the person.
+    If email is not configured, send the person the `url` from the response.
     """
     made = await services.members.invite(
         caller,
