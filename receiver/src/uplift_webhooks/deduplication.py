@@ -147,8 +147,7 @@ class Deduplicator(ABC):
         return Claim(self, f"event:{_bounded(event_id)}", _ANY)
 
     def newest(self, event: Event, key: str | None = None, *, include_tests: bool = False) -> Claim:
-        """Return a context manager for a block that handles an event only if no newer event about its object was
-        handled.
+        """Return a context manager for a block that handles an event unless the event is outdated.
 
         >>> with seen.newest(event) as newest:          # doctest: +SKIP
         ...     if newest:

@@ -41,7 +41,7 @@ class Event:
     def test(self) -> bool:
         """Whether this is a test event, with example data.
 
-        The mark is in the signed body. The library ignores the header `x-uplift-test`, because this header is not
+        The value comes from the signed body. The library ignores the header `x-uplift-test`, because this header is not
         signed.
         """
         return self.raw.get("test") is True

@@ -27,9 +27,9 @@ WANTED: Final = (ID, TIMESTAMP, SIGNATURE, UPLIFT_SIGNATURE)
 
 
 def spellings(names: Iterable[str]) -> dict[str | bytes, str]:
-    """Map each form of a header name to the name. The forms are strings, bytes and WSGI variables, all in lowercase.
+    """Return a dictionary that maps every form of the given header names to the names.
 
-    Source: PEP 3333, "environ Variables".
+    The forms are strings, bytes and WSGI variables, all in lowercase. Source: PEP 3333, "environ Variables".
     """
     wanted = list(names)
     return {
@@ -74,7 +74,9 @@ def read_headers(headers: object) -> dict[str, str]:
 
 
 def collect(headers: object, names: Mapping[str | bytes, str]) -> dict[str, list[str]]:
-    """Return every value of the named headers. A value can be a list (AWS API Gateway) instead of a repeated header.
+    """Return every value of the headers in `names`.
+
+    Instead of repeating a header, the headers object can contain a list of values (AWS API Gateway).
 
     `names` maps the lowercase spellings of a header to its name in the result. This function does not catch errors that
     the header object raises.

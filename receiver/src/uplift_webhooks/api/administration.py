@@ -38,7 +38,7 @@ class Accounts(Noun[Way]):
     ) -> Call[JsonObject]:
         """Create an account. The server emails `contact_emails` when an endpoint of the account is failing.
 
-        `uid` is your own ID for the account. You can use it instead of the server's ID. `metadata` maps up to 50 keys
+        `uid` is an ID of your choice. You can pass `uid` in place of the account's `id`. `metadata` maps up to 50 keys
         to strings of your choice.
         """
         body = given(
@@ -197,7 +197,7 @@ class Members(Noun[Way]):
 
     @verb
     def reset_second_factor(self, account: str, member: str) -> Call[None]:
-        """Turn off the second factor for a member who lost the authenticator app and the recovery codes."""
+        """Turn off the second factor of a member who lost the authenticator app and the recovery codes."""
         return delete(f"{_account(account)}/members/{segment(member)}/second-factor")
 
 

@@ -20,7 +20,7 @@ class AsyncReconciliation:
 
     @property
     def cursor(self) -> str | None:
-        """The cursor for the next reconciliation. Store it after you handle each event, and once at the end."""
+        """The cursor for the next reconciliation. Store it after you handle each event, and after the loop."""
         return self._run.cursor
 
     async def __aiter__(self) -> AsyncIterator[JsonObject]:

@@ -29,9 +29,9 @@ class Attempts(Noun[Way]):
         cursor: str | None = None,
         order: Order | None = None,
     ) -> Call[Page]:
-        """Return one page of attempts, sorted by event, newest first.
+        """Return one page of attempts. The attempts of the newest events come first.
 
-        An attempt must match one value of each filter.
+        An attempt must match every filter. A filter with several values matches any of these values.
         """
         return get_page(
             _PATH,

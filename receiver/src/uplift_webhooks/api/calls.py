@@ -98,7 +98,7 @@ class verb(Generic[P, R]):  # noqa: N801 - a decorator
 
 
 class every(Generic[P]):  # noqa: N801 - as property is
-    """Converts a method that returns one page of a list to a method that iterates over all items of the list."""
+    """Converts a method that returns one page of a list into a method that iterates over all items of the list."""
 
     def __init__(self, page: verb[P, Page]) -> None:
         """`page` is the method that returns one page. The new method has the same parameters."""

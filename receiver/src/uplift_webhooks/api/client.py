@@ -194,7 +194,10 @@ class Client(Everything[Blocking]):
 
 
 def api_error(answer: ApiResponse) -> ApiError:
-    """Convert a response whose status is not 2xx to an error, with the details of its RFC 9457 problem, if any."""
+    """Return an ApiError for a response whose status is not 2xx.
+
+    If the response contains RFC 9457 problem details, the error contains them too.
+    """
     try:
         problem = json.loads(answer.content)
     except (ValueError, RecursionError):

@@ -31,7 +31,9 @@ class Deliveries(Noun[Way]):
         cursor: str | None = None,
         order: Order | None = None,
     ) -> Call[Page]:
-        """Return one page of deliveries, sorted by event, newest first. A delivery must match one value of each filter.
+        """Return one page of deliveries. The deliveries of the newest events come first.
+
+        A delivery must match every filter. A filter with several values matches any of these values.
 
         `outcome` and `status_code` filter by the last attempt. A status code is a number, or a class such as "5xx".
         `test` selects only test deliveries (True) or excludes them (False).

@@ -91,8 +91,8 @@ class Emitter:
     The server stores each event once: every event has an idempotency key, so the emitter can safely repeat a request
     that got no response. One thread sends the waiting events in batches, one request at a time. While the server does
     not respond, events wait in memory, up to a limit. At the limit, `send` blocks. At the end of the `with` block or of
-    the process, the emitter waits up to CLOSE_SECONDS_MAX for responses. Events in memory are lost if the process is
-    killed: to send an event if and only if your own transaction commits, use a transactional outbox (see the
+    the process, the emitter waits up to CLOSE_SECONDS_MAX for responses. If the process is killed, the events in memory
+    are lost. To send an event if and only if your own transaction commits, use a transactional outbox (see the
     documentation of your server).
 
     >>> with Emitter("https://webhooks.example.com", "svc_…", account="acc_…") as emitter:   # doctest: +SKIP
@@ -128,7 +128,7 @@ class Emitter:
         atexit.register(self._exit)
 
     def _begin(self) -> None:
-        """Start with an empty queue, in a new emitter or in a forked process."""
+        """Initialize an empty queue, in a new emitter or in a forked process."""
         self._changed = threading.Condition()
         self._listeners: set[Callable[[], None]] = set()
         """Functions to call when events are accepted or rejected, and when the emitter is closed."""
@@ -200,7 +200,7 @@ class Emitter:
     def close(self, timeout_seconds: float | None = CLOSE_SECONDS_MAX) -> None:
         """Send the queued events, then stop.
 
-        After the timeout, the emitter rejects the remaining events with ApiUnreachable.
+        After the timeout, the remaining events count as rejected, and their futures raise ApiUnreachable.
 
         Raises:
             EventsRejected: the server did not accept some events since the last `flush`.
@@ -377,7 +377,7 @@ class Emitter:
         return answers
 
     def _without_rejected(self, batch: Sequence[_Waiting], failure: ApiError) -> Sequence[_Waiting]:
-        """Reject the events that the error names, and return the other events."""
+        """Record the rejection of each event that the error names. Return the events that are still to be sent."""
         wrong: dict[int, list[FieldError]] = {}
         for error in failure.errors:
             place, _, name = error.field.removeprefix("events.").partition(".")
@@ -415,7 +415,7 @@ class Emitter:
 
 
 def _is_final(failure: ApiFailure) -> bool:
-    """Return whether the failure is permanent, so that a repeated request would also fail."""
+    """Return whether the failure is permanent. In this case, a repeated request would also fail."""
     if isinstance(failure, ApiError):
         return failure.status in _STOPPED or 300 <= failure.status < 400
     return isinstance(failure, ApiMisaddressed)

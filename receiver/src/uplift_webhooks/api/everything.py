@@ -63,7 +63,9 @@ class Everything(Noun[Way]):
 
     @verb
     def source_ips(self) -> Call[JsonObject]:
-        """Return the egress IPs: `current` and `upcoming`. The server starts to use an upcoming IP at the time `from`.
+        """Return the egress IPs: `current` and `upcoming`.
+
+        `from` is the time when the server starts to use an upcoming IP.
 
         This call does not require a key. To check the source address of a request, use `SourceAddresses`.
         """

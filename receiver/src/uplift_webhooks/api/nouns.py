@@ -107,10 +107,10 @@ class Endpoints(Noun[Way]):
     ) -> Call[JsonObject]:
         """Create an endpoint. The response contains its `secret`. To get the secret again, call `secret`.
 
-        `auth` authenticates the requests to your server. The API never returns the secrets in `auth`. `uid` is your own
-        ID for the endpoint. You can use it instead of the server's ID. `metadata` maps up to 50 keys to strings of your
-        choice. `filter` is a pattern that an event's data must match. With the `state` "paused", the server holds the
-        deliveries until you enable the endpoint.
+        `auth` authenticates the requests to your server. The API never returns the secrets in `auth`. `uid` is an ID
+        of your choice. You can pass `uid` in place of the endpoint's `id`. `metadata` maps up to 50 keys to strings of
+        your choice. `filter` is a pattern that an event's data must match. With the `state` "paused", the server holds
+        the deliveries until you enable the endpoint.
         """
         body = given(
             url=url,
@@ -224,7 +224,7 @@ class Endpoints(Noun[Way]):
         cursor: str | None = None,
         order: Order | None = None,
     ) -> Call[Page]:
-        """Return one page of an endpoint's deliveries, sorted by event, newest first.
+        """Return one page of an endpoint's deliveries. The deliveries of the newest events come first.
 
         `deliveries.list` describes the filters.
         """
@@ -397,7 +397,9 @@ class Events(Noun[Way]):
         idempotency_key: str | None = None,
         include: Literal["endpoints"] | None = None,
     ) -> Call[JsonObject]:
-        """Send up to 1,000 events. The server accepts all events or none. `data` contains the result of each event.
+        """Send up to 1,000 events. The server accepts all events or none.
+
+        In the response, `data` is a list that contains the result for each event.
 
         Each event needs `type` and `data`. Its optional fields are `id`, `idempotency_key`, `ordering_key`,
         `expires_at` and, for operator keys and service keys, `account`.
@@ -413,7 +415,10 @@ class Events(Noun[Way]):
 
     @verb
     def explain(self, event: str, *, endpoint: str | None = None) -> Call[Page]:
-        """Explain for each endpoint why an event did or did not reach it, in `reason`, `text` and `hint`."""
+        """Explain why each endpoint did or did not receive an event.
+
+        Each item of the page describes one endpoint, and contains `reason`, `text` and `hint`.
+        """
         return get_page(path_of(_EVENTS, event, "explain"), endpoint=endpoint)
 
 

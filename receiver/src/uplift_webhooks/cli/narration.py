@@ -1,4 +1,4 @@
-"""Output of `uplift listen`: its state on standard error, and one line per delivery on standard output."""
+"""Output of `uplift listen`: status messages on standard error, and one line per delivery on standard output."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""The session of an `uplift` command: its server, and how to fix failed calls."""
+"""Selects the server for an `uplift` command, and explains how to fix failed calls."""
 
 import re
 from collections.abc import Callable, Iterator

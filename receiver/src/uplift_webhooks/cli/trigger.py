@@ -93,7 +93,7 @@ def _session(calls: Calls, text: str | None) -> dict[str, Any]:
 
 
 def _answer(calls: Calls, session_id: str, event: str) -> dict[str, Any] | None:
-    """Wait for the local server's response to an event, for longer than the API waits.
+    """Wait up to TEST_SECONDS_MAX for the local server's response to an event. The API call does not wait as long.
 
     Return the response, or None after a timeout.
     """

@@ -154,7 +154,7 @@ def _secrets(given: list[str] | None) -> list[str]:
 
 
 def _pairs(content: bytes) -> list[tuple[str, str]]:
-    """Parse a file of headers: a JSON object, or header lines that may follow a request line."""
+    """Parse a file of headers: a JSON object, or one header per line. Ignore a request line at the start."""
     text = content.decode("latin-1")
     if text.lstrip().startswith("{"):
         try:

@@ -50,7 +50,7 @@ def too_large(body_bytes_max: int) -> Rejection:
 def unverified(error: WebhookVerificationError) -> Rejection:
     """Log a request that failed verification, and return the response to it.
 
-    Uplift stores the response text with the attempt, and shows it to the account.
+    Uplift stores the text of the response with the attempt, and shows this text in the dashboard.
     """
     status = 401 if error.reason in _UNAUTHORIZED else 400
     _LOGGER.warning("webhook rejected with %d: %s", status, error)

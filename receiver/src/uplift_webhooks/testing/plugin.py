@@ -22,7 +22,7 @@ SECRET = "whsec_dGhpcyBzZWNyZXQgaXMgZm9yIHRlc3RzIG9ubHksIG5vdCA="  # noqa: S105 
 
 @pytest.fixture
 def uplift_secret() -> str:
-    """Secret that signs events: `UPLIFT_WEBHOOK_SECRET`, or else `SECRET`.
+    """Secret that signs events: `UPLIFT_WEBHOOK_SECRET`, or `SECRET` if this variable is not set.
 
     Override this fixture to use your own secret.
     """

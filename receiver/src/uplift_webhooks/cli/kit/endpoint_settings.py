@@ -1,4 +1,4 @@
-"""Command options for the endpoint settings of the API client."""
+"""Command options for an endpoint's settings, derived from the parameters of `Endpoints.create`."""
 
 import inspect
 from collections.abc import Callable, Iterable

@@ -95,7 +95,7 @@ class Noun(Group):
         return any(not each.startswith("-") for each in left)
 
     def _has_argument(self, ctx: Any, args: list[str]) -> bool:
-        """Return whether the arguments contain a positional argument in addition to the options for `list`."""
+        """Return whether the user passed a positional argument. The values of `list` options do not count."""
         parser = self.commands["list"].make_parser(ctx)
         parser.ignore_unknown_options = True
         try:

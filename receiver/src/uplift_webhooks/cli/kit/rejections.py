@@ -1,4 +1,4 @@
-"""Errors for rejected calls. They name the command's arguments and options, and use the options' units."""
+"""Error messages for rejected API calls, with the names and units of the command's arguments and options."""
 
 import re
 from collections.abc import Callable, Iterator

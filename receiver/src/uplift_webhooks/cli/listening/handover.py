@@ -42,7 +42,7 @@ class Taker(Protocol):
     """Interface for objects that handle the events of a listener."""
 
     async def take(self, handing: Handing) -> LocalResponse:
-        """Forward an event, count the started requests in `handing.times`, and return the response."""
+        """Forward an event and return the response. For each started request, increase `handing.times` by 1."""
 
     def close(self) -> None:
         """Close the connections to the local server."""

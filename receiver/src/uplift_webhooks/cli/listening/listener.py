@@ -69,7 +69,7 @@ class Expired(Exception):
     """
 
     def __init__(self, behind: str | None, begun: Mapping[str, int]) -> None:
-        """The listener has forwarded every event up to and including the event with the ID `behind`, if any.
+        """`behind` is the ID of an event, or None. The listener has forwarded this event and all earlier events.
 
         `begun` maps the ID of each later event to the number of requests that the listener started for the event. The
         next session receives the later events again.
@@ -361,7 +361,7 @@ class Listener:
                 await within(within_seconds, self._came.wait())
 
     async def _watch_clock(self) -> None:
-        """Close the connection if the machine was asleep, because the connection is dead. The listener reconnects."""
+        """After the machine was asleep, close the dead connection. The listener then opens a new connection."""
         timing = self._timing
         while True:
             expected = timing.wall_seconds() + timing.clock_look_seconds

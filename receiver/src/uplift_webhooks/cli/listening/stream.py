@@ -1,4 +1,4 @@
-"""One connection of a listen session: how it opens, and why it ends."""
+"""Opens connections for a listen session, and converts connection errors to Lost or Ended."""
 
 import json
 from collections.abc import Mapping
