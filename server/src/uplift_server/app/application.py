@@ -199,7 +199,7 @@ class Application:
 
     @property
     def rescue_seconds_max(self) -> float:
-        """The additional time that `stop` may take to save the content of a lost database, in seconds."""
+        """The additional time in seconds that `stop` can take to save the data of a deleted or replaced SQLite file."""
         return 0 if self._file is None else self._file.rescue_seconds_max
 
     @property

@@ -42,7 +42,7 @@ class ClusteredFoundation:
         *,
         read_time: Callable[[Transaction], float] = processes.database_now,
     ) -> None:
-        """`clock` must use `time` as its source."""
+        """`clock` must get its time from `time`."""
         self._database = database
         self._bus = bus
         self._clock = clock

@@ -1,4 +1,4 @@
-"""Detects the loss of a running server's SQLite file, and saves its content."""
+"""Detects whether a running server's SQLite file was deleted, replaced or truncated, and saves readable data."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ _log = structlog.get_logger()
 
 
 class DatabaseFile:
-    """The SQLite file of this server, and whether the file is lost."""
+    """The SQLite file of this server. The file is lost if it was deleted, replaced or truncated."""
 
     def __init__(self, database: SqliteDatabase, clock: Clock) -> None:
         self._database = database

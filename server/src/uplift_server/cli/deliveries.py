@@ -338,5 +338,5 @@ def show_attempt(
 
 
 def _filtered(items: Iterator[dict[str, Any]], filters: Mapping[str, Sequence[str] | None]) -> Iterator[dict[str, Any]]:
-    """Return the deliveries of an event that match the filters, because the API cannot filter these deliveries."""
+    """Return the deliveries that match the filters. The API cannot filter the deliveries of a single event."""
     return (each for each in items if all(not values or each.get(name) in values for name, values in filters.items()))

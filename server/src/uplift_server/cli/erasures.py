@@ -116,7 +116,7 @@ def show(
 
 
 def _show(session: Session, client: Calls, erasure: dict[str, Any], path: str, *, wait: bool) -> None:
-    """Show an erasure. With `wait`, show it only after it is completed."""
+    """Show an erasure. With `wait`, first wait until the erasure is completed."""
     if wait and not client.sends:
         raise CliError("--wait requires a running server", remedy_to_send(session.config()), ExitCode.TRY_LATER)
     while wait and erasure["state"] == "running":

@@ -88,7 +88,7 @@ def serve(session: Session, role: Role = ProcessRole.ALL, new_database: NewDatab
 
 
 def _queue_streams() -> LogWriter:
-    """Write standard output and standard error from threads. Return the log writer.
+    """Queue all output to standard output and standard error, and write it in threads. Return the log writer.
 
     Without threads, the process would block if the program that reads these streams stopped reading.
     """

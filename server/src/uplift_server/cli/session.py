@@ -1,4 +1,4 @@
-"""The session of an `uplift-server` command: its configuration and its errors."""
+"""One run of an `uplift-server` command, with its configuration and its errors."""
 
 import errno
 import os

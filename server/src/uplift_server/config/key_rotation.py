@@ -64,8 +64,8 @@ class KeyRotation:
 def begin(config: Config, new_key_file: Path | None) -> KeyRotation:
     """Read the old key, and read or create the new key.
 
-    An unfinished rotation continues with its own new key. Otherwise, the new key is the key in `new_key_file`, or a
-    generated key if the server stores its key. Raises ConfigError.
+    If an earlier rotation is unfinished, the new key is the key of that rotation. Otherwise, the new key is the key in
+    `new_key_file`, or a generated key if the server stores its key. Raises ConfigError.
     """
     given = None if new_key_file is None else read_key(new_key_file)
     if config.secret_key is not None:

@@ -99,7 +99,7 @@ def boolean(text: str) -> bool:
 
 
 def retention(text: str) -> int:
-    """Parse a retention period, and return it in milliseconds. 0 means forever."""
+    """Parse a retention period, and return it in milliseconds. 0 means unlimited retention."""
     if text in ("0", "0s"):
         return 0
     try:

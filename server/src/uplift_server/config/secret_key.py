@@ -66,7 +66,7 @@ def publish_key(config: Config) -> None:
 def check_database(config: Config, *, new: bool = False) -> None:
     """Raise ConfigError if the SQLite database was lost: its key exists, but the database does not.
 
-    With `new`, accept a lost database, but raise ConfigError if a database exists.
+    If `new` is true, raise ConfigError only if a database exists.
     """
     path = config.database_path
     try:

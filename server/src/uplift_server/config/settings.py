@@ -47,7 +47,7 @@ class Setting:
 
     @property
     def is_url_with_password(self) -> bool:
-        """Whether the value is a URL that can contain a password. Output masks the password."""
+        """Whether the value is a URL that can contain a password. All output masks this password."""
         return self.attribute in ("database_url", "database_direct_url", "nats_url")
 
     @property

@@ -1,8 +1,8 @@
 """The email text for each kind of notification.
 
-The plain text and HTML versions of an email contain the same text. No email contains a request body, or more of a
-response body than its masked first line.
-Only invitations and password resets contain links with tokens.
+The plain text and HTML versions of an email contain the same text. No email contains a request body. An email can
+contain the first line of a response body, with masked URLs. Only invitations and password resets contain links with
+tokens.
 """
 
 from collections import Counter

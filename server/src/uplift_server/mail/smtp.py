@@ -94,7 +94,7 @@ class SmtpServer:
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
-        """Create a client for the mail server in a configuration, which must contain one."""
+        """Create a client for the mail server in a configuration. The configuration must contain a mail server."""
         assert config.smtp_url is not None, "the caller checks `sends_mail`"
         own_name = urlsplit(config.public_url).hostname or "localhost"
         return cls(parse_mail_server(config.smtp_url), own_name=own_name, ca_file=config.egress_ca_file)

@@ -45,7 +45,7 @@ class Rejection(NamedCode):
 
 
 class SetAside(NamedCode):
-    """The kind of row that the server did not store because it conflicts with stored rows."""
+    """The kind of a row that the server did not store because the row conflicts with stored rows."""
 
     EVENT = 0
     """An event, which the server therefore did not accept."""

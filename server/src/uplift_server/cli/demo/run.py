@@ -229,7 +229,7 @@ class Demo:
     async def _unfinished(self, client: Calls, account: str) -> int:
         """Return the number of this run's deliveries whose status is not `delivered`.
 
-        Wait up to SETTLING_SECONDS until the server has stored the last outcomes.
+        Wait up to SETTLING_SECONDS for the server to store the last outcomes.
         """
         until = time.perf_counter() + SETTLING_SECONDS
         while True:
