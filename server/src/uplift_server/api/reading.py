@@ -2,7 +2,7 @@
 
 The readers return the problems with invalid fields instead of raising an error. The readers pass the valid fields and
 the problems to the service, which checks the permissions first and then reports all problems at once. FastAPI's own
-validation would report invalid types and bounds without the problems that the service finds.
+validation would report values of the wrong type or outside their bounds, but not the problems that the service finds.
 """
 
 import hashlib

@@ -165,9 +165,9 @@ def _count_within(connection: Connection, rows: Sequence[sa.Row[Any]]) -> int:
 def _window(
     connection: Connection, account_seq: int | None, wanted: EventFilter, low: int, high: int, *, up: bool
 ) -> tuple[int | None, sa.Select[tuple[int]]]:
-    """Return the last event number that one page scans, and a query for the numbers of the matching events.
+    """Return the number of the last event to scan for one page, and a query for the numbers of the matching events.
 
-    The last event number is None if the page scans the range from `low` to `high` to its end.
+    The number of the last event is None if the query scans the whole range from `low` to `high`.
     """
     candidates = None
     if wanted.ids:

@@ -80,7 +80,7 @@ class EndpointFacts:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryFacts:
-    """Facts about a delivery, from which the server explains the delivery. Times are Unix ms."""
+    """The facts that the server uses to explain a delivery. Times are Unix ms."""
 
     status: Status
     waiting: Waiting | None

@@ -147,9 +147,9 @@ class SchemaCost:
         return self.measure(value).ns <= SCHEMA_CHECK_NS_MAX
 
     def is_explainable(self, data: bytes, value: Any) -> bool:
-        """Return whether the validator can find and describe all errors in `value`, decoded from `data`, in time.
+        """Return whether the validator can find and describe all errors in `value` within the time limits.
 
-        The limits are SCHEMA_CHECK_NS_MAX and SCHEMA_DETAILS_NS_MAX.
+        `value` is decoded from `data`. The limits are SCHEMA_CHECK_NS_MAX and SCHEMA_DETAILS_NS_MAX.
         """
         if self.repeats_recursion or len(data) > SCHEMA_DETAILS_BYTES_MAX:
             return False

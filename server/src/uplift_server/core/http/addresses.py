@@ -52,10 +52,10 @@ class AddressPolicy:
 
 
 def describe(address: str) -> str:
-    """Describe the kind of an address for error texts, such as `loopback (127.0.0.0/8, RFC 1122)`.
+    """Return what kind of address this is, for error messages, such as `loopback (127.0.0.0/8, RFC 1122)`.
 
-    The description of an address that embeds an IPv4 address contains the IPv4 address. Therefore, call this function
-    only for addresses that the user entered.
+    If the address embeds an IPv4 address, the result contains the IPv4 address. Therefore, call this function only for
+    addresses that the user entered.
     """
     parsed = _parse(address)
     return "not an IP address" if parsed is None else _description(parsed, show_inner=True)

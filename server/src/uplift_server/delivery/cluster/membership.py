@@ -76,7 +76,7 @@ class Membership:
         *,
         read_time: Callable[[Transaction], float] = processes.database_now,
     ) -> None:
-        """Create the membership. The wall clock of `clock` must be the `now_ns` method of the argument `time`."""
+        """Create the membership. `clock` must get its wall clock time from `time.now_ns`."""
         self._database = database
         self._bus = bus
         self._state = state

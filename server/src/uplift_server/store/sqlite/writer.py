@@ -386,7 +386,7 @@ class Writer:
 
 
 def _store_together(jobs: Sequence[AppendJob], writing: WriterConnection) -> None:
-    """Store the events from several jobs with the same statements."""
+    """Use the same statements to store the events from several jobs."""
     results = iter(writing.appender.append([group for job in jobs for group in job.groups]))
     for job in jobs:
         job.error = None
