@@ -36,8 +36,7 @@ async def enable_endpoint(
 ) -> EndpointView:
     """Requires the scope `endpoints:write`.
 
-    `held` specifies whether the server sends, drops or keeps held deliveries. This field also takes effect if the
-    endpoint is already enabled.
+    `held` specifies whether the server sends, drops or keeps held deliveries, even if the endpoint is already enabled.
     """
     held = HeldAction[(sent.given.get("held") or "send").upper()]
     shown = await services.endpoint_states.enable(caller, endpoint, held, problems=sent.problems)
