@@ -306,6 +306,8 @@ class Month:
                 "resume replay",
                 lambda _, s: s.replays.set_state(s.callers[account], replay, ReplayState.RUNNING),  # noqa: B023
             )
+        # The engine may have disabled an endpoint since the last check.
+        await self.checks.check_states()
         await self._enable(list(self.model.endpoints.values()))
         query = f"SELECT count(*) FROM deliveries WHERE status IN ({int(Status.PENDING)}, {int(Status.HELD)})"
         for _ in range(END_DAYS_MAX):
