@@ -54,7 +54,7 @@ class Program:
             with self._report:
                 code = self._report.recv(64)
             if not code:
-                # Nobody reports the exit of the process anymore, so it must not outlive the test.
+                # The template has ended and cannot report the exit, so kill the process.
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self.pid, signal.SIGKILL)
             self.returncode = int(code or -signal.SIGKILL)

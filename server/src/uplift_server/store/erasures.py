@@ -169,7 +169,7 @@ def count(connection: Connection, account_seq: int, event_seqs: Sequence[int]) -
 def count_about(connection: Connection, account_seq: int, object_id: str, *, last: int) -> tuple[Found, int]:
     """Count up to CANDIDATES_MAX events about an object, from the event number `last` downward.
 
-    Return the count, and the `last` for the next call, which is 0 if no events are left.
+    Return the count, and the value of `last` for the next call, or 0 if no events are left.
     """
     found = event_objects.candidates(connection, account_seq, object_id, 0, last)
     conditions = [*event_objects.matching(object_id, found), events.c.account_seq == account_seq]

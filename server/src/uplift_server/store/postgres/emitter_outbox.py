@@ -126,7 +126,7 @@ _BLOCK: Final = """
 UPDATE uplift_outbox AS stored SET waits_for = blocked.waits_for
 FROM unnest($1::text[]::uuid[], $2::text[]::uuid[]) AS blocked (id, waits_for) WHERE stored.id = blocked.id
 """
-# Counts the next $2 rows after $1 that other rows wait for, and lists those that are no longer rejected.
+# Of the rows that other rows wait for, counts the next $2 after row $1, and lists the rows that are no longer rejected.
 _AWAITED: Final = """
 WITH RECURSIVE awaited (id) AS (
     (SELECT waits_for FROM uplift_outbox WHERE waits_for > $1::text::uuid ORDER BY waits_for LIMIT 1)
