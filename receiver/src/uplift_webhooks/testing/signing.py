@@ -53,7 +53,7 @@ def _envelope_in(body: bytes) -> dict[str, Any]:
 
 
 def _id_in(envelope: dict[str, Any]) -> str:
-    """Return the ID in the envelope. If the ID is missing or not valid in a header, return a new one."""
+    """Return the ID in the envelope. If the ID is missing or cannot be a header value, return a new ID."""
     found = envelope.get("id")
     # The ID becomes the value of a header, so it must be printable ASCII.
     fit = isinstance(found, str) and found.isascii() and found.isprintable()

@@ -91,8 +91,8 @@ class OutboxReader:
     async def run(self, *, once: bool = False) -> None:
         """Send rows until `stop` is called. If `once` is true, return when the outbox has no rows to send.
 
-        Raises Unavailable or ServerUnavailable. If `once` is false, raises only permanent errors that occur before the
-        first successful turn, and retries after all other errors.
+        Raises Unavailable or ServerUnavailable. If `once` is false, the call raises only permanent errors that occur
+        before it first sends rows, and retries after all other errors.
         """
         idle_seconds = OUTBOX_POLL_SECONDS_MIN
         while not self._stopped.is_set():

@@ -146,10 +146,8 @@ class OwnFailures:
         self._count += 1
 
     def recent(self, attempts: int, now_s: float) -> tuple[int, int]:
-        """Return the number of recent attempts that failed because of this server, and the number of all attempts.
-
-        The second number includes only attempts since the first of these failures. The argument `attempts` is the
-        number of all attempts so far.
+        """Return two numbers: the recent attempts that failed because of this server, and all attempts since the first
+        of these failures. The argument `attempts` is the total number of attempts so far.
         """
         if now_s - self._since_s >= 2 * RECENT_WINDOW_S:
             return 0, 0

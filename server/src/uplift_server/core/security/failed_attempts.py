@@ -45,7 +45,7 @@ class Failures:
         self._times[key] = [*recent, now_ms]
 
     def forgive(self, key: str) -> None:
-        """Remove the latest attempt with a key from the key's count of failures."""
+        """Decrease a key's failure count by the latest attempt that was made with this key."""
         times = self._times.get(key)
         if times is None:
             return

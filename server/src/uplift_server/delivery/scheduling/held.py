@@ -221,7 +221,7 @@ class HeldDeliveries:
         return count
 
     def _request(self, endpoint: LiveEndpoint) -> HeldRequest:
-        """Return a request to release those held deliveries of an enabled endpoint that need not stay held."""
+        """Return a request to release an enabled endpoint's held deliveries, unless they must stay held."""
         now = self._clock.now_ms()
         bucket = self._buckets.get(endpoint.seq)
         if bucket is None:

@@ -354,7 +354,7 @@ async def _copy_aside(raw: Raw, partition: Partition, rest: Partition | None, ne
 async def _drop(
     raw: Raw, partition: Partition, rest: Partition | None, needed: list[int], aside: int | None
 ) -> int | None:
-    """Replace a partition, and the partition `rest`, with the copy of their kept events.
+    """Replace a partition and the partition `rest` with the copy, which contains only the events to keep.
 
     Return the number of deleted events. Change nothing and return None if another process has changed the partitions or
     the copy.
