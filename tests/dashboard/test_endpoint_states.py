@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.limits import HELD_COUNTED_MAX
@@ -36,7 +37,7 @@ ENDPOINT = Endpoint(
     created_at=NOW - DAY,
     updated_at=NOW - DAY,
 )
-FAILING = replace(
+FAILING = structs.replace(
     ENDPOINT,
     consecutive_failures=7,
     failing_since=NOW - DAY,
@@ -72,7 +73,7 @@ def test_the_warning_row_shows_recipients_and_time() -> None:
 
 def test_the_title_without_attempts_depends_on_the_last_enable() -> None:
     assert card(ShownEndpoint(ENDPOINT, {})).title == "No attempts yet"
-    enabled = ShownEndpoint(replace(ENDPOINT, state_since=NOW), {})
+    enabled = ShownEndpoint(structs.replace(ENDPOINT, state_since=NOW), {})
     assert card(enabled).title == "No attempts since the endpoint was enabled"
 
 
@@ -84,7 +85,7 @@ def test_an_open_circuit_shows_the_next_probe_and_a_fix() -> None:
 
 def test_a_failing_endpoint_shows_cause_error_and_fix() -> None:
     error = "the certificate of example.com, or one in its chain, has expired"
-    found = replace(FAILING, last_outcome=Outcome.TLS_ERROR, last_error=error)
+    found = structs.replace(FAILING, last_outcome=Outcome.TLS_ERROR, last_error=error)
     shown = rows(failing(found))
     assert "certificate has expired" in shown["Cause"][0]
     assert shown["Last error"] == (error, None)
@@ -93,10 +94,10 @@ def test_a_failing_endpoint_shows_cause_error_and_fix() -> None:
     compact = problem_card(replace(failing(found), next_probe_at=NOW - 5), now=NOW)
     assert (compact.sentence, compact.how_to_fix) == (shown["Cause"][0], shown["How to fix"][0])
     assert Row("Next attempt", at=NOW) in compact.rows
-    answered = rows(failing(replace(FAILING, last_status_code=500)))
+    answered = rows(failing(structs.replace(FAILING, last_status_code=500)))
     assert "responded with 500" in answered["Cause"][0]
     assert "Last error" not in answered
-    rejected = replace(
+    rejected = structs.replace(
         FAILING, last_outcome=Outcome.CLIENT_ERROR, last_status_code=401, last_error="No. [missing_header]"
     )
     explained = rows(failing(rejected))
@@ -111,14 +112,14 @@ def test_a_list_shows_held_deliveries_only_if_there_are_any() -> None:
 
 
 def test_a_few_failures_schedule_no_warning() -> None:
-    few = failing(replace(FAILING, consecutive_failures=2), warn_at=NOW - 1)
+    few = failing(structs.replace(FAILING, consecutive_failures=2), warn_at=NOW - 1)
     assert rows(few)["Warning"] == ("after 5 failed attempts, email to 2 contacts", None)
     assert card(few).sentence == "The last 2 attempts failed."
-    assert card(failing(replace(FAILING, consecutive_failures=1))).sentence == "The last attempt failed."
+    assert card(failing(structs.replace(FAILING, consecutive_failures=1))).sentence == "The last attempt failed."
 
 
 def test_a_warned_endpoint_shows_the_time_of_the_warning() -> None:
-    warned = failing(replace(FAILING, warned_at=NOW - 5), warn_at=None)
+    warned = failing(structs.replace(FAILING, warned_at=NOW - 5), warn_at=None)
     assert card(warned).kind == "warned"
     assert rows(warned)["Contacts warned"] == ("", NOW - 5)
     assert "Warning" not in rows(warned)
@@ -145,7 +146,7 @@ def test_the_next_probe_is_never_in_the_past() -> None:
 )
 def test_a_disabled_endpoint_shows_the_reason(reason: DisabledReason, words: str) -> None:
     shown = ShownEndpoint(
-        replace(FAILING, state=EndpointState.DISABLED, disabled_reason=reason, state_since=NOW - 1), {}
+        structs.replace(FAILING, state=EndpointState.DISABLED, disabled_reason=reason, state_since=NOW - 1), {}
     )
     assert words in card(shown).sentence
     assert rows(shown)["Disabled since"] == ("", NOW - 1)
@@ -165,14 +166,14 @@ def test_a_disabled_endpoint_shows_the_reason(reason: DisabledReason, words: str
     ],
 )
 def test_an_enabled_endpoint_shows_the_action_for_held_deliveries(action: HeldAction | None, words: str) -> None:
-    shown = ShownEndpoint(replace(ENDPOINT, last_success_at=NOW, held_action=action), {}, held_deliveries=1)
+    shown = ShownEndpoint(structs.replace(ENDPOINT, last_success_at=NOW, held_action=action), {}, held_deliveries=1)
     text = rows(shown)["Held"][0]
     assert text.startswith("1 delivery, ")
     assert words in text
 
 
 def test_held_deliveries_are_counted_up_to_a_limit() -> None:
-    shown = ShownEndpoint(replace(ENDPOINT, state=EndpointState.PAUSED), {}, held_deliveries=HELD_COUNTED_MAX)
+    shown = ShownEndpoint(structs.replace(ENDPOINT, state=EndpointState.PAUSED), {}, held_deliveries=HELD_COUNTED_MAX)
     assert rows(shown)["Held"] == ("1,000 deliveries or more", None)
 
 

@@ -1,6 +1,6 @@
 """The authentication of the endpoints of a world."""
 
-from dataclasses import replace
+from msgspec import structs
 
 from uplift_server.core.security.endpoint_auth import ClientCertificate, EndpointAuth, auth_text
 from uplift_server.delivery.endpoint_cache import LiveEndpoint
@@ -15,7 +15,7 @@ async def set_auth(world: World, endpoint: LiveEndpoint, auth: EndpointAuth) -> 
     """Replace the authentication of an endpoint, as the API does."""
 
     def change(stored: Endpoint) -> Endpoint:
-        return replace(
+        return structs.replace(
             stored,
             auth=Cipher(b"k" * 32).encrypt(auth_text(auth), stored.id, "auth"),
             certificate_expires_at=auth.expires_at if isinstance(auth, ClientCertificate) else None,

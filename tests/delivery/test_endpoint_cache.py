@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 from structlog.testing import capture_logs
 from tests.caches import Limits, endpoint_cache
 
@@ -325,7 +326,7 @@ def test_request_parts_are_created_on_first_use() -> None:
     assert (one.parts.url, one.parts.head.custom) == (other.parts.url, other.parts.head.custom)
     assert one.parts.signer.sign(b"id", b"1", b"{}") == other.parts.signer.sign(b"id", b"1", b"{}")
     assert one.parts.signer_until == other.parts.signer_until
-    loaded.put_endpoint(replace(records[6], url="https://two.test/hook"))
+    loaded.put_endpoint(structs.replace(records[6], url="https://two.test/hook"))
     assert one.parts.target.host == "two.test"
 
 

@@ -1,8 +1,8 @@
 """The retry schedules and attempt timeouts of single endpoints."""
 
-from dataclasses import replace
 from itertools import pairwise
 
+from msgspec import structs
 from tests.engines import Place
 
 from uplift_server.core.endpoint_settings import EndpointSettings
@@ -44,12 +44,12 @@ async def test_a_changed_schedule_applies_after_the_next_failure(place: Place) -
         endpoint = await world.endpoint("1.test", lambda _: respond(500))
         await world.accept()
         longer = EndpointSettings(retry_schedule_ms=(SECOND, 2 * SECOND, 3 * SECOND))
-        world.cache.put_endpoint(replace(endpoint.record, settings=longer))
+        world.cache.put_endpoint(structs.replace(endpoint.record, settings=longer))
         await world.run_for(15 * SECOND)
         assert_waits(world.sender.times("1.test"), [5 * SECOND, 2 * SECOND, 3 * SECOND])
 
         await world.accept()
-        world.cache.put_endpoint(replace(endpoint.record, settings=EndpointSettings(retry_schedule_ms=())))
+        world.cache.put_endpoint(structs.replace(endpoint.record, settings=EndpointSettings(retry_schedule_ms=())))
         await world.run_for(HOUR)
         assert [row.status for row in await world.deliveries()] == [Status.FAILED] * 2
         assert len(world.sender.sent) == 6

@@ -6,13 +6,13 @@ import json
 import random
 import re
 import time
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec import structs
 from tests.engines import Place
 from tests.filters import expected, random_data, random_filter
 
@@ -38,7 +38,7 @@ async def set_filter(world: World, endpoint: LiveEndpoint, pattern: object) -> N
     """Change the filter of an endpoint as the service does."""
     text = None if pattern is None else filter_text(pattern)
     record = await world.database.write(
-        lambda c: endpoints.update(c, None, endpoint.record.id, lambda old: replace(old, filter=text))
+        lambda c: endpoints.update(c, None, endpoint.record.id, lambda old: structs.replace(old, filter=text))
     )
     assert record is not None
     world.cache.put_endpoint(record)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from msgspec import structs
 from tests.engines import Place
 from tests.filters import expected, random_data, random_filter
 
@@ -208,7 +209,7 @@ class Episode:
 
     async def change_ordering(self) -> None:
         ordering = self.random.choice(list(Ordering))
-        await self.change(lambda old: replace(old, settings=replace(old.settings, ordering=ordering)))
+        await self.change(lambda old: structs.replace(old, settings=replace(old.settings, ordering=ordering)))
 
     async def change_filter(self) -> None:
         self.filter = self.any_filter()
@@ -218,7 +219,7 @@ class Episode:
                 for each in job.events:
                     each.may_have_delivery |= self.matches(each.data)
         text = None if self.filter is None else filter_text(self.filter)
-        await self.change(lambda old: replace(old, filter=text))
+        await self.change(lambda old: structs.replace(old, filter=text))
 
     async def change(self, update: Callable[[Endpoint], Endpoint]) -> None:
         record = await self.world.database.write(lambda c: endpoints.update(c, None, self.endpoint.record.id, update))

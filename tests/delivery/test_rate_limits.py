@@ -1,10 +1,10 @@
 """Rate limits of endpoints, and `Retry-After` of receivers."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from msgspec import structs
 from tests.engines import Place
 
 from uplift_server.core.deliveries.outcomes import Outcome
@@ -78,12 +78,14 @@ async def test_a_raised_or_removed_limit_takes_effect_immediately(place: Place) 
         await world.run_for(2 * SECOND)
         before = len(world.sender.sent)
         assert before <= 2
-        world.cache.put_endpoint(replace(endpoint.record, settings=EndpointSettings(rate_limit_per_second=20)))
+        world.cache.put_endpoint(structs.replace(endpoint.record, settings=EndpointSettings(rate_limit_per_second=20)))
         await world.run_for(SECOND)
         raised = world.sender.times("one.test")[before:]
         assert 19 <= len(raised) <= 21
         assert most_in_a_second(raised) <= 20
-        world.cache.put_endpoint(replace(endpoint.record, settings=EndpointSettings(rate_limit_per_second=None)))
+        world.cache.put_endpoint(
+            structs.replace(endpoint.record, settings=EndpointSettings(rate_limit_per_second=None))
+        )
         await world.run_for(SECOND)
         assert len(world.sender.sent) == 50
 
@@ -95,7 +97,7 @@ async def test_a_lowered_limit_takes_effect_immediately(place: Place) -> None:
         await world.run_for(SECOND)
         before = len(world.sender.sent)
         assert before >= 18
-        world.cache.put_endpoint(replace(endpoint.record, settings=EndpointSettings(rate_limit_per_second=1)))
+        world.cache.put_endpoint(structs.replace(endpoint.record, settings=EndpointSettings(rate_limit_per_second=1)))
         await world.run_for(10 * SECOND)
         assert 9 <= len(world.sender.sent) - before <= 10
 

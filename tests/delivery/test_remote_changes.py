@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
+from msgspec import structs
 from structlog.testing import capture_logs
 from tests.delivery.fleet import Fleet, fleet_with_endpoints, owner_and_other, unavailable
 from tests.delivery.owner import Owner
@@ -87,7 +88,7 @@ async def test_a_uid_moves_in_all_processes_within_a_second(place: Place) -> Non
                 lambda c: accounts.update(c, records[number].id, lambda stored: replace(stored, uid=uid))
             )
             await fleet.database.write(
-                lambda c: endpoints.update(c, None, endpoint_id, lambda stored: replace(stored, uid=uid))
+                lambda c: endpoints.update(c, None, endpoint_id, lambda stored: structs.replace(stored, uid=uid))
             )
 
         await name(0, "mine")
@@ -448,7 +449,9 @@ async def test_limits_changed_through_one_process_apply_to_all(place: Place) -> 
                 c,
                 None,
                 owner.cache.endpoints[seqs[0]].record.id,
-                lambda record: replace(record, settings=EndpointSettings(max_in_flight=2), updated_at=fleet.clock.now),
+                lambda record: structs.replace(
+                    record, settings=EndpointSettings(max_in_flight=2), updated_at=fleet.clock.now
+                ),
             )
         )
         await fleet.run_for(SECOND)

@@ -1,10 +1,10 @@
 """Endpoints are paused and enabled while deliveries change or the database is unavailable."""
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 from tests.delivery.fleet import Fleet
 from tests.engines import Place
 
@@ -229,7 +229,7 @@ async def test_deliveries_that_another_process_sends_or_drops_are_not_held(
                 endpoints.enable(connection, endpoint.seq, action, now=START)
                 endpoints.deactivate(connection, endpoint.seq, EndpointState.PAUSED, None, now=START)
 
-        world.cache.put_endpoint(replace(before, state=EndpointState.PAUSED, state_since=START))
+        world.cache.put_endpoint(structs.replace(before, state=EndpointState.PAUSED, state_since=START))
         await world.database.write(change_in_another_process)
         assert await world.parts.changes.finish_holding(endpoint.seq, SECOND)
         assert await world.statuses() == {Status.PENDING: 3}
@@ -316,7 +316,7 @@ async def test_a_release_continues_after_another_batch_failed(place: Place) -> N
         await world.accept(20)
         await world.enable(releasing.seq)
         world.database.is_unavailable = True  # type: ignore[attr-defined]
-        world.cache.put_endpoint(replace(pausing.record, state=EndpointState.PAUSED))
+        world.cache.put_endpoint(structs.replace(pausing.record, state=EndpointState.PAUSED))
         world.parts.changes.disabled(pausing.seq)
         await world.run_for(10 * SECOND)
         world.database.is_unavailable = False  # type: ignore[attr-defined]

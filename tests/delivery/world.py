@@ -5,10 +5,11 @@ import heapq
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec import structs
 from tests import virtual_waits
 from tests.engines import Place
 
@@ -473,7 +474,10 @@ class World:
         """Change the host of an endpoint as the service does."""
         record = await self.database.write(
             lambda c: endpoints.update(
-                c, None, self.cache.endpoints[seq].record.id, lambda old: replace(old, url=f"https://{host}/hook")
+                c,
+                None,
+                self.cache.endpoints[seq].record.id,
+                lambda old: structs.replace(old, url=f"https://{host}/hook"),
             )
         )
         assert record is not None

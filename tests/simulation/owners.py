@@ -4,6 +4,8 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from msgspec import structs
+
 from uplift_server.core.deliveries.ordering import Ordering
 from uplift_server.core.endpoint_settings import EndpointSettings
 from uplift_server.service.secrets import RotationDraft
@@ -128,7 +130,7 @@ class Owners(User):
             if schedule is not None:
                 settings = replace(settings, retry_schedule_ms=schedule)
             text = None if kinds is None else json.dumps({"kind": list(kinds)}, separators=(",", ":"))
-            return replace(old, event_types=types, filter=text, settings=settings)
+            return structs.replace(old, event_types=types, filter=text, settings=settings)
 
         async def update(process: Process, _services: Services) -> Any:
             record = await process.link.write(lambda c: stored_endpoints.update(c, None, endpoint.id, changed))

@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from functools import partial
 
 import pytest
 import sqlalchemy as sa
+from msgspec import structs
 
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.security.rights import Role
@@ -130,7 +130,10 @@ async def test_concurrent_updates_of_an_endpoint_are_both_stored(databases: Data
 
         def append(connection: sa.Connection) -> object:
             return endpoints.update(
-                connection, 1, endpoint.id, lambda stored: replace(stored, description=f"{stored.description}x")
+                connection,
+                1,
+                endpoint.id,
+                lambda stored: structs.replace(stored, description=f"{stored.description}x"),
             )
 
         await asyncio.gather(*(each.write(append) for each in databases))

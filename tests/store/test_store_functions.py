@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from msgspec import structs
 
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.endpoint_settings import EndpointSettings
@@ -159,7 +160,7 @@ def test_encrypted_values_are_erased_with_their_endpoint(connection: sa.Connecti
         new_endpoint(connection, new_account(connection, 2).seq, 2),
     )
     for each in (endpoint, other):
-        endpoints.update(connection, None, each.id, lambda e: replace(e, headers=b"sealed headers"))
+        endpoints.update(connection, None, each.id, lambda e: structs.replace(e, headers=b"sealed headers"))
         endpoints.set_secrets(connection, each, each.secrets.rotated(b"sealed anew", 2, 1000), now=2)
     if with_its_account:
         accounts.delete(connection, account.id, now=9)
@@ -178,7 +179,7 @@ def test_keys_and_endpoints_are_isolated_by_account(connection: sa.Connection) -
     assert keys.revoke(connection, two.seq, key.id, now=2) is None
     assert keys.page(connection, two.seq, PageRequest(5)).items == []
     assert endpoints.get(connection, two.seq, endpoint.id) is None
-    assert endpoints.update(connection, two.seq, endpoint.id, lambda e: replace(e, url="x")) is None
+    assert endpoints.update(connection, two.seq, endpoint.id, lambda e: structs.replace(e, url="x")) is None
     assert endpoints.delete(connection, two.seq, endpoint.id, now=2) is None
     assert endpoints.page(connection, two.seq, EndpointFilter(), PageRequest(5)).items == []
     assert endpoints.get(connection, one.seq, endpoint.id) == endpoints.get(connection, None, endpoint.id) == endpoint
@@ -195,7 +196,7 @@ def test_an_update_never_writes_health(connection: sa.Connection) -> None:
         connection,
         account.seq,
         endpoint.id,
-        lambda stored: replace(stored, url="https://example.com/b", consecutive_failures=0, failing_since=None),
+        lambda stored: structs.replace(stored, url="https://example.com/b", consecutive_failures=0, failing_since=None),
     )
     assert changed is not None
     stored = endpoints.get(connection, account.seq, endpoint.id)
@@ -208,7 +209,9 @@ def test_an_update_stores_the_settings_and_increases_updated_at(connection: sa.C
     account = new_account(connection, 1)
     endpoint = new_endpoint(connection, account.seq, 1)
     settings = EndpointSettings(rate_limit_per_second=20, retry_schedule_ms=(1000, 2000), attempt_timeout_ms=5000)
-    changed = endpoints.update(connection, account.seq, endpoint.id, lambda stored: replace(stored, settings=settings))
+    changed = endpoints.update(
+        connection, account.seq, endpoint.id, lambda stored: structs.replace(stored, settings=settings)
+    )
     assert changed is not None
     assert (changed.settings, changed.updated_at) == (settings, endpoint.updated_at + 1)
     assert endpoints.get(connection, account.seq, endpoint.id) == changed

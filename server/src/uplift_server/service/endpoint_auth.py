@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from msgspec import structs
 
 from uplift_server.core.limits import CLIENT_KEY_RSA_BITS_MAX
 from uplift_server.core.problems import Problem
@@ -72,7 +73,7 @@ class StoredAuth:
         if isinstance(sent, Unset) or (None if sent is None else with_facts(sent)) == self.of(stored):
             return stored
         encrypted, expires_at = self.columns(sent, stored.id)
-        return replace(stored, auth=encrypted, certificate_expires_at=expires_at, certificate_warned_at=None)
+        return structs.replace(stored, auth=encrypted, certificate_expires_at=expires_at, certificate_warned_at=None)
 
 
 async def auth_problems(auth: EndpointAuth | Unset | None, url_checker: UrlChecker, now: int) -> list[Problem]:

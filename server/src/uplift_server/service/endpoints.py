@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from hmac import compare_digest
 from typing import Any, Final
 
+from msgspec import structs
+
 from uplift_server.core import ids
 from uplift_server.core.endpoint_settings import DEFAULTS, SETTING_NAMES, AttemptTimeouts
 from uplift_server.core.events.subscriptions import pattern_problems
@@ -377,7 +379,7 @@ class Endpoints:
             url = given_or(draft.url, stored.url)
             conflict = check_auth_with(self._auth.of(changed), url, headers)
             require_valid([check_header_count(headers), *check_metadata(metadata), same_secret, conflict])
-            changed = replace(
+            changed = structs.replace(
                 changed,
                 url=url,
                 description=given_or(draft.description, stored.description) or "",

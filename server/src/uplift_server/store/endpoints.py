@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
 
 import sqlalchemy as sa
+from msgspec import structs
 from sqlalchemy import Connection
 
 from uplift_server.core.deliveries.causes import cause_of
@@ -271,9 +272,9 @@ def update(
     endpoint = change(stored)
     if endpoint == stored:
         return stored
-    endpoint = replace(endpoint, updated_at=max(endpoint.updated_at, stored.updated_at + 1))
+    endpoint = structs.replace(endpoint, updated_at=max(endpoint.updated_at, stored.updated_at + 1))
     if endpoint.url != stored.url:
-        endpoint = replace(endpoint, tested_at=None, verified_at=None)
+        endpoint = structs.replace(endpoint, tested_at=None, verified_at=None)
     if endpoint.uid is not None and endpoint.uid != stored.uid:
         _require_free_uid(connection, endpoint.account_seq, endpoint.uid)
     connection.execute(
@@ -408,7 +409,7 @@ def set_secrets(connection: Connection, endpoint: Endpoint, secrets: SecretPair[
         "updated_at": max(now, endpoint.updated_at + 1),
     }
     connection.execute(sa.update(endpoints).where(endpoints.c.seq == endpoint.seq).values(**values))
-    return replace(endpoint, **values)
+    return structs.replace(endpoint, **values)
 
 
 def erase_previous_secrets(connection: Connection, seqs: Collection[int], *, now: int) -> list[Endpoint]:
@@ -432,7 +433,7 @@ def _changed(connection: Connection, endpoint_seq: int, **values: Any) -> Endpoi
     return None if row is None else _endpoint(row)
 
 
-_NAMES: Final = tuple(field.name for field in fields(Endpoint))[:-1]
+_NAMES: Final = Endpoint.__struct_fields__[:-1]
 _SETTINGS: Final = len(_NAMES)
 """The index of the first settings column in `_COLUMNS`. The settings columns come last."""
 _COLUMNS: Final = [endpoints.c[name] for name in (*_NAMES, *DEFAULTS.columns())]

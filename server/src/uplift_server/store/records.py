@@ -1,7 +1,9 @@
 """Records that store functions take and return. The hot-path records are in `store.hot_records`."""
 
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
+
+import msgspec
 
 from uplift_server.core.deliveries.health import Health
 from uplift_server.core.deliveries.outcomes import Outcome
@@ -216,8 +218,11 @@ class EventType:
     archived_at: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+_ENCRYPTED: Final = frozenset({"secret", "previous_secret", "headers", "auth"})
+
+
+# Startup creates one object per endpoint. A frozen dataclass takes ten times as long: 0.25 s for 100,000 endpoints.
+class Endpoint(msgspec.Struct, frozen=True):
     """An endpoint: a URL with its subscription, encrypted secrets, settings and health. Timestamps are Unix ms."""
 
     seq: int
@@ -226,9 +231,9 @@ class Endpoint:
     url: str
     description: str
     event_types: tuple[str, ...]
-    secret: bytes = field(repr=False)
+    secret: bytes
     secret_created_at: int
-    headers: bytes | None = field(repr=False)
+    headers: bytes | None
     state: EndpointState
     disabled_reason: DisabledReason | None
     consecutive_failures: int
@@ -238,7 +243,7 @@ class Endpoint:
     last_outcome: Outcome | None
     created_at: int
     updated_at: int
-    previous_secret: bytes | None = field(default=None, repr=False)
+    previous_secret: bytes | None = None
     """The encrypted previous secret. Until `previous_expires_at`, the server signs requests with both secrets."""
     previous_expires_at: int | None = None
     uplift_header_new: bool = False
@@ -265,7 +270,7 @@ class Endpoint:
     """The metadata: a JSON object of strings. None if the object is empty."""
     filter: str | None = None
     """The filter: a JSON object with a pattern for the `data` of events. None if the endpoint has no filter."""
-    auth: bytes | None = field(default=None, repr=False)
+    auth: bytes | None = None
     """The encrypted authentication. An update changes these bytes even if the authentication stays the same."""
     certificate_expires_at: int | None = None
     certificate_warned_at: int | None = None
@@ -274,6 +279,13 @@ class Endpoint:
     A cached endpoint can have an earlier time.
     """
     settings: EndpointSettings = DEFAULTS
+
+    def __repr__(self) -> str:
+        """Return all fields except the encrypted fields."""
+        shown = ", ".join(
+            f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name not in _ENCRYPTED
+        )
+        return f"Endpoint({shown})"
 
     @property
     def secrets(self) -> SecretPair[bytes]:

@@ -7,10 +7,10 @@ case, cache sync ignores the result and reads the row again.
 
 import asyncio
 from collections.abc import Collection, Iterable
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 import structlog
+from msgspec import structs
 
 from uplift_server.core.ids import ENDPOINT, prefixed
 from uplift_server.delivery.endpoint_cache import EndpointCache
@@ -328,7 +328,7 @@ def _read(connection: Transaction, seqs_by_kind: dict[str, list[int]]) -> _Read:
 
 def _configuration(record: Endpoint) -> Endpoint:
     """Return an endpoint's record without its health, so that callers can compare the other fields."""
-    return replace(
+    return structs.replace(
         record,
         consecutive_failures=0,
         failing_since=None,

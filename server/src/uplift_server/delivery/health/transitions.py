@@ -7,10 +7,10 @@ receiver causes only one email.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Final, NamedTuple, Protocol, TypeVar
 
 import structlog
+from msgspec import structs
 
 from uplift_server.core import ids
 from uplift_server.core.deliveries.causes import cause_of
@@ -213,7 +213,7 @@ class Transitions:
 
         record, is_due = await self._write(warn)
         if record is not None:
-            endpoint.record = replace(endpoint.record, certificate_warned_at=record.certificate_warned_at)
+            endpoint.record = structs.replace(endpoint.record, certificate_warned_at=record.certificate_warned_at)
             if is_due:
                 expires_at = format_optional_timestamp(record.certificate_expires_at)
                 self._log(endpoint, "client certificate expiring", {"expires_at": expires_at})

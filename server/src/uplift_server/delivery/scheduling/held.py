@@ -6,8 +6,9 @@ dispatcher add endpoints to the queue. In addition, a periodic scan finds all en
 """
 
 import asyncio
-from dataclasses import replace
 from typing import Final
+
+from msgspec import structs
 
 from uplift_server.core.lifecycle import Status
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
@@ -213,7 +214,7 @@ class HeldDeliveries:
         dropped = await self._database.write(lambda c: drop_held(c, endpoint.seq, now=now, limit=BATCH_ROWS_MAX))
         record = endpoint.record
         if (record.held_action, record.held_through) == (HeldAction.DROP, dropped.completed_through):
-            endpoint.record = replace(record, held_action=None, held_through=None)
+            endpoint.record = structs.replace(record, held_action=None, held_through=None)
         return max(self._cancelled(dropped.rows), int(dropped.has_more))
 
     def _cancelled(self, count: int) -> int:
