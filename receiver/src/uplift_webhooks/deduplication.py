@@ -136,7 +136,10 @@ class Deduplicator(ABC):
     """Base class of deduplicators, which are thread-safe. For asyncio, the `with` block can contain `await`."""
 
     def __init__(self, remember_seconds: float, claim_seconds: float) -> None:
-        """Raise ValueError unless both arguments are positive."""
+        """`remember_seconds` is how long to store a handled event. `claim_seconds` is how long a claim lasts.
+
+        Raises ValueError unless both arguments are positive.
+        """
         if not (remember_seconds > 0 and claim_seconds > 0):
             raise ValueError("remember_seconds and claim_seconds must be greater than 0.")
         self._remember_seconds: Final = remember_seconds
@@ -231,7 +234,11 @@ class MemoryDeduplicator(Deduplicator):
         claim_seconds: float = CLAIM_SECONDS,
         entries_max: int = ENTRIES_MAX,
     ) -> None:
-        """Raise ValueError unless all arguments are positive."""
+        """`remember_seconds` is how long to store a handled event. `claim_seconds` is how long a claim lasts.
+
+        If there are more than `entries_max` entries, the least recently used entries are removed. Raises ValueError
+        unless all arguments are positive.
+        """
         super().__init__(remember_seconds, claim_seconds)
         if entries_max <= 0:
             raise ValueError("entries_max must be greater than 0.")
@@ -281,8 +288,10 @@ class SqliteDeduplicator(Deduplicator):
     ) -> None:
         """Open or create the file in an existing directory.
 
+        `remember_seconds` is how long to store a handled event. `claim_seconds` is how long a claim lasts.
+
         Raises:
-            ValueError: a number is not positive.
+            ValueError: `remember_seconds` or `claim_seconds` is not positive.
             sqlite3.Error: the file cannot be used. Later calls may also raise it.
         """
         super().__init__(remember_seconds, claim_seconds)

@@ -58,7 +58,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
     """Parse a body that is a JSON object (RFC 8259: UTF-8, no NaN or Infinity).
 
     Raises:
-        WebhookVerificationError: `body_not_json_object`.
+        WebhookVerificationError: the body is not a JSON object (reason `body_not_json_object`).
     """
     try:
         value = _DECODER.decode(body.decode("utf-8"))

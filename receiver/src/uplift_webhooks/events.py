@@ -63,7 +63,7 @@ class AthleteCreated(Event):
 
     @property
     def object(self) -> AthleteProfile:
-        """The athlete that was added."""
+        """The new athlete."""
         return read(AthleteProfile, self.data)
 
 
@@ -166,7 +166,7 @@ KINDS: Final[dict[str, type[AnyEvent]]] = {
 
 
 def read_event(envelope: dict[str, Any], message_id: str | None) -> AnyEvent:
-    """Return the event in an envelope.
+    """Return the event that an envelope contains, as an instance of the class for its type.
 
     The signed `webhook-id` (`message_id`) replaces a missing `id`. Other senders of Standard Webhooks omit
     `api_version` and `created`. In their events, `api_version` is empty and `created` is 0.

@@ -288,7 +288,7 @@ def _about_body(secrets: Sequence[Secret], request: _Request) -> Iterator[Explan
 
 
 def _about_length(request: _Request) -> Iterator[Explanation]:
-    """Find a body whose length differs from Content-Length. Such a body was changed in an unknown way."""
+    """Find a body whose length differs from Content-Length. A shorter body is incomplete. A longer body was changed."""
     announced = request.headers.get(_CONTENT_LENGTH, [""])[0]
     length = str(len(request.body))
     if not (announced.isascii() and announced.isdigit()) or announced == length:
@@ -319,7 +319,7 @@ def _secrets(texts: Iterable[str]) -> Iterator[Secret]:
 
 
 def _matches(expected: bytes, received: Iterable[bytes]) -> bool:
-    """Return whether a received signature equals the expected one. Compare all signatures, in constant time."""
+    """Return whether any received signature equals the expected signature. Compare each one in constant time."""
     return sum([hmac.compare_digest(expected, each) for each in received]) > 0
 
 

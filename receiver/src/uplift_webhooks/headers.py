@@ -76,7 +76,7 @@ def read_headers(headers: object) -> dict[str, str]:
 def collect(headers: object, names: Mapping[str | bytes, str]) -> dict[str, list[str]]:
     """Return every value of the headers in `names`.
 
-    Instead of repeating a header, the headers object can contain a list of values (AWS API Gateway).
+    If a header is repeated, the headers object can contain a list of its values, for example on AWS API Gateway.
 
     `names` maps the lowercase spellings of a header to its name in the result. This function does not catch errors that
     the header object raises.

@@ -1,7 +1,7 @@
 """The objects in event data, as the event catalog describes them.
 
 If the event omits a field, or if the field is null or has the wrong type, the attribute is None (or empty for a list).
-`raw` is the complete JSON object, including fields that this version of the library does not know. `repr` omits
+`raw` is the complete JSON object, including fields that this version of the library does not define. `repr` omits
 personal data and links.
 """
 
@@ -109,7 +109,7 @@ class Organization(Resource):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Athlete(Resource):
-    """The athlete that was captured."""
+    """The athlete of a processed capture."""
 
     id: str | None = _text()
     name: str | None = _text(shown=False)

@@ -246,7 +246,10 @@ class Erasures(Noun[Way]):
         dry_run: bool = False,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
-        """Erase the events about one object, or the events in `event_ids`. With `dry_run`, only count the events."""
+        """Erase the events about the object `object_id`, or the events in `event_ids`.
+
+        With `dry_run`, only count the events.
+        """
         body = given(object_id=object_id, event_ids=texts(event_ids), dry_run=dry_run or None)
         return post(f"{_account(account)}/erasures", body, idempotency_key=idempotency_key)
 
@@ -260,7 +263,8 @@ class Links(Noun[Way]):
     ) -> Call[JsonObject]:
         """Create a one-time `url` to an account's dashboard, valid until `expires_at`.
 
-        Without `email`, the link signs in a guest.
+        With `email`, the link signs in this person, and adds the person as a member if needed. Without `email`, the
+        link signs in a guest. `role` is the role of a guest or a new member.
         """
         body = given(email=email, role=role)
         return post(f"{_account(account)}/portal-links", body, idempotency_key=idempotency_key)
@@ -293,7 +297,10 @@ class Retention(Noun[Way]):
 
     @verb
     def resume(self) -> Call[JsonObject]:
-        """Resume retention after a clock jump. In the response, `resumed_at` is the time of the call."""
+        """Resume retention, which the server stops if its clock jumps forward.
+
+        In the response, `resumed_at` is the time of the call.
+        """
         return post("/v1/retention/resume", {})
 
 

@@ -31,7 +31,7 @@ Way = TypeVar("Way", bound=Blocking | Awaited)
 
 @dataclass(frozen=True)
 class Call(Generic[R_co]):
-    """The description of one API call: its request, and how to read its response."""
+    """The description of one API call: the request, and a function that reads the response."""
 
     method: str
     path: str
@@ -197,7 +197,7 @@ def delete(path: str) -> Call[None]:
 
 
 def given(**fields: object) -> JsonObject:
-    """Return the arguments that are not None."""
+    """Return a dictionary of the arguments that are not None."""
     return {name: value for name, value in fields.items() if value is not None}
 
 

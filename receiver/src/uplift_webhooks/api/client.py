@@ -33,7 +33,8 @@ class Client(Everything[Blocking]):
     """API client with one key. It reuses connections and is thread-safe.
 
     Objects are dictionaries. The API reference (`/docs/api` on your server) describes their fields. A call raises
-    ApiError if the server rejects it, and ApiUnreachable if there is no response. Both are subclasses of ApiFailure.
+    ApiError if the server rejects it, and ApiUnreachable if there is no valid response. Both are subclasses of
+    ApiFailure.
     """
 
     def __init__(
@@ -51,9 +52,10 @@ class Client(Everything[Blocking]):
         The client removes a `/v1` at the end of the URL.
 
         `account` selects the account for an operator key. `timeout_seconds` limits each request, including its
-        response. `retries` is the maximum number of retries. The client retries a read that gets no response. It also
-        retries every call that gets a 429 or 503 response with a `Retry-After` of at most 30 seconds. Every POST has an
-        `Idempotency-Key`, so that a retry never creates an object twice.
+        response. `retries` is the maximum number of retries. The client retries every call after a 429 or 503 response
+        with a `Retry-After` of at most 30 seconds. It also retries a GET request that gets no valid response, or a 429
+        or 503 response without `Retry-After`. Every POST has an `Idempotency-Key`, so that a retry never creates an
+        object twice.
 
         With `use_proxy`, the client uses the proxy that the environment variables set (`HTTPS_PROXY`, `NO_PROXY`). It
         trusts the certificate authorities of the system, or those in `SSL_CERT_FILE`.

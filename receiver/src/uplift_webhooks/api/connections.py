@@ -50,8 +50,8 @@ class Connections:
         `called` is the name of the URL in error messages. Without `use_proxy`, connections are direct.
 
         Raises:
-            ValueError: `url` is not an HTTP or HTTPS URL, or the proxy's URL is not HTTP. The message does not contain
-                the URLs, because they may contain a password.
+            ValueError: `url` is not an HTTP or HTTPS URL, or contains a password, a query or a fragment. Or the proxy's
+                URL is not an HTTP URL. The message does not contain the URLs, because they may contain a password.
         """
         url = without_version(url)
         parts = _split(url, called)
@@ -77,7 +77,7 @@ class Connections:
 
         Raises:
             ApiUnreachable: there was no complete response.
-            ApiMisaddressed: the server does not use TLS.
+            ApiMisaddressed: the URL starts with https://, but the server does not use TLS.
         """
         ends_at = time.monotonic() + self._timeout_seconds
         while True:
@@ -175,7 +175,7 @@ class _Response(http.client.HTTPResponse):
 class _Hurried(io.RawIOBase):
     """Reads from a socket, with one time limit for all reads.
 
-    The socket's own timeout would restart with every byte.
+    The timeout of the socket itself would restart whenever data arrives.
     """
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, ends_at: float) -> None:

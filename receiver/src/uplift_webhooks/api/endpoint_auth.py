@@ -8,7 +8,7 @@ class _OAuthScope(TypedDict, total=False):
 
 
 class OAuthClient(_OAuthScope):
-    """OAuth 2.0 client credentials. `scope` is optional: scopes separated by spaces."""
+    """OAuth 2.0 client credentials. The optional `scope` contains scopes separated by spaces."""
 
     type: Literal["oauth2_client_credentials"]
     token_url: str

@@ -85,7 +85,7 @@ class Everything(Noun[Way]):
     ) -> Call[JsonObject]:
         """Return the account's statistics for a `period` (default 24h) or a time range.
 
-        An operator without an account gets the statistics of all accounts. `by="type"` and `by="endpoint"` return a
+        With an operator key and no account, the statistics cover all accounts. `by="type"` and `by="endpoint"` return a
         page of `groups`.
         """
         return get("/v1/stats", period=period, since=since, until=until, by=by, limit=limit, cursor=cursor, order=order)

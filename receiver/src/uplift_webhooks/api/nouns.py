@@ -364,8 +364,8 @@ class Events(Noun[Way]):
     def fetch(self, event: str) -> Call[AnyEvent]:
         """Return an event in the form that `Webhook.unwrap` returns.
 
-        The response has no signature: TLS authenticates the server.
-        Raises ApiError with the code `event_erased` if the event was erased.
+        The response has no signature, because TLS authenticates the server. Raises ApiError with the code
+        `event_erased` if the event was erased.
         """
         return Call("GET", path_of(_EVENTS, event), _as_sent)
 

@@ -93,9 +93,9 @@ def _session(calls: Calls, text: str | None) -> dict[str, Any]:
 
 
 def _answer(calls: Calls, session_id: str, event: str) -> dict[str, Any] | None:
-    """Wait up to TEST_SECONDS_MAX for the local server's response to an event. The API call does not wait as long.
+    """Wait up to TEST_SECONDS_MAX for the local server's response to an event.
 
-    Return the response, or None after a timeout.
+    Return the response, or None after the timeout. The API call that sends the event has a shorter timeout.
     """
     path = f"{_PATH}/{segment(session_id)}/answers"
     until = time.monotonic() + TEST_SECONDS_MAX

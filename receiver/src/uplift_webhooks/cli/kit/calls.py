@@ -1,4 +1,4 @@
-"""API calls for commands. Failed calls raise errors that say how to fix them."""
+"""API calls for commands. A failed call raises a CliError that says how to fix the problem."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -79,7 +79,7 @@ class Calls:
         use_proxy: bool = True,
         sends: bool = True,
     ) -> None:
-        """`sends` is false for a temporary server, which does not send deliveries.
+        """`sends` is false if the server does not send deliveries, such as a temporary server of `uplift-server`.
 
         Raises CliError for an invalid address or key.
         """
@@ -183,7 +183,7 @@ def misaddressed(api_url: str, reason: str, advice: Advice) -> CliError:
 
 
 def call_failure(error: ApiFailure, api_url: str, advice: Advice) -> CliError:
-    """Return the error to report for a failed API call: cause, how to fix it, and exit code."""
+    """Return the CliError to report for a failed API call."""
     if isinstance(error, ApiMisaddressed):
         return CliError(_clause(str(error)), f"correct {advice.address}", ExitCode.USAGE)
     if not isinstance(error, ApiError):

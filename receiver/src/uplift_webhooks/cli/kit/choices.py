@@ -23,7 +23,10 @@ class Choices:
     """The field that describes an object to the user."""
 
     def sentence(self, calls: Calls) -> str:
-        """Return a sentence that lists the choices, or that names the command to list them. Raises CliError."""
+        """Return a sentence that lists the choices, or that names the command to list them.
+
+        Raises CliError if an API call fails.
+        """
         found = list(calls.items(self.path, limit=SHOWN_MAX + 1))
         listing = calls.advice.lists.get(self.noun)
         if not found:

@@ -51,7 +51,7 @@ def with_auth_changes(body: Callable[..., None]) -> Callable[..., None]:
 def take_auth(options: dict[str, Any]) -> dict[str, Any]:
     """Remove the authentication options from `options`, and return the request field `auth`, if any.
 
-    Raises CliError.
+    Raises CliError if the options cannot be combined, an option is missing, or a file is not readable.
     """
     taken = {name: options.pop(name, None) for name in _FIELDS}
     given = [name for name, value in taken.items() if value is not None]

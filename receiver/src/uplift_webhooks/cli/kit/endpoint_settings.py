@@ -104,9 +104,9 @@ def endpoint_body(
     paused: bool,
     settings: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return the request body to create an endpoint, without omitted options. Raises CliError.
+    """Return the request body to create an endpoint, without omitted options.
 
-    `settings` also contains the authentication options.
+    `settings` also contains the authentication options. Raises CliError if an option is not valid.
     """
     auth = take_auth(settings)
     given = {
@@ -128,9 +128,10 @@ def endpoint_changes(
     filter_text: str | None,
     settings: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return the request body to update an endpoint. Raises CliError if all options are omitted.
+    """Return the request body to update an endpoint.
 
-    `settings` also contains the authentication options.
+    `settings` also contains the authentication options. Raises CliError if an option is not valid, or if all options
+    are omitted.
     """
     auth = take_auth(settings)
     given = {

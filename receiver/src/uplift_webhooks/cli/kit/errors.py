@@ -1,4 +1,4 @@
-"""Command errors, each with a cause, how to fix it, and a stable exit code."""
+"""Command errors. Each error states the cause and how to fix it, and has a stable exit code."""
 
 from enum import IntEnum
 

@@ -41,12 +41,15 @@ PreviewLimit = Annotated[
 
 
 def filter_field(text: str | None) -> dict[str, Any]:
-    """Return the request field `filter`, or no field if the option is omitted. Raises CliError."""
+    """Return a dictionary with the request field `filter`, or an empty dictionary if the option is omitted.
+
+    Raises CliError if the filter is not valid.
+    """
     return {} if text is None else {"filter": filter_of(text)}
 
 
 def filter_of(text: str) -> Any:
-    """Parse a filter: JSON, `@FILE`, or `none`, which returns None. Raises CliError."""
+    """Parse a filter: JSON, `@FILE`, or `none`, which returns None. Raises CliError if parsing fails."""
     if text == NONE:
         return None
     content, name = text.encode("utf-8", "surrogateescape"), "the filter"
@@ -64,7 +67,7 @@ def filter_of(text: str) -> Any:
 def preview_filter(
     output: Output, calls: Calls, text: str, types: list[str] | None, limit: int, account: str | None = None
 ) -> None:
-    """Print the newest events, and whether each event matches a filter. Raises CliError."""
+    """Print the newest events, and whether each event matches a filter. Raises CliError if the filter is not valid."""
     body = {"filter": filter_of(text), "event_types": types or [], "limit": limit}
     with options(filter="the filter", event_types="--type", limit="--limit"):
         found = calls.post("/v1/endpoints/filter-preview", body, account=account)

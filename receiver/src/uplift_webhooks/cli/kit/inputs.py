@@ -170,7 +170,10 @@ def metadata_of(values: list[str] | None) -> dict[str, str] | None:
 
 
 def read_input(source: str, bytes_max: int, remedy: str) -> bytes:
-    """Read at most `bytes_max` bytes from a file, or from standard input if `source` is `-`. Raises CliError."""
+    """Read at most `bytes_max` bytes from a file, or from standard input if `source` is `-`.
+
+    Raises CliError if the file is not readable. `remedy` is the part of the error that says how to fix the problem.
+    """
     try:
         if source == "-":
             return sys.stdin.buffer.read(bytes_max)
@@ -181,9 +184,10 @@ def read_input(source: str, bytes_max: int, remedy: str) -> bytes:
 
 
 def read_secret(source: str) -> str:
-    """Read a secret from a file or from standard input, without the final line break. Raises CliError.
+    """Read a secret from a file or from standard input, without the final line break.
 
-    A secret is never an argument, because other users can see arguments.
+    A secret is never an argument, because other users can see arguments. Raises CliError if the file is not readable or
+    is not UTF-8 text.
     """
     remedy = "use a text file with the secret in its first line"
     try:

@@ -28,8 +28,8 @@ def find(
 ) -> dict[str, Any]:
     """Find an object by its ID, its uid, a unique ID prefix or the short ID that tables show.
 
-    `also` accepts other objects, such as an object with a matching name. `how` is the part of the error that says how
-    to identify an object. Raises CliError if no object or several objects match.
+    `also` returns True for other objects that match, such as an object with a matching name. `how` is the part of the
+    error that says how to identify an object. Raises CliError if no object or several objects match.
     """
     try:
         found: dict[str, Any] = calls.get(f"{path}/{segment(text)}", account=account)
@@ -68,7 +68,7 @@ def _ambiguous(noun: str, text: str, matches: list[dict[str, Any]], *, named: bo
 
 
 def find_type(calls: Calls, name: str) -> dict[str, Any]:
-    """Find an event type by its name. Raises CliError, which suggests the most similar name."""
+    """Find an event type by its name. If there is none, raise a CliError that suggests the most similar name."""
     try:
         found: dict[str, Any] = calls.get(f"/v1/event-types/{segment(name)}")
     except CliError as error:
@@ -117,7 +117,7 @@ def known_type(calls: Calls, name: str | None) -> Iterator[None]:
 
 
 def unknown_type(calls: Calls, name: str, *, groups_too: bool = False) -> CliError:
-    """Return the error for an unknown event type. With `groups_too`, the error can also suggest a group."""
+    """Return the error for an unknown event type. With `groups_too`, it can suggest a group, such as `movement.*`."""
     nearest = _nearest_type(calls, name, groups_too=groups_too)
     listing = calls.advice.lists["event type"]
     remedy = f"did you mean {nearest}? To list all: {listing}" if nearest else f"to list all: {listing}"
@@ -127,7 +127,7 @@ def unknown_type(calls: Calls, name: str, *, groups_too: bool = False) -> CliErr
 def _nearest_type(calls: Calls, name: str, *, groups_too: bool) -> str:
     """Return the event type whose name is most similar to `name`, or an empty string if no name is similar.
 
-    Ignore archived event types. With `groups_too`, also compare the names of groups of event types.
+    Ignore archived event types. With `groups_too`, also compare the names of groups, such as `movement.*`.
     """
     types = calls.items("/v1/event-types", limit=SEARCHED_MAX)
     names = [str(each["name"]) for each in types if not each.get("archived")]

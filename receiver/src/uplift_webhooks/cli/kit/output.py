@@ -71,7 +71,7 @@ class Output:
 
     @property
     def is_seen_only(self) -> bool:
-        """Whether only a person at a terminal sees the notes. False in CI, which stores the terminal's output."""
+        """Whether standard error goes only to a terminal. False in CI, because CI systems store the output in logs."""
         return self.notes.is_terminal and not os.environ.get("CI")
 
     def json(self, value: Any) -> None:
@@ -116,7 +116,7 @@ class Output:
             self.state(text)
 
     def state(self, text: str, style: str = "") -> None:
-        """Print the state of the command to standard error, even with JSON output."""
+        """Print a status message to standard error, even with JSON output."""
         self.notes.print(Text(printable(text), style=style))
 
     def failure(self, cause: str, remedy: str, code: int) -> None:

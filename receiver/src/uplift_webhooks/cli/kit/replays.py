@@ -62,7 +62,10 @@ def replay_body(
     only_missing: bool,
     dry_run: bool,
 ) -> dict[str, Any]:
-    """Return the request body to create a replay, without the endpoint. Raises CliError."""
+    """Return the request body to create a replay, without the endpoint.
+
+    Raises CliError if `only_missing` is combined with `status`.
+    """
     if only_missing and status:
         raise CliError("--only-missing cannot be combined with --status", "omit one of these options", ExitCode.USAGE)
     given = {

@@ -74,7 +74,7 @@ class Session:
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
-        """Report every error with its cause, how to fix it, and an exit code. `--debug` adds the traceback."""
+        """Report an error raised in the block, and exit with its exit code. `--debug` adds the traceback."""
         try:
             yield
             self.output.flush()
@@ -111,7 +111,7 @@ def command(
     examples: tuple[str, ...],
     hidden: bool = False,
 ) -> Callable[[Callable[..., None]], None]:
-    """Register a function as a command. The function receives a session, its arguments and its options.
+    """Register a function as a command. The function receives a session and the command's arguments and options.
 
     The command also has `--json`, `--debug` and `options`. The values of `options` become attributes of the session.
     `hidden`: the help does not show the command.

@@ -63,7 +63,7 @@ def read_event(frame: bytes) -> EventFrame:
 
 
 def is_ready(frame: str | bytes) -> bool:
-    """Whether a frame marks the start of the stream. Raises NotAFrame."""
+    """Return whether a frame marks the start of the stream. Raises NotAFrame if the frame is not valid."""
     return isinstance(frame, str) and _object(frame).get("kind") == "ready"
 
 

@@ -68,7 +68,7 @@ class Handover:
             self._note_away("connection refused")
 
     async def take(self, handing: Handing) -> LocalResponse:
-        """Forward an event, with retries. After the timeout, return a response that contains an error."""
+        """Forward an event, with retries. If all of them fail, return a response that contains an error."""
         began = time.monotonic()
         wait = _FIRST_WAIT_SECONDS
         cut_off = 0
@@ -129,7 +129,7 @@ ONLY_PRINTED: Final = "it was only printed"
 
 
 class Printed:
-    """Prints events if there is no local server to forward them to."""
+    """Handles events for a listener that only prints them, because there is no local server."""
 
     async def take(self, _handing: Handing) -> LocalResponse:
         """Return a response that contains an error, without sending a request."""

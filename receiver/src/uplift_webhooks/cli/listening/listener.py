@@ -1,7 +1,7 @@
-"""The listener stays connected and forwards each event once, one event at a time, in the order of the stream.
+"""The listener, which forwards each event of a session's stream once, one event at a time, in order.
 
-It keeps received events while it reconnects, and recognizes repeats by their positions. A new connection continues with
-the first event that has no response.
+If the connection is lost, the listener reconnects and keeps the events that it has received. A new connection continues
+with the first event that has no response. The listener recognizes repeated events by their positions in the stream.
 """
 
 import asyncio
@@ -361,7 +361,7 @@ class Listener:
                 await within(within_seconds, self._came.wait())
 
     async def _watch_clock(self) -> None:
-        """After the machine was asleep, close the dead connection. The listener then opens a new connection."""
+        """Close the connection after the machine wakes from sleep, so that the listener opens a new one immediately."""
         timing = self._timing
         while True:
             expected = timing.wall_seconds() + timing.clock_look_seconds

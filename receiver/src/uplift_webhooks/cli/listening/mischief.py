@@ -24,7 +24,7 @@ class Mischief:
     chance: random.Random = field(default_factory=random.Random, repr=False)
 
     def fails(self) -> bool:
-        """Decide at random whether the first response to the next event counts as a failure."""
+        """Decide at random whether an event's first response counts as a failure."""
         return self.chance.random() < self.fail
 
     def retry_seconds(self) -> float:
