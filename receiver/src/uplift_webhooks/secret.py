@@ -1,4 +1,4 @@
-"""An endpoint's secret, and the two keys that it contains."""
+"""Converts an endpoint's secret to the keys that verify the two signatures of a request."""
 
 import base64
 import binascii
@@ -20,7 +20,7 @@ _COPY = "Copy the complete secret of the endpoint. The dashboard shows it."
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """The two keys of a secret."""
+    """The keys of a secret, one for each signature header."""
 
     standard_key: bytes = field(repr=False)
     """The key that signs `webhook-signature`."""
@@ -29,7 +29,7 @@ class Secret:
 
 
 def parse_secret(text: object) -> Secret:
-    """Return the keys of a secret: a generated one (`whsec_…`), or a custom token.
+    """Return the keys of a generated secret (`whsec_…`) or a custom token.
 
     This function removes white space around the secret.
 

@@ -76,7 +76,7 @@ class Webhook:
         """Verify the request and return its event. Each event type has its own class.
 
         Raises:
-            WebhookVerificationError: see `verify`; also `body_not_event`.
+            WebhookVerificationError: the verification failed, or the body is not an event (`body_not_event`).
         """
         return read_event(*self._open(body, headers))
 

@@ -1,7 +1,7 @@
 """Test kit for receivers: sample events, signatures, and a sender.
 
-In pytest, the fixture `uplift` is available without further configuration. `uplift_webhooks.testing.plugin` shows how
-to use it.
+In pytest, define the fixture `uplift_receiver`, then use the fixture `uplift` in your tests. For an example, see
+`uplift_webhooks.testing.plugin`.
 """
 
 from uplift_webhooks.testing.events import make_event

@@ -22,7 +22,7 @@ SECRET = "whsec_dGhpcyBzZWNyZXQgaXMgZm9yIHRlc3RzIG9ubHksIG5vdCA="  # noqa: S105 
 
 @pytest.fixture
 def uplift_secret() -> str:
-    """Secret that signs events: `UPLIFT_WEBHOOK_SECRET`, or `SECRET` if this variable is not set.
+    """Secret that signs events: the first secret in `UPLIFT_WEBHOOK_SECRET`, or a built-in test secret.
 
     Override this fixture to use your own secret.
     """
@@ -46,6 +46,8 @@ def uplift_receiver() -> Any:
 
 @pytest.fixture
 def uplift(uplift_receiver: Any, uplift_secret: str, uplift_path: str) -> Sender:
-    """Sends test webhooks to your receiver with `post`, `post_twice`, `post_out_of_order` and
-    `post_with_bad_signature`."""
+    """Sender of test webhooks to your receiver.
+
+    Its methods are `post`, `post_twice`, `post_out_of_order` and `post_with_bad_signature`.
+    """
     return Sender(uplift_receiver, uplift_secret, uplift_path)

@@ -40,7 +40,7 @@ class Sender:
     """Sends events to one path of a receiver, signed with a secret.
 
     The receiver is a WSGI or ASGI application (such as Flask, FastAPI, Starlette or Django), or a test client for one
-    of these frameworks. If the receiver or its client raises an error, the call also raises it.
+    of these frameworks. The methods raise the same errors as the receiver or the test client.
     """
 
     def __init__(self, receiver: Any, secret: str, path: str = PATH) -> None:
@@ -65,7 +65,11 @@ class Sender:
         return self.post(body), self.post(body, headers={"x-uplift-attempt": "2"})
 
     def post_out_of_order(self, older: bytes | None = None, newer: bytes | None = None) -> tuple[Answer, Answer]:
-        """Send the newer event, then the older event. The default is two events of one session, 1 minute apart."""
+        """Send the newer event, then the older event.
+
+        Without `older`, the older event has the type and data of the newer event, and was created 1 minute before it.
+        Without `newer`, the newer event is a new `movement.analytics.created`.
+        """
         if newer is None:
             newer = make_event()
         if older is None:
@@ -207,7 +211,7 @@ def _post_to_asgi(application: Any, path: str, body: bytes, headers: dict[str, s
 
 
 def _run_apart(run: Callable[[], Any]) -> None:
-    """Run a coroutine in a new loop in a new thread, because the test may already be running in a loop."""
+    """Run a coroutine on a new thread with a new event loop, because the test may already run in an event loop."""
     raised: list[BaseException] = []
 
     def work() -> None:

@@ -240,7 +240,7 @@ class FilterPreviewRequest(Body):
 
 
 class EndpointEnabling(Body):
-    """How the server handles the held deliveries when an endpoint is enabled."""
+    """Options for enabling an endpoint."""
 
     held: Literal["send", "drop", "keep"] | None = Field(
         default=None,

@@ -17,7 +17,7 @@ _HEADER = b"x-forwarded-for"
 class Forwarded:
     """ASGI middleware that replaces a trusted proxy's address with the client's address.
 
-    The ingest of events does not need this middleware.
+    Requests to the ingest routes bypass this middleware, because these routes do not use the client's address.
     """
 
     def __init__(self, app: App, trusted: Sequence[Network]) -> None:

@@ -55,9 +55,9 @@ async def _reject_malformed(_scope: Scope, _receive: Receive, send: Send) -> Non
 class BoundedHeads(HttpToolsProtocol):
     """uvicorn's protocol with limits on the size and duration of requests.
 
-    If a response is complete before the body of its request, the protocol reads and discards the rest of the body
-    within limits. Therefore, a client that sends the whole request before it reads the response still receives the
-    response.
+    If a response is complete before the whole request body has arrived, the protocol reads and discards the rest of the
+    body, up to a limit. Therefore, a client that sends the whole request before it reads the response still receives
+    the response.
     """
 
     request_seconds_max: ClassVar[float] = 30
@@ -231,7 +231,7 @@ class BoundedHeads(HttpToolsProtocol):
             self._watch = self.loop.call_later(self.request_seconds_max, self._give_up, self._begun)
 
     def _end_late(self) -> None:
-        """Close the connection.
+        """Close a connection whose request did not arrive in time.
 
         First send an error response, unless the client could mistake it for the response to another request.
         """
@@ -244,12 +244,10 @@ class BoundedHeads(HttpToolsProtocol):
         self.transport.close()
 
     def _linger(self) -> bool:
-        """Close the sending side of the connection, then discard the remaining input within limits.
-
-        Return False if the connection does not linger, for example because its request is complete.
+        """Close the sending side of the connection, then discard the client's remaining input up to a limit.
 
         If a server closes a connection with unread input, the system resets the connection, and the client can lose the
-        response.
+        response. Do nothing and return False if this step is not needed or not possible.
         """
         transport = self.transport
         if (

@@ -1,7 +1,7 @@
 """Ingest of events: `POST /v1/events` and `POST /v1/events/batch` as a plain ASGI callable.
 
-In measurements on one core, a FastAPI route took 110 µs more per request, which is as long as all other steps until the
-event arrives at its receiver. FastAPI serves all other routes.
+In measurements on one core, a FastAPI route added 110 µs to each request. All other steps until the event arrives at
+its receiver took about as long in total. FastAPI serves all other routes.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
@@ -192,7 +192,7 @@ class IngestRoutes:
 
 
 def _key_of(batch_key: str | None, index: int) -> str | None:
-    """Return the idempotency key for a batch event that has no key of its own.
+    """Return the default idempotency key for an event in a batch.
 
     The key consists of the request's idempotency key and the event's position in the batch. Return None if the request
     has no idempotency key.

@@ -327,7 +327,7 @@ def _finish(operation: dict[str, Any], call: str, errors: dict[str, Any], *, is_
 
 
 def _separate(responses: Mapping[str, Any]) -> None:
-    """In each response schema that is a union, keep only the alternative that describes this response."""
+    """In each union schema, remove the alternatives that describe other responses of the same operation."""
     contents = [each["content"][_JSON] for each in responses.values() if _JSON in each.get("content", {})]
     schemas = [each["schema"] for each in contents]
     for content in contents:

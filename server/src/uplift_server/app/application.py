@@ -94,8 +94,8 @@ class Application:
 
         If `dispatch` is false, the server stores deliveries but does not send them. `log_writer` writes the log lines
         about attempts, and the caller must close it. By default, the lines go to standard error. `new_database` allows
-        an empty SQLite database even if the key of an earlier database exists. Raises ConfigError for a `role` that
-        needs PostgreSQL.
+        an empty SQLite database even if the key of an earlier database exists. Raises ConfigError if the `role`
+        requires PostgreSQL but the database is SQLite.
         """
         if role is not ProcessRole.ALL and not config.on_postgresql:
             reason = f"is {role}, which needs a PostgreSQL database"
@@ -292,7 +292,8 @@ class Application:
     async def _cipher(self, key: bytes) -> Cipher:
         """Create the cipher for this database.
 
-        On SQLite, first complete the upgrade that binds encrypted values to columns.
+        On SQLite, first complete the encryption upgrade, which encrypts the values from earlier releases again.
+        Afterward, a value can be decrypted only in its own column.
         """
         cipher = Cipher(key, accepts_unbound=await self._database.read(encryption_upgrade.accepts_unbound))
         if cipher.accepts_unbound and not self._config.on_postgresql:

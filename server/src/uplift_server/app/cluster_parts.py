@@ -42,7 +42,7 @@ class ClusteredFoundation:
         *,
         read_time: Callable[[Transaction], float] = processes.database_now,
     ) -> None:
-        """`clock` must get its time from `time`."""
+        """`time` estimates the database's time. `clock` must use `time` as its wall clock."""
         self._database = database
         self._bus = bus
         self._clock = clock

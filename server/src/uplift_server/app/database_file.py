@@ -31,7 +31,7 @@ class DatabaseFile:
 
     @property
     def rescue_seconds_max(self) -> float:
-        """The maximum duration of `rescue` in seconds. 0 unless the file is lost and still readable."""
+        """The maximum duration of `rescue` in seconds. It is 0 unless the file is lost and still readable."""
         return RESCUE_SECONDS_MAX if self._change is not None and self._change.is_readable else 0
 
     async def wait_lost(self, stopped: asyncio.Event) -> None:

@@ -92,5 +92,8 @@ def listen(config: Config) -> socket.socket:
 
 
 def duplicate_listener(listener: socket.socket) -> list[socket.socket]:
-    """Return the listening socket and its duplicates: ACCEPTS_PER_TURN sockets in total."""
+    """Return the listening socket and its duplicates: ACCEPTS_PER_TURN sockets in total.
+
+    With duplicates, the server accepts several connections in each iteration of the event loop.
+    """
     return [listener, *(listener.dup() for _ in range(ACCEPTS_PER_TURN - 1))]

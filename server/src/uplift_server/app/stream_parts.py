@@ -1,4 +1,4 @@
-"""The parts of a process that use the event stream in NATS. A process without UPLIFT_NATS_URL has no such parts."""
+"""The parts of a process that use the event stream in NATS. A process has them only if UPLIFT_NATS_URL is set."""
 
 import asyncio
 from collections.abc import Callable, Coroutine

@@ -258,7 +258,10 @@ def _for_people(delivery: dict[str, Any]) -> dict[str, Any]:
 
 
 def stands(delivery: dict[str, Any]) -> str:
-    """Describe the status and the last failure of a delivery, such as `in 4 min: timeout`."""
+    """Return the status and the last failure of a delivery, such as `failed: timeout`.
+
+    If a retry is scheduled, the time until the retry replaces the status, such as `in 4 min: timeout`.
+    """
     status, outcome = delivery["status"], delivery.get("last_outcome")
     if status == Status.PENDING.text:
         waiting_for, due = delivery.get("waiting_for"), distance(delivery.get("next_attempt_at") or "now")

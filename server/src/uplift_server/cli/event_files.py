@@ -124,7 +124,7 @@ def _wrong(source: str, number: int, cause: str) -> CliError:
 class _Results:
     """Counts accepted, duplicate and rejected events, and shows a progress bar on a terminal.
 
-    The emitter's thread calls `note`.
+    `note` is thread-safe, because the emitter calls it from another thread.
     """
 
     def __init__(self, output: Output, size: int | None) -> None:

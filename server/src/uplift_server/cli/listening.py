@@ -37,8 +37,8 @@ def cannot_listen(config: Config, error: OSError) -> ConfigProblem:
 def more_exactly(config: Config, error: ConfigError) -> ConfigError | CliError:
     """Return a more precise error if the server could not listen. Otherwise, return the given error.
 
-    The error is marked as temporary if a retry can succeed: a machine that is starting does not have all its IP
-    addresses yet.
+    The precise error is marked as temporary if a retry can succeed. For example, a machine that is starting may not
+    have all its IP addresses yet.
     """
     cause = error.__cause__
     if not isinstance(cause, OSError) or not any("UPLIFT_PORT" in each.name for each in error.problems):

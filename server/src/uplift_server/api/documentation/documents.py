@@ -126,7 +126,7 @@ def is_image(address: str) -> bool:
 def served(target: str, source: str) -> str | None:
     """Resolve a link in a file to an address on this server, or to None if the server does not serve the target.
 
-    `target` is the link as written in `source`: relative to the file, or a complete URL.
+    `target` is the link as written in `source`. Complete URLs and absolute paths stay unchanged.
     """
     if target.startswith(("https://", "http://", "mailto:", "#", "/")):
         return target

@@ -88,7 +88,7 @@ def reference(document: Schema) -> Article:
 
 
 def call_anchor(verb: str, path: str) -> str:
-    """Return the anchor of a call, such as `post-v1-endpoints-endpoint-pause`."""
+    """Return the HTML anchor of an API call, such as `post-v1-endpoints-endpoint-pause`."""
     return re.sub(r"[^a-z0-9]+", "-", f"{verb} {path}".lower()).strip("-")
 
 
@@ -133,7 +133,7 @@ def _filled(text: str) -> str:
 
 
 def _by_noun(document: Schema) -> dict[str, list[tuple[str, str, Schema]]]:
-    """Return the verb, path and operation of every call, grouped by section title."""
+    """Return the HTTP method, path and operation of every API call, grouped by section title."""
     found: dict[str, list[tuple[str, str, Schema]]] = {noun: [] for noun, _ in NOUNS}
     for path, operations in document["paths"].items():
         noun = next(noun for noun, pattern in NOUNS if re.match(pattern, path))

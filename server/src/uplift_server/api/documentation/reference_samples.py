@@ -115,7 +115,7 @@ def sample_response(method: str, path: str, schema: Schema, schemas: Schema) -> 
 
 
 def model(schema: Schema) -> str:
-    """Return the schema name in the reference `$ref`, without the suffix of list schemas.
+    """Return the name of the schema that a `$ref` refers to, without the suffix `List`.
 
     Return an empty string if the schema is not a reference.
     """
@@ -123,7 +123,7 @@ def model(schema: Schema) -> str:
 
 
 def written(value: Any, notation: Notation, indent: int = 0, taken: int = 0) -> str:
-    """Return a value in the notation of a language.
+    """Format a JSON value in the notation of a programming language.
 
     `indent` is the indentation of the line, and `taken` is the number of characters before the value on this line.
     """

@@ -131,7 +131,10 @@ class Receivers:
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/{receiver}"
 
     def add_link(self, name: str, target: Callable[[], Awaitable[str]]) -> str:
-        """Return a URL that contains a random token and redirects each request to a new target."""
+        """Add a link and return its URL, which contains a random token.
+
+        For each request to the link, the server calls `target` and redirects the client to the returned URL.
+        """
         path = f"{name}/{secrets.token_urlsafe(_LINK_TOKEN_BYTES)}"
         self._links[path] = target
         return self.url(path)
@@ -154,7 +157,7 @@ class Receivers:
                 await writer.wait_closed()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Handle one request. Return whether to keep the connection."""
+        """Handle one request. Return whether to keep the connection open."""
         lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = {}
         for line in lines[1:]:

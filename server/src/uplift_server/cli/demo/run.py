@@ -86,7 +86,7 @@ def demo_config(plan: Plan) -> Config:
 
 
 def free_port(wanted: int) -> int:
-    """Return the requested port if it is free; otherwise 0, which selects any free port."""
+    """Return the requested port if it is free. Otherwise, return 0, which selects any free port."""
     with closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -78,7 +78,10 @@ class Screen:
             self._row(Text(columns, style="dim"))
 
     def arrival(self, arrival: Arrival, latency_ms: float | None) -> None:
-        """Print a received request, as a row or as JSON."""
+        """Print a received request, as a row or as JSON.
+
+        For the down receiver, print a row only if its status code has changed.
+        """
         good = arrival.problem is None and 200 <= arrival.status < 300
         if self._output.as_json:
             self._output.json(

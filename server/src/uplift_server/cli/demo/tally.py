@@ -31,7 +31,7 @@ class Summary:
 
     @property
     def complete(self) -> bool:
-        """Whether both receivers verified every event, and the server marked all deliveries as delivered."""
+        """Whether `steady` and `shaky` verified every event, and all deliveries have the status `delivered`."""
         everywhere = self.steady_verified == self.shaky_verified == self.sent
         return everywhere and not self.unverified and not self.unfinished
 
