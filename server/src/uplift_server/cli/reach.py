@@ -50,7 +50,7 @@ _LOOPBACK_BY_WILDCARD: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S1
 def reach(config: Config, *, create: bool = False) -> Iterator[Calls]:
     """Open an API client that has an operator key, for the running server or a temporary one.
 
-    `create`: create the database if it is missing. Raises CliError, ConfigError and the temporary server's startup
+    If `create` is true, create a missing database. Raises CliError, ConfigError and the temporary server's startup
     errors.
     """
     uses_running = _uses_running_server(config)
@@ -72,7 +72,7 @@ def _uses_running_server(config: Config) -> bool:
 
 
 def remedy_to_send(config: Config) -> str:
-    """Return how to fix the error for a command that needs a running server."""
+    """Return the instruction to show if a command needs a running server but cannot use one."""
     if not config.on_postgresql or not server_runs(config):
         return "start the server: uplift-server serve"
     if not serves_api(config):
@@ -81,20 +81,26 @@ def remedy_to_send(config: Config) -> str:
 
 
 def remedy_beside_worker(config: Config) -> str:
-    """Return how to select an API server if the server at the configured address is a worker."""
+    """Return the instruction to show if the server at the configured address is a worker, which has no API."""
     more = "" if config.operator_key else ", and set UPLIFT_OPERATOR_KEY"
     return f"set UPLIFT_HOST and UPLIFT_PORT to the address of a server with the role api or all{more}"
 
 
 def when_sent(config: Config) -> str:
-    """Return a sentence that says when the server processes the request that a command has stored."""
+    """Return a sentence for users that says when the server will process the request that a command has stored.
+
+    The command's temporary server only stores requests, such as resends and erasures. It does not process them.
+    """
     if config.on_postgresql and server_runs(config):
         return "Running workers process the request immediately."
     return "To process the request, start the server: uplift-server serve"
 
 
 def database_exists(config: Config) -> bool:
-    """Whether the SQLite file or the PostgreSQL tables exist. Raises ConfigError, Unavailable or UnknownSchema."""
+    """Return whether the SQLite file or the PostgreSQL tables exist.
+
+    Raises ConfigError, Unavailable or UnknownSchema.
+    """
     if not config.on_postgresql:
         return _exists(config.database_path)
     from uplift_server.store.postgres import schema_version  # noqa: PLC0415 - slow to load
@@ -179,9 +185,10 @@ def local_url(config: Config) -> str:
 
 
 def server_runs(config: Config) -> bool:
-    """Whether another process has locked the SQLite file.
+    """Return whether a server is running.
 
-    On PostgreSQL, or if the lock is not readable, the result is whether a server responds at the configured address.
+    On SQLite, a server is running if another process has locked the database file. On PostgreSQL, or if the lock is not
+    readable, a server is running if it responds at the configured address.
     """
     if config.on_postgresql:
         return responds(config)
@@ -195,7 +202,7 @@ def server_runs(config: Config) -> bool:
 
 
 def database_is_used(config: Config) -> bool:
-    """Whether a server on any machine uses the database. Raises Unavailable."""
+    """Return whether a server on any machine uses the database. Raises Unavailable."""
     if not config.on_postgresql:
         return server_runs(config)
     from uplift_server.store.postgres import inspection  # noqa: PLC0415 - slow to load
@@ -206,7 +213,8 @@ def database_is_used(config: Config) -> bool:
 def _get(config: Config, path: str, seconds: float = LOOK_SECONDS) -> ApiResponse:
     """Send a GET request without a key, because the program at the configured address might not be the server.
 
-    Raises ApiFailure."""
+    Raises ApiFailure.
+    """
     with contextlib.closing(Connections(local_url(config), seconds, use_proxy=False)) as connections:
         return connections.exchange("GET", path, None, {})
 
@@ -226,7 +234,7 @@ def check_ready(config: Config, seconds: float) -> str | None:
 
 
 def responds(config: Config) -> bool:
-    """Whether an Uplift server responds at the configured address, ready or not."""
+    """Return whether an Uplift server responds at the configured address, ready or not."""
     with contextlib.suppress(ApiFailure):
         ready = _get(config, "/readyz")
         if ready.status != 200:
@@ -241,7 +249,7 @@ def responds(config: Config) -> bool:
 
 
 def serves_api(config: Config) -> bool:
-    """Whether the server at the configured address serves the API. Workers do not serve the API."""
+    """Return whether the server at the configured address serves the API. Workers do not serve the API."""
     try:
         return _get(config, "/v1/accounts?limit=1").status not in _WORKER_STATUS_CODES
     except ApiFailure:

@@ -40,7 +40,7 @@ class Session(kit.Session):
         return reach(self.config())
 
     def failures(self, error: Exception) -> list[CliError]:
-        """Return the errors to report for an exception, including configuration and database errors."""
+        """Convert an exception, such as a configuration or database error, to the errors that the command reports."""
         if isinstance(error, ConfigError):
             return [CliError(f"{each.name} {each.reason}", each.remedy, ExitCode.USAGE) for each in error.problems]
         cause, _, remedy = str(error).partition("; ")
@@ -59,7 +59,7 @@ class Session(kit.Session):
 
 
 def _permanent_failure(error: Unavailable) -> CliError | None:
-    """Return the error to show if a retry cannot succeed. Otherwise, return None."""
+    """Return the error to show for a database failure that a retry cannot fix, or None if a retry can succeed."""
     if isinstance(error, Misaddressed):
         reason, _, remedy = str(error).partition("; ")
         return CliError(reason, remedy, ExitCode.USAGE)
@@ -107,5 +107,5 @@ _OPTIONS: Final[kit.Options] = {
 def command(
     app: typer.Typer, name: str, *, examples: tuple[str, ...], hidden: bool = False
 ) -> Callable[[Callable[..., None]], None]:
-    """Register a command. `hidden`: the help does not show the command."""
+    """Register a command. If `hidden` is true, the help omits the command."""
     return kit.command(app, name, Session, _OPTIONS, examples=examples, hidden=hidden)

@@ -7,7 +7,7 @@ from uplift_server.core.operations.branding import LOGO_BYTES_MAX, NAME_CHARACTE
 
 
 def brand_name(text: str) -> str:
-    """Check the name of the brand."""
+    """Check the name of the brand, and return the name without white space at its ends."""
     name = text.strip()
     if not name or len(name) > NAME_CHARACTERS_MAX or not name.isprintable():
         raise InvalidValue("is not a valid name", f"use 1 to {NAME_CHARACTERS_MAX} printable characters")
@@ -27,7 +27,7 @@ def brand_logo(text: str) -> str:
 
 
 def brand_colors(text: str) -> str:
-    """Check the accent colors of the brand."""
+    """Check the accent colors of the brand, such as `accent=#0b5cad accent-dark=#6cb2ff`."""
     try:
         parse_colors(text)
     except ValueError as error:

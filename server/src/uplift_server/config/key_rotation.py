@@ -47,9 +47,9 @@ class KeyRotation:
         return kept
 
     def _keep_old(self, now_ms: int) -> Path:
-        """Give the old key's file a second name, unless the file has one from an earlier rotation.
+        """Create a second hard link to the old key's file, unless an earlier rotation has already created one.
 
-        Return the path with the second name.
+        Return the path of the second link.
         """
         assert self.path is not None, "the operator stores the key"
         for earlier in self.path.parent.glob(f"{self.path.name}.before-*"):
@@ -65,7 +65,10 @@ def begin(config: Config, new_key_file: Path | None) -> KeyRotation:
     """Read the old key, and read or create the new key.
 
     If an earlier rotation is unfinished, the new key is the key of that rotation. Otherwise, the new key is the key in
-    `new_key_file`, or a generated key if the server stores its key. Raises ConfigError.
+    `new_key_file`. If `new_key_file` is None, generate the new key.
+
+    Raises ConfigError if a key file is not accessible or not valid, if `new_key_file` contains another key than the
+    unfinished rotation, or if `new_key_file` is None although the operator sets the key.
     """
     given = None if new_key_file is None else read_key(new_key_file)
     if config.secret_key is not None:

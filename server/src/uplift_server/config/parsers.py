@@ -378,7 +378,7 @@ def text(given: str) -> str:
 
 
 def mail_server(text: str) -> str:
-    """Check the URL of a mail server."""
+    """Check the URL of an SMTP server (`smtp://` or `smtps://`)."""
     try:
         parse_mail_server(text)
     except ValueError as error:
@@ -398,21 +398,21 @@ def mailbox(text: str) -> str:
 
 
 def email(text: str) -> str:
-    """Check an email address."""
+    """Check an email address without a display name."""
     if check_email(text) is not None:
         raise InvalidValue("is not an email address", "use the form operations@example.com")
     return text
 
 
 def account(text: str) -> str:
-    """Check the ID or the uid of an account."""
+    """Check the form of an account's ID or uid. The account need not exist."""
     if parse_prefixed(ACCOUNT, text) is None and not is_uid(text):
         raise InvalidValue("is not the ID or the uid of an account", "use an ID or a uid from `uplift-server accounts`")
     return text
 
 
 def token(text: str) -> str:
-    """Check a bearer token."""
+    """Check that a bearer token has 16 to 256 printable ASCII characters and no spaces."""
     if not 16 <= len(text) <= 256 or not all("!" <= character <= "~" for character in text):
         raise InvalidValue(
             "is not a token of 16 to 256 printable ASCII characters without spaces",
@@ -422,7 +422,7 @@ def token(text: str) -> str:
 
 
 def operator_key(text: str) -> str:
-    """Check an operator key."""
+    """Check that an operator key is `op_` followed by 13 to 253 ASCII characters other than spaces."""
     if not text.startswith("op_") or not 16 <= len(text) <= 256 or " " in text or not text.isascii():
         raise InvalidValue(
             "is not an operator key, which is op_ followed by 13 to 253 printable ASCII characters without spaces",
@@ -469,14 +469,14 @@ def stream_replicas(text: str) -> int:
 
 
 def credentials_file(text: str) -> str:
-    """Check the path of a NATS credentials file."""
+    """Check that a NATS credentials file is readable."""
     if not _is_file(text):
         raise InvalidValue("is not a readable file", "use the path of a NATS credentials file (.creds)")
     return text
 
 
 def file(text: str) -> str:
-    """Check the path of an existing file."""
+    """Check that a file is readable."""
     if not _is_file(text):
         raise InvalidValue("is not a readable file", "use the path of a PEM file with certificates")
     return text
@@ -490,7 +490,7 @@ def _is_file(path: str) -> bool:
 
 
 def log_format(text: str) -> str:
-    """Check the name of a log format."""
+    """Check that a log format is `console`, `json` or `none`."""
     if text not in ("console", "json", "none"):
         raise InvalidValue("is not a log format", "use console, json or none")
     return text

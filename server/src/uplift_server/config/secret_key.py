@@ -18,9 +18,10 @@ def secret_key(config: Config) -> str:
     """Return the encryption key as base64.
 
     Unless the operator sets the key, the server generates and stores a key at its first start. Call this function
-    before the database is created. If a database exists without its key, the key was lost, and a new key would hide the
-    loss. A new key's file has a temporary name until `publish_key` is called. Raises ConfigError if the key is not
-    available, or if a rotation is not finished.
+    before the database is created. A new key's file has a temporary name until `publish_key` is called.
+
+    Raises ConfigError if the key is not available, or if a rotation is not finished. If a database exists without its
+    key, the key was lost. In this case, the function does not generate a key, because a new key would hide the loss.
     """
     if config.secret_key is not None:
         return config.secret_key
@@ -48,8 +49,9 @@ def secret_key(config: Config) -> str:
 def publish_key(config: Config) -> None:
     """Give a new key its final name after the database is created.
 
-    If a key with its final name exists without a database, the database was lost. An existing key stays unchanged,
-    because the operator may have restored it after a failed start. Raises ConfigError.
+    Before that, the key has a temporary name. Otherwise, a failed start would leave a key without a database, and
+    `check_database` would report that the database was lost. If a key with the final name already exists, keep that key
+    and delete the new one, because the operator may have restored the key after a failed start. Raises ConfigError.
     """
     path = config.secret_key_path
     draft = _draft(path)
@@ -66,7 +68,8 @@ def publish_key(config: Config) -> None:
 def check_database(config: Config, *, new: bool = False) -> None:
     """Raise ConfigError if the SQLite database was lost: its key exists, but the database does not.
 
-    If `new` is true, raise ConfigError only if a database exists.
+    If `new` is true, the server must create a new database. In this case, ignore a lost database, and raise ConfigError
+    if a database exists.
     """
     path = config.database_path
     try:

@@ -207,9 +207,9 @@ def _oidc_contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
 
 
 def _from_file(path: Path, problems: list[ConfigProblem]) -> dict[str, tuple[str, str]]:
-    """Return the settings in a file: for each name, the path of the file and the value as text.
+    """Return the settings in a file, and add problems with the file to `problems`.
 
-    Add problems to `problems`.
+    The keys are the names of the settings. Each value is a pair: the path of the file, and the setting's value as text.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -237,7 +237,10 @@ def _from_file(path: Path, problems: list[ConfigProblem]) -> dict[str, tuple[str
 
 
 def _secret(name: str, file: str, problems: list[ConfigProblem]) -> str | None:
-    """Return the secret in a file, without the line break at its end. Add a problem if the file has no valid secret."""
+    """Return the secret in a file, without the line break at its end.
+
+    If the file has no valid secret, add a problem to `problems` and return None.
+    """
     if not file:
         problems.append(ConfigProblem(name, "is empty", "set the path of a file, or remove the setting"))
         return None

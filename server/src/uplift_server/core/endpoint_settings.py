@@ -49,11 +49,11 @@ class EndpointSetting:
         return self.attribute.removesuffix(_UNIT)
 
     def problems(self, sent: Any) -> list[Problem]:
-        """Return the problems with a JSON value. The value is null or has the correct JSON type."""
+        """Return the problems with a JSON value. The value must be null or have the correct JSON type."""
         return [] if sent is None else list(self.type.problems(self.name, sent))
 
     def read(self, sent: Any) -> Any:
-        """Convert a valid JSON value to a Python value. Null becomes the initial value."""
+        """Convert a valid JSON value to a Python value. Null becomes `initial`."""
         return self.initial if sent is None else self.type.read(sent)
 
     def json(self, value: Any) -> Any:
@@ -65,7 +65,7 @@ class EndpointSetting:
         return "" if value is None else self.type.text(value)
 
     def words(self, value: Any) -> str:
-        """Return a value as text for people."""
+        """Return a value as text for people, or the description of the default for None."""
         return self.default if value is None else self.type.words(value)
 
     def stored(self, value: Any) -> Any:

@@ -364,7 +364,7 @@ _WRONG_SIGNATURE: Final = Explanation(
 
 
 class FinishedAttempt(Protocol):
-    """The results of a finished attempt, from which the server determines why the attempt failed."""
+    """The results of a finished attempt, from which the server determines the cause of a failure."""
 
     @property
     def outcome(self) -> Outcome:

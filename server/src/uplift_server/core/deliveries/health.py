@@ -113,9 +113,10 @@ class Health(NamedTuple):
         )
 
     def with_excused_time_of(self, stored: "Health") -> "Health":
-        """Return a copy whose `excused_ms` is the larger of this object's value and the value in `stored`.
+        """Return a copy that has the larger `excused_ms` of this object and `stored`.
 
-        If `stored` has a different `failing_since`, return this object unchanged.
+        `excused_ms` is the time in which the server itself caused the endpoint's failures. If the endpoint is not
+        failing, or if `stored` has a different `failing_since`, return this object unchanged.
         """
         if self.failing_since is None or self.failing_since != stored.failing_since:
             return self

@@ -35,12 +35,15 @@ LOCAL_RESPONSES_KEPT_MAX: Final = 1000
 
 
 def session_secret(key: bytes, key_id: bytes) -> str:
-    """Return the secret that all sessions of an API key share. The server derives the secret and never stores it."""
+    """Return the secret that all listen sessions of an API key share.
+
+    The server derives the secret from `key` and `key_id`, and never stores it.
+    """
     return PREFIX + b64encode(hmac.digest(key, key_id, "sha256")).decode("ascii")
 
 
 def check_description(text: str) -> Problem | None:
-    """Return the problem with the description of a session, if any."""
+    """Return the problem with the description of a listen session, if any."""
     if len(text) <= DESCRIPTION_CHARACTERS_MAX and text.isprintable():
         return None
     return Problem(

@@ -40,7 +40,10 @@ _FROM: Final = {
 
 
 def can_change_to(state: ReplayState, target: ReplayState) -> bool:
-    """Return whether a user may change a replay from `state` to `target`. The states may be equal."""
+    """Return whether a user may change a replay from `state` to `target`.
+
+    A user may also request the state that a running, paused or cancelled replay already has.
+    """
     return state in _FROM.get(target, frozenset())
 
 
@@ -90,10 +93,10 @@ class ReplayRate:
 
 
 def replay_capacity(lane: Lane[Any], now_ms: int) -> int:
-    """Return the number of additional replay deliveries that a lane can hold.
+    """Return the number of additional replay deliveries that a lane (the leased deliveries of an endpoint) can hold.
 
-    Even if new events fill the lane, the number is at least 1, so that the new events cannot block the replay. However,
-    the number can be 0 if the endpoint is failing, if its lane is stalled, or if a replay delivery is already waiting.
+    For a full lane, the number is usually 1, so that new events cannot block the replay. It is 0 if the endpoint is
+    failing, if the lane is stalled, or if a replay delivery is already waiting in the lane.
     """
     capacity = lane.free_capacity(now_ms)
     if capacity > 0 or lane.waiting[AttemptKind.REPLAY] or lane.breaker.failures or lane.is_stalled(now_ms):

@@ -1,4 +1,4 @@
-"""Signature check: whether a receiver rejects a wrong signature and accepts a valid one."""
+"""Signature checks, which test whether a receiver rejects a wrong signature and accepts a valid one."""
 
 from dataclasses import dataclass, replace
 from typing import Final, Literal

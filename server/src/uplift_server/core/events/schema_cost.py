@@ -256,10 +256,10 @@ class SchemaCost:
         return place
 
     def _applied(self, bases: Applied, kinds: _Kinds) -> tuple[Applied, set[int]]:
-        """Return all schemas that the validator applies to a value because of `bases`.
+        """Return all schemas that the validator applies to a value if the schemas in `bases` apply to it.
 
-        Also return the `id()` of each schema that the validator evaluates repeatedly. For `unevaluatedProperties` and
-        `unevaluatedItems`, the validator evaluates every alternative.
+        Also return the `id()` of each schema that the validator evaluates repeatedly because of `unevaluatedProperties`
+        or `unevaluatedItems`. In these schemas, the validator evaluates every alternative.
         """
         repeated: set[int] = set()
         applied: Applied = {}
@@ -397,7 +397,7 @@ class SchemaCost:
         return merged
 
     def _anywhere(self) -> _Place:
-        """Return one place to which all schemas apply, as an upper bound of the costs.
+        """Return one place to which all schemas apply, for an upper bound on the costs.
 
         The caller uses this place if the schema has too many places or an unknown reference.
         """
@@ -421,7 +421,10 @@ class SchemaCost:
 
 
 def _by_kind(values: list[Any], place: _Place) -> tuple[list[Any], dict[_Place, list[Any]]]:
-    """Return the values without a known kind, and the other values, grouped by the place of their kind."""
+    """Split values by kind: return the values without a known kind, and the other values, grouped by place.
+
+    The kind of an object is the string in its property `place.kind_name`.
+    """
     others: list[Any] = []
     by_place: dict[_Place, list[Any]] = {}
     for each in values:

@@ -68,9 +68,10 @@ def _check_graph(graph: SchemaGraph, field: str) -> Problem | None:
 
 
 def _is_optional(graph: SchemaGraph, key: int, recursive: Edge) -> bool:
-    """Return whether `recursive` is the only alternative of the schema `key` that contains schemas.
+    """Return whether the schema `key` may contain the recursive alternative `recursive`.
 
-    If so, the validator's work does not double with each level of the data. Also return False if the schema has an
+    The recursion is allowed in `anyOf` or `oneOf` if the other alternatives contain no schemas, because the validator's
+    work then does not double with each level of the data. The recursion is not allowed if the schema has an
     `unevaluated...` keyword, or if the recursion applies the schema to the same value again.
     """
     if recursive.keyword not in {"anyOf", "oneOf"} or any(name in graph.schemas[key] for name in UNEVALUATED):

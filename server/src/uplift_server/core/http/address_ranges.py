@@ -13,7 +13,7 @@ from typing import Final
 
 
 class Reach(Enum):
-    """Whether the server may connect to receivers in a block of addresses."""
+    """The rule for connections from the server to receivers in a block of addresses."""
 
     PUBLIC = "public"
     PRIVATE = "private"

@@ -52,7 +52,7 @@ class AddressPolicy:
 
 
 def describe(address: str) -> str:
-    """Return what kind of address this is, for error messages, such as `loopback (127.0.0.0/8, RFC 1122)`.
+    """Describe the kind of an address for error messages, such as `loopback (127.0.0.0/8, RFC 1122)`.
 
     If the address embeds an IPv4 address, the result contains the IPv4 address. Therefore, call this function only for
     addresses that the user entered.

@@ -197,14 +197,15 @@ def percentile_ms(durations: Mapping[int, int], share: float) -> float | None:
 
 
 def sparse_text(counts: Mapping[int, int] | Mapping[Outcome, int]) -> str:
-    """Format the count for each number as text for the database.
+    """Format counts as text for the database, and omit counts of 0.
 
-    For example, `0:17 5:1` contains the count 17 for number 0, and the count 1 for number 5.
+    The keys are the numbers of outcomes or duration classes. For example, `0:17 5:1` contains the count 17 for key 0,
+    and the count 1 for key 5.
     """
     return " ".join([f"{number:d}:{count}" for number, count in sorted(counts.items()) if count])
 
 
 def parse_sparse(text: str) -> dict[int, int]:
-    """Return the counts in a result of `sparse_text`. The keys are the numbers before the colons."""
+    """Parse the text that `sparse_text` returns. The keys of the result are the numbers before the colons."""
     numbers = [*map(int, text.replace(":", " ").split())]
     return dict(zip(numbers[::2], numbers[1::2], strict=True))

@@ -29,7 +29,7 @@ class MailServer:
 
     @property
     def protected(self) -> bool:
-        """Whether the connection must be encrypted, and the certificate must be valid."""
+        """Whether the connection must use TLS with a valid certificate."""
         return self.tls_from_the_start or self.password is not None
 
 

@@ -80,7 +80,10 @@ OTHERS_MAX: Final = 200
 
 
 def with_endpoint(facts: Mapping[str, object], endpoint: Mapping[str, object]) -> dict[str, object]:
-    """Return the values for the text of an email after another endpoint is added to the email."""
+    """Return the values for the text of an email (`facts`), with another endpoint added to them.
+
+    If the email already lists OTHERS_MAX other endpoints, only the number of further endpoints increases.
+    """
     others, more = facts.get("others"), facts.get("more")
     listed = list(others) if isinstance(others, list) else []
     if len(listed) < OTHERS_MAX:
