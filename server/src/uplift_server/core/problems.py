@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem with one field."""
+    """A validation problem with one field, and the message that tells users how to fix it."""
 
     field: str
     """The field's name in the API, such as `url` or `headers.X-Team`."""

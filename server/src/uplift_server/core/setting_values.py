@@ -25,7 +25,7 @@ _SHOWN_CHARACTERS_MAX: Final = 32
 class ValueType(ABC):
     """The type of a setting's value, with methods that check, convert and display the value.
 
-    None means the default and is not a value.
+    None means that the setting has its default. The methods do not accept None.
     """
 
     @property
@@ -35,7 +35,7 @@ class ValueType(ABC):
 
     @property
     def input_help(self) -> str:
-        """How to enter a value as text. Pages show this text after the setting's help text."""
+        """Instructions for entering a value as text. Pages show them after the setting's help text."""
         return ""
 
     @abstractmethod
@@ -102,9 +102,9 @@ class WholeNumber(ValueType):
 
 @dataclass(frozen=True, slots=True)
 class Choice(ValueType):
-    """A name from a fixed list. The database stores the number of the name.
+    """A name from a fixed list. The database stores the number that belongs to the name.
 
-    A setting of this type has an initial value.
+    Each setting of this type defines `EndpointSetting.initial`.
     """
 
     kind: type[NamedCode]
@@ -195,7 +195,7 @@ class Durations(ValueType):
 
     @property
     def input_help(self) -> str:
-        """How to enter durations or an empty list as text."""
+        """Instructions for entering durations or an empty list as text."""
         return f"Separate the durations with commas. Enter {NO_DELAYS} for an empty list."
 
     @property

@@ -80,7 +80,8 @@ class Safety:
     def set_cookie(self, response: Response, name: str, value: str, *, seconds: int) -> None:
         """Set a cookie that scripts cannot read.
 
-        If another site shows the dashboard in a frame, the browser sends the cookie only over HTTPS.
+        If a page on another site shows the dashboard in a frame, the browser sends the cookie only if the dashboard
+        uses HTTPS.
         """
         parts = [f"{self._cookie_name(name)}={value}", "Path=/", f"Max-Age={seconds}", "HttpOnly"]
         if self.secure:

@@ -229,7 +229,7 @@ class Visit:
 
     @property
     def _trail(self) -> list[str]:
-        """Return the cursors of the pages between the first page and this page, for the links to newer rows."""
+        """The cursors of the pages between the first page and this page, for the links to newer rows."""
         return [each for each in self.query.text("trail").split(".") if each]
 
     def _page(self, cursor: str | None, trail: Sequence[str]) -> str:
@@ -240,7 +240,7 @@ class Visit:
         return f"{self.request.url.path}?{urlencode(kept)}" if kept else self.request.url.path
 
     async def form(self, *, session_ended: bool = False) -> Form:
-        """Return the submitted form. Raises PayloadTooLarge or Malformed.
+        """Return the submitted form. Raises PayloadTooLarge, Malformed, RateLimited or Busy.
 
         Set `session_ended` if the visitor's session ended before the visitor submitted the form. The size limit is then
         ENDED_FORM_BYTES_MAX.
@@ -369,7 +369,7 @@ class Visit:
 
     @property
     def _place(self) -> bytes:
-        """Return the session ID and the account ID to which a shown secret's cookie is bound."""
+        """The session ID and the account ID to which the cookie of a shown secret is bound."""
         assert self.visitor is not None, "only signed-in visitors see secrets"
         return self.visitor.session_id + (b"" if self.account is None else self.account.id)
 

@@ -1,1 +1,1 @@
-"""Scheduling rules: retry schedule, circuit breaker, fair lanes."""
+"""Scheduling rules: the retry schedule, the circuit breaker, and the fair order of deliveries."""

@@ -31,7 +31,7 @@ class BreakerRule:
 class Breaker:
     """The state of one endpoint's breaker. The breaker is open while `probe_at` is set.
 
-    `probe_at` is the time of the next attempt (Unix ms).
+    `probe_at` is the time of the next probe (Unix ms).
     """
 
     failures: int = 0
@@ -83,9 +83,10 @@ CLOSED: Final = Breaker()
 
 
 def restore_breaker(health: Health, rule: BreakerRule) -> Breaker:
-    """Restore the breaker of an endpoint from its health, after a restart or when another worker takes the endpoint.
+    """Restore an endpoint's breaker from the stored health of the endpoint, for example after a restart.
 
-    The waits between probes keep their length, so that a restart does not retry all failing endpoints at once.
+    The restored breaker keeps the previous wait between probes. Therefore, the server does not retry all failing
+    endpoints at once after a restart.
     """
     failures, last_failure_at = health.consecutive_failures, health.last_failure_at
     if rule.failures == 0 or last_failure_at is None:

@@ -18,5 +18,8 @@ CORES_BUSY: Final = 0.75
 
 
 def commit_interval_ms(cores: float) -> float:
-    """Return the minimum time, in ms, between the starts of two commits. The process uses `cores` CPU cores."""
+    """Return the minimum time, in ms, between the starts of two commits.
+
+    `cores` is the number of CPU cores that the process currently uses, such as 0.6.
+    """
     return COMMIT_INTERVAL_MS_MAX * min(1.0, max(0.0, (cores - CORES_FREE) / (CORES_BUSY - CORES_FREE)))

@@ -28,7 +28,7 @@ class DueTimes:
     def note(self, endpoint_seq: int, due_at: int) -> bool:
         """Store a due time if it is the endpoint's earliest.
 
-        Return whether it is earlier than the due times of all other endpoints.
+        Return whether the time was stored and is earlier than all other due times.
         """
         due_at = -(-due_at // DUE_STEP_MS) * DUE_STEP_MS
         known = self._due_at.get(endpoint_seq)

@@ -166,7 +166,7 @@ class Lane(Generic[T]):
     def is_stalled(self, now_ms: int) -> bool:
         """Return whether at least WINDOW_START attempts are in flight, but no attempt has ended recently.
 
-        STALLED_MEANS and STALLED_MS_MIN determine the time limit.
+        The time limit is STALLED_MEANS times the mean duration of an attempt, but at least STALLED_MS_MIN.
         """
         return self.in_flight >= WINDOW_START and now_ms - self.last_end_ms > self._stall_timeout_ms()
 

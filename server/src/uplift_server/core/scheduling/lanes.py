@@ -307,7 +307,10 @@ class Lanes(Generic[T]):
             self._queue_if_ready(lane)
 
     def _unpark(self) -> bool:
-        """Queue one parked lane for each free slot. Return whether any account is queued."""
+        """Queue one parked lane for each slot that unproven lanes may still use.
+
+        Return whether at least one account is now in the queue.
+        """
         self._queue_parked(self._parked, self._unproven_max - self._unproven_in_flight)
         return bool(self._account_queue)
 
@@ -338,7 +341,10 @@ class Lanes(Generic[T]):
         return timers[0][0] if timers else None
 
     def _queue_if_ready(self, lane: Lane[T]) -> None:
-        """Queue a lane that can start before its timer, because a slot is free or its breaker has closed."""
+        """Queue a lane that has a waiting delivery and a free slot.
+
+        If the lane has a timer, queue the lane only if it can start earlier, for example because its breaker closed.
+        """
         is_idle = not lane.queued or (lane.timer_id and lane.next_start_at() < lane.timer_at)
         if is_idle and lane.waiting_count and lane.has_slot:
             self._queue(lane)

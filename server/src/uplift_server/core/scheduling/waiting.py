@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class WaitingFor(StrEnum):
-    """What a pending delivery waits for. The API uses these values."""
+    """The reason why a pending delivery is waiting. The API uses these values."""
 
     SCHEDULE = "schedule"
     """The delivery waits for its due time."""
@@ -38,7 +38,7 @@ class Waiting(NamedTuple):
 
 
 def waiting_for(*, due_at: int | None, next_probe_at: int | None, now_ms: int) -> Waiting:
-    """Return why a delivery is waiting. Times are Unix ms.
+    """Return the reason why a delivery is waiting. Times are Unix ms.
 
     `due_at` is None if the delivery is due and waiting in memory. `next_probe_at` is set while the endpoint's breaker
     is open, and is in the past while the probe is in flight.

@@ -36,16 +36,16 @@ class Failures:
         return 0
 
     def note(self, key: str, now_ms: int) -> None:
-        """Add an attempt with a key to the key's count of failures. Call this function only after `wait_ms` returned 0.
+        """Count an attempt with a key as failed. Call this method only after `wait_ms` returned 0.
 
-        If the attempt succeeds, call `forgive` to remove the attempt from the count.
+        If the attempt does not fail, call `forgive` to remove the attempt from the key's count.
         """
         recent = self._recent(key, now_ms)
         self._times.pop(key, None)
         self._times[key] = [*recent, now_ms]
 
     def forgive(self, key: str) -> None:
-        """Decrease a key's failure count by the latest attempt that was made with this key."""
+        """Remove the latest attempt with a key from the key's count."""
         times = self._times.get(key)
         if times is None:
             return

@@ -14,8 +14,10 @@ from uplift_server.core.security.scopes import Scope
 
 
 class Role(NamedCode):
-    """The role of a member in an account. The roles are ordered by their rights, fewest first. The database stores the
-    number of the role."""
+    """The role of a member in an account.
+
+    The roles are ordered by their rights, fewest first. The database stores the number of the role.
+    """
 
     MEMBER = 0
     MANAGER = 1

@@ -47,7 +47,7 @@ class SecretPair(Generic[T]):
 
     @property
     def uplift_header(self) -> Literal["old", "new"]:
-        """Which secret signs `x-uplift-signature-256`: `old` or `new`."""
+        """The name, `old` or `new`, of the secret that signs `x-uplift-signature-256`."""
         return "new" if self.previous is None or self.header_new else "old"
 
     @property
@@ -67,7 +67,10 @@ class SecretPair(Generic[T]):
         return (self.current, self.previous) if self.header_new else (self.previous, self.current)
 
     def mapped(self, current: Callable[[T], U], previous: Callable[[T], U]) -> "SecretPair[U]":
-        """Return the pair with its secrets converted, for example decrypted."""
+        """Return the pair with converted secrets, such as decrypted secrets.
+
+        `current` converts the current secret, and `previous` converts the old secret.
+        """
         return SecretPair(
             current(self.current),
             self.created_at,

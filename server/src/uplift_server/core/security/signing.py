@@ -38,7 +38,7 @@ _OUTER_PAD: Final = bytes(value ^ 0x5C for value in range(256))
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The two HMAC keys of a secret. The server never shows the keys."""
+    """The two HMAC keys of a secret. The object's `repr` omits the keys."""
 
     uplift: bytes = field(repr=False)
     """The key for `x-uplift-signature-256`: the whole text of the secret."""
@@ -92,8 +92,10 @@ def keys_of(secret: str) -> Keys:
 
 
 def standard_form(secret: str) -> str:
-    """Return the secret in the form that Standard Webhooks libraries expect: `whsec_` and the padded base64 of the
-    key."""
+    """Return the secret in the form that Standard Webhooks libraries expect.
+
+    This form consists of `whsec_` and the padded base64 of the key.
+    """
     return generate_secret(keys_of(secret).standard)
 
 

@@ -46,7 +46,7 @@ async def listed(visit: Visit) -> Response:
 async def _looked_for(visit: Visit, beginning: str, wanted: EventQuery) -> Response:
     """Redirect to the page of the object with this ID, or of the only event with this ID prefix.
 
-    If there is no such object or event, list the matching events.
+    If the prefix matches no event or more than one event, show the list of matches. Show a problem for any other text.
     """
     prefix = beginning.partition("_")[0]
     if prefix in _PAGES:

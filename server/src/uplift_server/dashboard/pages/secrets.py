@@ -43,7 +43,10 @@ async def security(visit: Visit) -> Response:
 
 
 async def reveal(visit: Visit) -> Response:
-    """Reveal the current secret to a visitor who has recently confirmed the password."""
+    """Reveal the current secret.
+
+    The visitor must have confirmed the password recently, or submit the password with the form.
+    """
     form = await visit.form()
     try:
         if form.text("password"):

@@ -58,7 +58,7 @@ class ClusteredAnnouncer:
         self._notifier.notify_session_ended(session_id.hex(), why.value, at)
 
     def listened_elsewhere(self, process_id: int, account_seqs: Iterable[int]) -> None:
-        """Replace the accounts that another process has announced."""
+        """Replace the previous announcement of another process with these accounts."""
         self._announced[process_id] = frozenset(account_seqs), self._clock.now_ms() + EXPIRES_AFTER_MS
         self._update()
 

@@ -50,7 +50,7 @@ class Cluster:
         outage_guard: OutageGuard,
         encryption_upgrade: EncryptionUpgrade | None,
     ) -> None:
-        """Create the membership.
+        """Combine the components of the cluster.
 
         Pass `encryption_upgrade` if the database may contain encrypted values that are not bound to their columns
         (`store.encryption_upgrade`).

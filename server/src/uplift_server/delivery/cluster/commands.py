@@ -115,7 +115,7 @@ class ClusteredCommands:
             await self._clock.wait(self._wake, wait_ms)
 
     def _start_soon(self, connection: Transaction, command: Command) -> None:
-        """Schedule a resend ahead of its endpoint's other due deliveries."""
+        """If the command is a resend, store a command that starts it before the endpoint's other deliveries."""
         if command.kind is CommandKind.RESEND:
             start = Command(
                 CommandKind.START, command.account_seq, command.endpoint_seq, command.entry, command.event_seq
