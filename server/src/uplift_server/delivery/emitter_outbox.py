@@ -1,6 +1,7 @@
 """The reader of an emitter outbox: sends its rows to the server as events, and deletes the accepted rows.
 
-A turn of the reader is one transaction: the reader locks the oldest rows, sends them in one request, and deletes them.
+An emitter outbox is a table in an emitter's database. The reader works in turns, and each turn is one transaction. In a
+turn, the reader locks the oldest rows, sends them in one request, and deletes them if the server accepts the request.
 If the reader or the server crashes, a later turn resends the rows with the same IDs. Only one reader has a turn at a
 time. Otherwise, a reader could send a row before another reader sends an earlier row with the same ordering key.
 """
@@ -91,8 +92,8 @@ class OutboxReader:
     async def run(self, *, once: bool = False) -> None:
         """Send rows until `stop` is called. If `once` is true, return when the outbox has no rows to send.
 
-        Raises Unavailable or ServerUnavailable. If `once` is false, the call raises only permanent errors that occur
-        before it first sends rows, and retries after all other errors.
+        Raises Unavailable or ServerUnavailable. If `once` is false, the call raises only permanent errors, such as a
+        wrong setting, that occur before the first successful turn. It retries after all other errors.
         """
         idle_seconds = OUTBOX_POLL_SECONDS_MIN
         while not self._stopped.is_set():
@@ -143,9 +144,9 @@ class OutboxReader:
             return _Turn(rejected=len(problems), has_more=has_more or bool(problems))
 
     async def _unblock(self, turn: Turn) -> bool:
-        """Every OUTBOX_UNBLOCK_EVERY_SECONDS, unblock the rows that no longer wait for an earlier row.
+        """Unblock a batch of the rows that no longer wait for an earlier row. Return whether more rows may be left.
 
-        Each call unblocks one batch. Return whether more batches are needed.
+        After all rows have been checked, do nothing for OUTBOX_UNBLOCK_EVERY_SECONDS.
         """
         if time.monotonic() < self._unblock_at:
             return False

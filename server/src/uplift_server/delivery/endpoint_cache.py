@@ -215,7 +215,7 @@ class LiveEndpoint:
         return self._filter
 
     def has_in_url(self, text: str) -> bool:
-        """Whether the URL without its query contains `text`, or the whole URL equals `text`, regardless of case.
+        """Return whether the URL without its query contains `text`, or the whole URL equals `text`, regardless of case.
 
         Text that occurs only in the query does not match, so that searches cannot reveal a token in the query.
         """
@@ -223,7 +223,7 @@ class LiveEndpoint:
         return wanted in without_query(url).casefold() or wanted == url.casefold()
 
     def is_named(self, text: str) -> bool:
-        """Whether `text` is the endpoint's public ID or uid, regardless of case."""
+        """Return whether `text` is the endpoint's public ID or uid, regardless of case."""
         wanted = text.casefold()
         return wanted == self.id_text or (self.record.uid is not None and wanted == self.record.uid.casefold())
 
@@ -263,7 +263,7 @@ class Subscribers(NamedTuple):
 
 
 class EndpointLimits(Protocol):
-    """Applies endpoint limits to the endpoints' lanes."""
+    """The interface that applies endpoint limits to the endpoints' lanes."""
 
     def adjust(self, endpoint: LiveEndpoint) -> None:
         """Apply an endpoint's limits and host after the endpoint was created or changed."""
@@ -395,10 +395,11 @@ class EndpointCache(KeyCache):
         return live
 
     def create_unbound_parts(self) -> Iterator[None]:
-        """Create the request parts of the endpoints whose encrypted values are not bound to their columns.
+        """Create the request parts of the endpoints whose values were encrypted in the format of earlier releases.
 
-        Yield after each endpoint, so that the caller can run other tasks. Call this method before the encryption
-        upgrade ends. After the upgrade, the cipher rejects values that are not bound.
+        In this format, the encryption does not bind a value to its database column. Call this method before the
+        encryption upgrade ends, because the cipher then rejects such values. Yield after each endpoint, so that the
+        caller can run other tasks.
         """
         for live in list(self.endpoints.values()):
             record = live.record

@@ -106,7 +106,7 @@ class Cluster(Protocol):
 
 
 class SingleProcess:
-    """The membership of a process that is the only process on its database."""
+    """Implements `Cluster` for a process that does not share its database with other processes."""
 
     delivers = True
 

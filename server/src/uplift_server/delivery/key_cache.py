@@ -40,7 +40,7 @@ class KeyCache:
             changed.add((table, subject))
 
     def put_key(self, key: ApiKey) -> None:
-        """Add an API key to the cache, unless it is a stored operator key and the settings also contain one."""
+        """Add an API key to the cache. Skip a stored operator key if the settings contain an operator key."""
         self._note("api_keys", key.digest)
         if key.account_seq is not None or not self._has_set_operator_key:
             self.keys[key.digest] = key

@@ -148,7 +148,10 @@ class Membership:
             await self._clock.wait(self._eviction, HEARTBEAT_EXPIRES_MS)
 
     async def send_heartbeat(self) -> None:
-        """Send a heartbeat and read the live processes. Raises Unavailable or, after an eviction, UnknownSchema."""
+        """Send a heartbeat and read the live processes. If this process was evicted, rejoin the cluster.
+
+        Raises Unavailable. Raises UnknownSchema if another release changed the database before this process rejoined.
+        """
         async with self._heartbeat_lock:
             began = self._clock.now_ms()
             state, load = self._state, self._lanes.load()

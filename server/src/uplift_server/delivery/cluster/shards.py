@@ -117,7 +117,7 @@ class ClusteredShards:
                 self.gained[seq] = None
 
     def compare_views(self, living: Sequence[Process]) -> None:
-        """Update `is_agreed` from the views of the live processes."""
+        """Update `is_agreed`, which states whether all live workers have the same view as this process."""
         own, view = self._state.process_id, membership_hash(self.workers)
         others = [each for each in living if each.delivers and each.seq != own]
         self.is_agreed = own in self.workers and all(each.view == view for each in others)

@@ -56,7 +56,7 @@ class ClusterState:
         self.heartbeat_due.set()
 
     def take_jobs(self, jobs: frozenset[SingletonJob], until: int) -> None:
-        """Set the singleton jobs that this process holds, and the time `until` when it loses these jobs (Unix ms)."""
+        """Set the singleton jobs that this process holds until the time `until` (Unix ms)."""
         self._jobs, self._jobs_until = jobs, until
 
     def set_possible(self, job: SingletonJob, *, is_possible: bool) -> None:

@@ -1,6 +1,7 @@
 """The outage guard: during a mass failure, the server neither warns about failing endpoints nor disables them.
 
-The guard also notifies the operator. The store contains the current mass failure, so a restart does not end it. The
+In a mass failure, so many endpoints begin to fail together that this server or its network is probably the cause. The
+guard also notifies the operator. The store contains the current mass failure, so a restart does not end it. The
 duration of a mass failure does not count toward the failure duration of the endpoints that are still failing.
 """
 
@@ -36,7 +37,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """A mass failure that has not ended. Times are Unix ms."""
+    """A mass failure that has not ended: many endpoints began to fail together. Times are Unix ms."""
 
     since: int
     counts_from: int
@@ -126,8 +127,8 @@ class OutageGuard:
         """Detect the start or the end of a mass failure from the failing endpoints. Raises Unavailable.
 
         Only the process with the singleton job stores a mass failure. The other processes use the stored mass failure.
-        If one of these other processes detects a mass failure that is not stored yet, it applies the mass failure
-        immediately.
+        If one of these other processes detects a mass failure that is not stored yet, it immediately stops warning
+        about endpoints and disabling them.
         """
         holds_job = self._jobs.holds(SingletonJob.OUTAGE_GUARD)
         if not holds_job or self._must_reload:

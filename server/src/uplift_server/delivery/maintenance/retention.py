@@ -165,7 +165,7 @@ class Retention:
         """Delete the ended deliveries of a partition. Return whether all of them were deleted.
 
         The method stops at the time `until` (Unix ms), even if ended deliveries are left. `waiting` is the
-        number of expired partitions. The more partitions have expired, the shorter are the pauses between the batches.
+        number of expired partitions. The more partitions have expired, the shorter the pauses between batches.
         """
         numbers = await partitions.count_seqs(partition)
         position = self._interrupted.pop(partition, None)

@@ -1,7 +1,7 @@
 """Replay jobs: release replay deliveries into the lanes in batches, at each replay's rate.
 
-A job spreads the deliveries in a batch evenly until the next batch. The database counts the released deliveries that
-have no outcome yet.
+A job spreads the deliveries of a batch evenly over the time until its next batch. The number of released deliveries
+without an outcome is limited. The database counts these deliveries before each release.
 """
 
 import asyncio
@@ -225,7 +225,10 @@ class ReplayJobs:
             job.next_at = now + UNAVAILABLE_WAIT_MS
 
     async def _cancel(self, job: _Job) -> None:
-        """Cancel the replay of a deleted endpoint. Wait if the endpoint is not in the cache yet."""
+        """Cancel a replay whose endpoint is not in the cache, if the endpoint was deleted.
+
+        If the database still contains the endpoint, the cache is out of date. In that case, check again later.
+        """
         now, replay = self._clock.now_ms(), job.replay
 
         def cancel(connection: Transaction) -> Replay | None:
@@ -332,8 +335,8 @@ class ReplayJobs:
     def _accepted(self, batch: ReplayBatch, first: int, pattern: Filter) -> ReplayBatch:
         """Return the events of the batch that match the filter or already have a delivery.
 
-        `first` is the sequence number at which the batch begins. If no filter steps are left, the result ends at the
-        last checked event.
+        `first` is the sequence number at which the batch begins. The evaluation of filters may take only a limited
+        number of steps. If this limit is reached, the result ends at the last checked event.
         """
         found: list[Candidate] = []
         through = first - 1
@@ -352,7 +355,7 @@ class ReplayJobs:
         return ReplayBatch(found, batch.through)
 
     def _update(self, job: _Job, replay: Replay) -> None:
-        """Replace a job's replay with the replay that a write returned, unless the job's replay is newer or stopped."""
+        """Set a job's replay to the result of a write. Keep the job's replay if it is newer or no longer running."""
         if replay.updated_at >= job.replay.updated_at and job.replay.state is ReplayState.RUNNING:
             job.replay = replay
 

@@ -1,8 +1,8 @@
 """Dispatcher: leases due deliveries that are not in memory, and queues them in the lanes.
 
 Such deliveries are retries, deliveries from before a restart, and deliveries whose lanes had no room. The dispatcher
-keeps the next due time of each endpoint in memory. It may not know the due times of deliveries from other processes or
-from before a restart, so it scans the database for due times once a second.
+keeps the next due time of each endpoint in memory. The due times of deliveries from other processes or from before a
+restart may be missing, so the dispatcher also scans the database for due times once a second.
 """
 
 import asyncio

@@ -96,7 +96,7 @@ class HeldDeliveries:
         self._wake = asyncio.Event()
 
     def enqueue(self, endpoint_seq: int) -> None:
-        """Queue an endpoint whose open or held deliveries may need processing, if this process owns the endpoint."""
+        """Queue an endpoint to hold, release, drop or cancel its deliveries, if this process owns the endpoint."""
         if not self._shards.owns(endpoint_seq):
             return
         self._work[endpoint_seq] = None
@@ -151,7 +151,7 @@ class HeldDeliveries:
         self._scanned_at = now
 
     async def _process_work(self) -> None:
-        """Process one batch of each queued endpoint, up to ROUND_ROWS_MAX rows."""
+        """Process one batch of each queued endpoint. Stop after ROUND_ROWS_MAX deliveries in total."""
         rows = 0
         requests: list[HeldRequest] = []
         for endpoint_seq in list(self._work):

@@ -76,7 +76,10 @@ class AccessTokens:
         self._pending[key] = pending
 
     def discard(self, endpoint: LiveEndpoint, sent_at: int) -> None:
-        """Discard an endpoint's token after a 401 response to an attempt that started at `sent_at` (Unix ms)."""
+        """Discard an endpoint's token after a 401 response to an attempt that started at `sent_at` (Unix ms).
+
+        Keep a token that was received after `sent_at`, because the attempt did not use this token.
+        """
         if endpoint.token is not None and endpoint.token.received_at <= sent_at:
             endpoint.token = None
 

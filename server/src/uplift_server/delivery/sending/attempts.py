@@ -143,7 +143,10 @@ class Attempts:
         self._random = random.Random(random_bytes(RANDOM_SEED_BYTES))  # noqa: S311 - jitter needs no secrecy
 
     def abort(self) -> None:
-        """From now on, release the leases of aborted attempts, and do not count these attempts as failures."""
+        """Prepare for the shutdown of the sender, which aborts the attempts in flight.
+
+        If an attempt then ends without a complete response, release its lease, and do not count it as a failure.
+        """
         self._aborting = True
 
     def start(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> None:
@@ -380,7 +383,7 @@ class Attempts:
 
 
 def wrong_signer() -> Signer:
-    """Return a signer with a new random key. Receivers reject its signatures."""
+    """Return a signer with a new random key, to test whether a receiver rejects wrong signatures."""
     secret = generate_secret(secrets.token_bytes(SECRET_KEY_BYTES_GENERATED))
     return Signer([secret], secret)
 

@@ -2,8 +2,8 @@
 
 While one batch commits, the settler gathers the next batch, so batches grow with the load. The outcome of a replay
 delivery waits up to BATCH_WAIT_MS for other outcomes, because extra commits delay new events. If the settler cannot
-write a batch, it blocks new attempts and retries the batch, because the server repeats all attempts whose outcomes are
-not stored.
+write a batch, it blocks new attempts and retries the batch. Otherwise, a crash could lose more outcomes, and the server
+would repeat the attempts.
 """
 
 import asyncio

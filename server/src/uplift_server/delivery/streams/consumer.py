@@ -263,9 +263,10 @@ class StreamConsumer:
         return True
 
     def _check_accepted(self, event: _Event) -> bool:
-        """Restore an event that the server has accepted.
+        """Create the draft of an event that the server has already accepted.
 
-        Return whether the cache contains all endpoints of the event.
+        Return whether the cache contains the account, the type and all endpoints of the event. Raises ValueError if the
+        message is not valid, or if the event type does not exist.
         """
         account = self._cache.find_account(event.account)
         event.account_seq = None if account is None else account.seq

@@ -427,6 +427,6 @@ class StreamIngest:
 
 
 def _earlier(new: Appended, event_id: bytes, created_at: int) -> Appended:
-    """Return the event with this ID and timestamp. Mark it as a duplicate if it is not the new event."""
+    """Return the event with this ID and timestamp, marked as a duplicate unless it is `new`."""
     is_new = (event_id, created_at) == (new.id, new.created_at)
     return new if is_new else Appended(0, event_id, created_at, duplicate=True)

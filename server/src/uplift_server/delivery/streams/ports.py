@@ -39,10 +39,10 @@ class PublishedEvents(Protocol):
 
 
 class TraceSink(Protocol):
-    """The interface that keeps the spans of emitters. These spans are the parents of the events' spans."""
+    """The interface that keeps the trace spans of emitters, which become the parents of the events' spans."""
 
     def note_sender(self, seq: int, event_id: bytes, traceparent: str) -> None:
-        """Keep the emitter's span for an event that another process has accepted."""
+        """Keep the emitter's trace span (`traceparent` header) for an event that another process has accepted."""
 
 
 class StreamJobs(SingletonJobs, Protocol):

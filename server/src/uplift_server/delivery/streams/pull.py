@@ -1,4 +1,4 @@
-"""Reads the messages of the event stream, oldest first. Only one process at a time reads them.
+"""Reads the messages of the event stream, oldest first. Only the process with the singleton job reads them.
 
 Each process that takes over the job deletes the consumers of earlier processes, and creates its own consumer. A new
 consumer begins with the oldest message in the stream, so the order is correct even after a crash. The process removes

@@ -8,7 +8,7 @@ from uplift_server.delivery.targets import Target
 
 
 class Pool:
-    """Idle connections by target, with the most recently used connection first. All times are monotonic seconds.
+    """Idle connections by target. The most recently used connection is reused first. All times are monotonic seconds.
 
     Reuse needs no address check, because the address was checked when the connection was opened. The pool uses dicts as
     ordered sets, so that it can take the newest, drop the oldest, and remove any connection in O(1).
