@@ -15,9 +15,10 @@ class ClientIdentity:
 
 
 class Target(NamedTuple):
-    """The target of an endpoint's requests. The connection pool uses the target as the key of idle connections.
+    """The host, port, TLS settings and account of a request.
 
-    The class is a named tuple, because hashing a frozen dataclass takes four times as long.
+    The connection pool uses the target as the key of idle connections. The class is a named tuple, because hashing a
+    frozen dataclass takes four times as long.
     """
 
     host: str

@@ -81,9 +81,9 @@ class Traces:
             closing.set()
 
     def note_event(self, seq: int, event: AcceptedEvent, traceparent: str | None) -> None:
-        """Queue an event that was accepted or repeated.
+        """Queue an accepted event. The event can be new, or repeat an event that the server had already accepted.
 
-        `seq` is 0 if the database does not contain the event yet.
+        `seq` is the event's sequence number, or 0 if the database does not contain the event yet.
         """
         if not self._has_room("events", len(self._events)):
             return
@@ -148,9 +148,10 @@ class Traces:
             await asyncio.to_thread(self._tracer.record, events, attempts)
 
     def _split_ready(self, lines: Sequence[AttemptLine], *, at_once: bool) -> list[AttemptLine]:
-        """Return the attempts whose parent span is in memory or whose wait is over.
+        """Return the attempts that can be exported now. Keep the other attempts for a later call.
 
-        Keep the other attempts for later.
+        An attempt can be exported if its parent span is in memory, or after it has waited PARENT_WAIT_MS for the span.
+        If `at_once` is set, all attempts can be exported.
         """
         now = self._clock.now_ms()
         ready = []

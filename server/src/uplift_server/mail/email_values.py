@@ -44,7 +44,7 @@ class EmailValues:
     """Converts the values of a notification to safe strings."""
 
     def __init__(self, values: Mapping[str, object], public_url: str, link_key: bytes) -> None:
-        """`values` are the notification's values, and `public_url` is the URL of this server.
+        """Wrap the values of one notification. `public_url` is the URL of this server.
 
         `link_key` is the key from which the secret parts of links are derived.
         """
@@ -108,7 +108,7 @@ class EmailValues:
 
     @property
     def _path(self) -> str:
-        """Return the URL's path, without a trailing slash. Omit the middle of a long path."""
+        """The URL's path, without a trailing slash. `…` replaces possible tokens and the middle of a long path."""
         try:
             path = urlsplit(self._raw("url")).path
         except ValueError:
@@ -213,5 +213,5 @@ def _shown(text: str, characters_max: int) -> str:
 
 
 def _without_secrets(text: str) -> str:
-    """Remove the user, password, query and fragment from the URLs in a string."""
+    """Remove the user name, password, query and fragment from the URLs in a string."""
     return _QUERY.sub("?…", _USERINFO.sub("", text))

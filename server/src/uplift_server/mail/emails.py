@@ -462,9 +462,9 @@ def _how_to_fix_all(values: EmailValues) -> tuple[str, ...]:
 
 
 def _endpoint_rows(values: EmailValues, *times: tuple[str, str]) -> tuple[tuple[str, str], ...]:
-    """Return one row for each endpoint that the email shows, and one row with the number of remaining endpoints.
+    """Return one row for each endpoint that the email shows. The row contains the URL, cause, response and times.
 
-    An endpoint's row contains its URL, cause, response and times.
+    If the email does not show all endpoints, the last row contains the number of remaining endpoints.
     """
     rows = []
     for each in values.endpoints[:ENDPOINTS_SHOWN_MAX]:

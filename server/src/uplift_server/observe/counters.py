@@ -120,9 +120,10 @@ class RecentCommits:
 
 
 class OwnFailures:
-    """Counts recent attempts that failed because of this server, and all attempts since the first of these failures.
+    """Counts the attempts that recently failed because of this server, and all attempts in the same period.
 
-    Only a failure that this server caused updates the counts, so other attempts add no work.
+    The period begins with the first of these failures. Only these failures update the counts, so other
+    attempts add no work.
     """
 
     __slots__ = ("_attempts_before", "_count", "_previous", "_since_s")
@@ -146,8 +147,9 @@ class OwnFailures:
         self._count += 1
 
     def recent(self, attempts: int, now_s: float) -> tuple[int, int]:
-        """Return two numbers: the recent attempts that failed because of this server, and all attempts since the first
-        of these failures. The argument `attempts` is the total number of attempts so far.
+        """Return the numbers of recent failures that this server caused and of all attempts in the same period.
+
+        The period begins with the first of these failures. `attempts` is the number of all attempts so far.
         """
         if now_s - self._since_s >= 2 * RECENT_WINDOW_S:
             return 0, 0

@@ -129,8 +129,8 @@ class StoreHealth:
 
 
 def name_of(function: Callable[..., object]) -> str:
-    """Return the name of a read for the log.
+    """Return the name under which the log shows a function that reads from the database.
 
-    This is the name of the function, or the name of the outer function if the function is nested.
+    For a nested function or a lambda, return the name of the outermost function that contains it.
     """
     return f"{function.__module__.removeprefix('uplift_server.')}.{function.__qualname__.partition('.<locals>')[0]}"

@@ -60,7 +60,7 @@ class AccountDraft:
 
     @property
     def is_for_members(self) -> bool:
-        """Return whether the request contains only fields that members can update."""
+        """Whether the request contains only fields that members can update."""
         return all(isinstance(each, Unset) for each in (self.name, self.uid, self.metadata))
 
 

@@ -30,12 +30,10 @@ class AuditLog:
     async def page(
         self, caller: Caller, filters: AuditFilter, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[AuditEntry]:
-        """Return the entries for the caller's account, or for all accounts.
+        """Return a page of entries for the caller's account, or for all accounts if an operator names no account.
 
-        Only operators see operators' IP addresses.
-
-        A caller with a service key must name an account. Otherwise, the result would include entries about the server,
-        which only operators can see. Raises AccountRequired.
+        Only operators see operators' IP addresses. Raises AccountRequired if a caller with a service key names no
+        account, because only operators can see the entries about the server.
         """
         caller.require_right(Right.AUDIT_READ)
         if not caller.principal.is_operator:

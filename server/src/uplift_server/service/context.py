@@ -53,14 +53,14 @@ class StreamStatus(Protocol):
         """Return why the server cannot use the stream, or None if the server can use the stream."""
 
     async def wait_stored(self, within_ms: int) -> bool:
-        """Wait until the database contains all events that are in the stream now.
+        """Wait until the database contains all events that are in the stream at the time of the call.
 
-        Return False if the wait exceeds `within_ms`.
+        Return False if the wait exceeds `within_ms`, or if the stream is unavailable.
         """
 
 
 class Listing(NamedTuple):
-    """The page that a request asks for: its number of rows, its cursor and its order."""
+    """The requested page of a list: the maximum number of rows, the cursor and the order."""
 
     limit: int
     cursor: str | None = None
@@ -152,7 +152,7 @@ class ServiceContext:
     def find_account(self, caller: Caller, account: str) -> Account:
         """Return the account with this public ID or uid.
 
-        Raises NotFound if the caller cannot access such an account.
+        Raises NotFound if the account does not exist, or if the caller cannot access it.
         """
         found = self.cache.find_account(account)
         own = caller.principal.account_seq
@@ -161,7 +161,7 @@ class ServiceContext:
         return found
 
     def find_endpoint(self, caller: Caller, endpoint: str) -> LiveEndpoint | None:
-        """Return the caller's endpoint with this public ID or uid.
+        """Return the caller's endpoint with this public ID or uid, or None if there is no such endpoint.
 
         Raises AccountRequired for a uid if the caller names no account, because a uid is unique only within an account.
         """
@@ -191,8 +191,8 @@ class ServiceContext:
     async def run_shielded(self, change: Coroutine[Any, Any, T]) -> T:
         """Run the coroutine `change` until it finishes, even if the caller is cancelled.
 
-        The coroutine must update the cache after it commits the change. Otherwise, the server would still accept a key
-        that was revoked in the database.
+        Use this method for a coroutine that commits a change and then updates the cache. A cancellation between the two
+        steps would leave the cache outdated. For example, the server would still accept a revoked key.
         """
         task = asyncio.ensure_future(change)
         self._changes.add(task)

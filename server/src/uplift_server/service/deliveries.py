@@ -170,8 +170,8 @@ class Deliveries:
     ) -> tuple[ShownDelivery, bool]:
         """Cancel a pending or held delivery. Return the delivery, and whether it has been cancelled.
 
-        If it has not been cancelled yet, a worker cancels it later. Raises NotFound, or Conflict if the delivery is in
-        flight or has another status.
+        If the endpoint's worker does not respond in time, it cancels the delivery later. Raises NotFound, or Conflict
+        if the delivery is in flight or has already ended.
         """
         caller.require(Scope.DELIVERIES_WRITE)
         await self._get(caller, delivery)

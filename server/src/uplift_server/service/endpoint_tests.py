@@ -110,8 +110,8 @@ class EndpointTests:
     async def verify(self, caller: Caller, endpoint: str, *, problems: Sequence[Problem] = ()) -> SignatureCheck:
         """Send a test with a wrong signature, then a test with a valid signature, and wait for both outcomes.
 
-        If the receiver rejects the first test and accepts the second test, mark the endpoint as verified. Raises the
-        same errors as `send`.
+        If the receiver rejects the first test and accepts the second test, mark the endpoint as verified. If the
+        receiver does not respond to the first test, do not send the second test. Raises the same errors as `send`.
         """
         caller.require_right(Right.ENDPOINTS_TEST)
         # The URL can change during the check.

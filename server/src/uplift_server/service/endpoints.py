@@ -103,7 +103,7 @@ class Endpoints:
     ) -> ShownEndpoint:
         """Create an endpoint.
 
-        The response contains the signing secret, but the response to a repeated request does not.
+        The result contains the signing secret, unless the request repeats an earlier request.
         """
         caller.require(Scope.ENDPOINTS_WRITE)
         account_seq = caller.require_account()

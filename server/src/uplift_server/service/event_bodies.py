@@ -76,7 +76,10 @@ def decode_event(body: bytes, account_texts: Mapping[str, str]) -> tuple[Event |
 
 
 def decode_batch(body: bytes) -> tuple[Sequence[BatchEvent | Incoming], list[Problem]]:
-    """Return the events of a batch. If it has invalid fields, return the readable events and the problems."""
+    """Return the events of a batch. If fields are invalid, return the readable fields of each event and the problems.
+
+    Raises Malformed if the body is not JSON, or Invalid if it has no list of events.
+    """
     batch = _decode(_batch, body)
     return (batch.events, []) if batch is not None else _readable_batch(body)
 

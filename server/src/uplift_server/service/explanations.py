@@ -95,7 +95,8 @@ class Explanations:
         """Explain why an event did or did not reach one endpoint, or each endpoint of its account.
 
         The explanations of existing endpoints come first, newest endpoint first. The explanations of deleted endpoints
-        and listen sessions follow. Raises the same errors as `Events.get`.
+        and listen sessions follow. Raises the same errors as `Events.get`, or Invalid if the account never had the
+        endpoint.
         """
         caller.require(Scope.DELIVERIES_READ)
         found = await find_event(self._context, caller, event)

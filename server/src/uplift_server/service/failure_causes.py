@@ -10,7 +10,7 @@ from uplift_server.delivery.endpoint_cache import LiveEndpoint
 
 
 class FailureCause(NamedTuple):
-    """Why an endpoint is failing. The code is stable."""
+    """The reason why an endpoint is failing. `code` does not change between releases."""
 
     code: str
     title: str

@@ -24,7 +24,7 @@ def check_idempotency_key(key: IdempotencyKey | None) -> Problem | None:
 
 
 def idempotent_request(key: IdempotencyKey | None, account_seq: int, kind: str) -> idempotency.Request | None:
-    """Return the properties of a request that the store uses to recognize repeated requests.
+    """Return the properties by which the store recognizes a repeated request.
 
     Return None if the request has no `Idempotency-Key`.
     """

@@ -1,6 +1,6 @@
-"""The identity provider: its metadata and keys, which stay in memory, and the exchange of codes for identities.
+"""A client that exchanges authorization codes for identities at the identity provider.
 
-Each request has a timeout and a maximum response size.
+The client keeps the provider's metadata and keys in memory. Each request has a timeout and a maximum response size.
 """
 
 import asyncio
@@ -32,7 +32,10 @@ class ProviderFailed(Exception):
 
 
 class ProviderDown(ProviderFailed):
-    """The provider does not respond, or its metadata or keys are unusable. Only the operator can fix the problem."""
+    """The provider does not respond, or its metadata or keys are unusable.
+
+    The person who signs in cannot fix the problem.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ class IdentityProvider:
         return id_tokens.count_usable_keys(self._keys)
 
     async def identify(self, code: str, verifier: str, nonce: str) -> Identified:
-        """Exchange a code for a person's identity. Raises ProviderFailed or ProviderDown."""
+        """Exchange an authorization code for a person's identity. Raises ProviderFailed or ProviderDown."""
         metadata = await self.metadata()
         head, body = oidc.code_request(metadata, self.client, code, verifier, self._user_agent)
         tokens = oidc.read_tokens(await self._send(metadata.token_endpoint, head, body, what="token response"))

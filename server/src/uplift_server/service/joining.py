@@ -1,11 +1,11 @@
-"""Add members through portal links, invitations and single sign-on, within transactions.
+"""Adds members through portal links, invitations and single sign-on, within transactions.
 
 A person has one email for all accounts, so a link must not let one person act as another person. A link proves that the
 person who opens it owns the email if the server emailed the link, or if the operator created the link. If the server
 does not send email, an admin sees the invitation links. Such a link does not prove that the person owns the email, so
 it cannot set the password of an existing person. On the first sign-in with an identity provider, the server accepts the
-email if the provider has verified it. After that, only the identity identifies the person, so a changed email gives no
-access.
+email if the provider has verified it. On later sign-ins, the server identifies the person by the ID at the provider.
+Therefore, a person who changes the email at the provider does not get access as another person.
 """
 
 from collections.abc import Sequence
@@ -119,7 +119,7 @@ def join_by_invitation(
 def join_by_identity(
     connection: Transaction, identity: Identity, open_ones: Sequence[Invitation], new_ids: NewIds, now: int
 ) -> LinkedPerson:
-    """Return the person with this identity. On the first sign-in, link the identity or create the person.
+    """Return the person with this identity. On the first sign-in, link the identity to an existing or a new person.
 
     `open_ones` are the open invitations to the person's email. The caller must have locked the accounts of these
     invitations. Raises Conflict if the provider has not verified the email, or if the person has another identity. Also

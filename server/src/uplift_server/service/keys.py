@@ -50,7 +50,10 @@ class KeyDraft:
         return frozenset(DEFAULT_SCOPES if scopes is None else scopes)
 
     def expiry_or(self, default: int | None) -> int | None:
-        """Return the requested expiry (Unix ms). Return the default if the field is absent."""
+        """Return the requested expiry (Unix ms), or the default if the field is absent.
+
+        None means that the key never expires.
+        """
         if isinstance(self.expires_at, Unset):
             return default
         return None if self.expires_at is None else parse_timestamp(self.expires_at)

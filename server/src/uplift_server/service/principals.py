@@ -113,7 +113,11 @@ class Principal:
         return scope in self.scopes or (self.is_operator and not self.is_read_only)
 
     def has_right(self, right: Right) -> bool:
-        """Return whether the principal has this right through a member's role or a key's scopes."""
+        """Return whether the principal has this right.
+
+        Members have the rights of their role, and keys have the rights of their scopes. Operators have all rights, but
+        read-only operators have only AUDIT_READ.
+        """
         if self.is_operator:
             return not self.is_read_only or right is Right.AUDIT_READ
         if self.role is not None:

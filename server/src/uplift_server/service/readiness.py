@@ -33,7 +33,7 @@ class Ready(NamedTuple):
 
 
 def _read(connection: Transaction) -> str:
-    """Read a table that requests need, and return the ID of the database."""
+    """Return the ID of the database. Also read the event types, to check that the tables are readable."""
     event_types.get(connection, "")
     return database_identity.get(connection) or ""
 
@@ -49,7 +49,7 @@ class Readiness:
         self._probe_error: str | None = None
 
     async def check(self) -> Ready:
-        """Return the state of a server that can accept events. Raises NotReady if the server cannot accept events.
+        """Return the state of the server. Raises NotReady if the server cannot accept events.
 
         Without an event stream, raises the store's Unavailable if a read from the database fails.
         """

@@ -25,7 +25,7 @@ Resolver = Callable[[str], Awaitable[Iterable[str]]]
 
 
 class UrlChecker:
-    """Checks endpoint URLs. The HTTP client checks the address again for every connection."""
+    """Checks endpoint URLs. For every connection, the HTTP client checks the IP address again."""
 
     def __init__(self, policy: AddressPolicy, resolve: Resolver) -> None:
         self._policy = policy

@@ -44,7 +44,7 @@ def not_found(what: str, text: str) -> errors.NotFound:
 
 
 def own_uid_problems(named: str, sent: str | Unset | None) -> list[Problem | None]:
-    """Return the problems with the uid in the path of a PUT request, and with a different uid in the body."""
+    """Return a problem if the uid in the path of a PUT request is invalid or differs from the uid in the body."""
     if isinstance(sent, str) and sent != named:
         text = "The field differs from the path. Omit it. To change the uid, use PATCH."
         return [Problem("uid", "uid_mismatch", text)]

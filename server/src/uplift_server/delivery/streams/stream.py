@@ -145,13 +145,13 @@ class EventStream:
         self._has_warned = False
 
     def add_listener(self, listener: LinkListener) -> None:
-        """Pass every new connection to a listener. The listener does not receive the current connection."""
+        """Register a listener for new connections. The listener does not receive the current connection."""
         self._listeners.append(listener)
 
     def trouble(self) -> str | None:
         """Return the reason why the server cannot use the stream, or None.
 
-        While NATS elects a new leader, the result is None.
+        Also return None for DOWN_AFTER_MS after the last successful check, because NATS may be electing a new leader.
         """
         if self._cause is None or self._clock.now_ms() - self._seen_up_at <= DOWN_AFTER_MS:
             return None
@@ -160,7 +160,7 @@ class EventStream:
     async def wait_stored(self, within_ms: int) -> bool:
         """Wait until the database contains all events that are in the stream at the time of the call.
 
-        Return False if the wait exceeds `within_ms`.
+        Return False if the wait exceeds `within_ms`, or if the stream is unavailable.
         """
         until = self._clock.now_ms() + within_ms
         last: int | None = None
