@@ -92,9 +92,9 @@ class Search:
         )
 
     async def _deliveries(self, caller: Caller, digits: str) -> list[Hit]:
-        """Find deliveries whose ID starts with `digits`.
+        """Find deliveries by the first hexadecimal digits of their ID.
 
-        A delivery ID consists of the digits of the event's ID, followed by some digits of the endpoint's ID.
+        A delivery ID contains the digits of the event's ID, followed by some digits of the endpoint's ID.
         """
         digits = digits.lower()[:_DELIVERY_DIGITS]
         if not caller.principal.allows(Scope.DELIVERIES_READ):

@@ -32,7 +32,7 @@ _WRONG_FIRST_CODE: Final = (
 
 
 class SecondFactorState(NamedTuple):
-    """The state of a second factor that is on."""
+    """The state of a second factor that is turned on."""
 
     since: int
     """When the person turned the second factor on (Unix ms)."""

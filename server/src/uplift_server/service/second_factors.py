@@ -76,7 +76,7 @@ class SecondFactors:
         return RECOVERY_CODE
 
     def store(self, connection: Transaction, person: Person, secret: bytes, step: int, now: int) -> None:
-        """Store the second factor of a person who has none.
+        """Store a second factor for a person who has none.
 
         `step` is the time step of the code that confirmed the second factor.
         """

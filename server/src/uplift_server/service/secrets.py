@@ -53,7 +53,7 @@ class RotationDraft:
 
     @property
     def overlap_ms(self) -> int:
-        """How long the old and the new secret are both active, in ms."""
+        """The time in ms during which the old and the new secret are both active."""
         seconds = given_or_none(self.overlap_seconds)
         return (SECRET_OVERLAP_SECONDS_DEFAULT if seconds is None else seconds) * 1000
 
@@ -115,9 +115,9 @@ class Secrets:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> ShownSecrets:
-        """Replace the secret. Raises NotFound.
+        """Replace the current secret. Raises NotFound or Invalid.
 
-        The response contains the new secret, but the response to a repeated request does not.
+        The result contains the new secret in plain text, unless the request repeats an earlier request.
         """
         caller.require(Scope.SECRETS_WRITE)
         live = self._endpoints.find_cached(caller, endpoint)

@@ -62,8 +62,8 @@ async def prepare(
 
     If this call creates the first operator key, return its text, because the server cannot show the text later.
     `keep_key` receives the text before the server stores the key, so that an interrupted start leaves no active key
-    whose text is unknown. Raises WrongSecretKey if a stored secret cannot be decrypted or a live process uses another
-    encryption key, or the store's Unavailable.
+    whose text is unknown. Raises WrongSecretKey if a stored secret cannot be decrypted, or if a live process uses
+    another encryption key. Raises Unavailable if the database cannot execute an operation.
     """
     await _seed_catalog(context)
     if await context.database.read(database_identity.get) is None:
@@ -114,8 +114,8 @@ async def _check_encryption_key(context: ServiceContext, process_key: ProcessKey
 async def _seed_catalog(context: ServiceContext) -> None:
     """Add the built-in event types to a database that has never had event types.
 
-    Also add missing operational event types to every database, because the server sends their events. A catalog from an
-    earlier release does not have the new types.
+    To any other database, add only the missing operational event types, because the server sends events of these types.
+    For example, a catalog from an earlier release can lack some of them.
     """
     now = context.now()
     database = context.database

@@ -36,7 +36,10 @@ class UnfinishedBodies:
         return Reservation(self, sender)
 
     def reserve(self, sender: int | None, size: int) -> None:
-        """Reserve bytes for a sender. Raises RateLimited if an account would exceed its limit, or Busy."""
+        """Reserve bytes for a sender.
+
+        Raises RateLimited if an account would exceed its limit, or Busy if the sender's group would exceed its limit.
+        """
         is_account = _is_account(sender)
         if is_account and self._bytes[sender] + size > UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX:
             kib = UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX // 1024

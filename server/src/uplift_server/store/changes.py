@@ -22,10 +22,10 @@ _STATUSES: Final = ("delivered", "failed", "held", "cancelled")
 
 
 def newest_seqs(connection: Connection, account_seq: int) -> tuple[int, ...]:
-    """Return the attempt count of the account's newest event, and the highest numbers of its events and audit entries.
+    """Return the attempt count of an account's newest event, and the account's highest event and audit entry numbers.
 
     The result contains several numbers of each kind, because a row can become visible after a row with a higher number.
-    It contains the attempt count, because a test attempt adds no event and no audit entry.
+    It contains the attempt count, because a test attempt adds neither an event nor an audit entry.
     """
     newest_events = (
         sa.select(events.c.seq)
@@ -79,7 +79,10 @@ def unfinished_replays(connection: Connection, account_seq: int) -> tuple[tuple[
 
 
 def listen_sessions_seen(connection: Connection, account_seq: int) -> tuple[tuple[int, ...], ...]:
-    """Return each listen session's number, with the time when the session last connected, disconnected or responded."""
+    """Return each listen session's number, and the time when its client was last active.
+
+    A client is active when it connects, disconnects or sends a response.
+    """
     query = (
         sa.select(listen_sessions.c.seq, listen_sessions.c.last_seen_at)
         .where(listen_sessions.c.account_seq == account_seq)

@@ -1,6 +1,7 @@
 """Commands that one process stores and another process executes.
 
-A command cancels, resends or starts a delivery, or tests an endpoint.
+A command cancels or resends a delivery, starts an attempt for a delivery that is waiting to be resent, or tests an
+endpoint.
 
 The transaction that executes a command stores its result, so each command is executed exactly once.
 """
@@ -36,7 +37,7 @@ class AlreadyExecuted(StoreError):
 
 
 class CommandKind(StrEnum):
-    """The kinds of commands."""
+    """The action that a command requests."""
 
     CANCEL = "cancel"
     RESEND = "resend"
@@ -62,7 +63,7 @@ class NewTest:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command to cancel, resend or start a delivery, or to test an endpoint.
+    """A command that one process stores and another process executes.
 
     The process that executes the command adds `entry` to the audit log with the time of execution.
     """

@@ -52,7 +52,7 @@ class Database(Protocol):
 
     @property
     def writes_waiting(self) -> int:
-        """How many of this process's operations are waiting for their transaction to begin."""
+        """The number of this process's operations that are waiting for their transaction to begin."""
 
     async def open(self) -> None:
         """Connect to the database. The schema must exist. Raises Unavailable."""
@@ -65,8 +65,8 @@ class Database(Protocol):
 
         A group is stored completely or not at all. A group conflicts if one of its events differs from an earlier event
         of the account that has the same idempotency key or the same emitter-chosen ID. For a repeated event with the
-        same content, the result is the stored event. Raises Rejected if a row can never be stored. To find this row,
-        the caller divides the groups.
+        same content, the result is the stored event. Raises Rejected if a row can never be stored. To find the row,
+        the caller can retry with fewer groups.
         """
 
     def lease_due(
@@ -88,7 +88,7 @@ class Database(Protocol):
         A settlement is valid while its delivery is pending or held with the same fence. It is valid even after the
         lease has expired, because the same fence shows that no other process has leased the delivery since. Return the
         (event, endpoint) pairs of the settlements that are not valid, for which nothing was written. Raises Rejected if
-        a row can never be stored. To find this row, the caller divides the settlements.
+        a row can never be stored. To find the row, the caller can retry with fewer settlements.
         """
 
     def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> Awaitable[None]:

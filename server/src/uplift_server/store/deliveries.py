@@ -32,9 +32,9 @@ _OTHERS: Final = deliveries.alias("others")
 
 
 def _first_other(condition: str) -> sa.ScalarSelect[int]:
-    """Return a subquery for the event number of the first matching delivery in a delivery's order group.
+    """Return a subquery for the event number of the first open delivery that meets a condition.
 
-    The outer query provides the delivery. A delivery in its order group matches if it is open and meets the condition.
+    The subquery searches the order group of the delivery in the outer query.
     """
     own = (_OTHERS.c.endpoint_seq == deliveries.c.endpoint_seq, _OTHERS.c.order_group == deliveries.c.order_group)
     query = sa.select(_OTHERS.c.event_seq).where(*own, sa.text(status_sql.ordered("others")), sa.text(condition))

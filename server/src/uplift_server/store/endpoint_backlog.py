@@ -178,7 +178,7 @@ def cancel(connection: Connection, event_seq: int, endpoint_seq: int, *, fence: 
 def cancel_of_events(connection: Connection, event_seqs: Collection[int], *, now: int) -> None:
     """Cancel the open deliveries of events, including leased deliveries.
 
-    All deliveries of the events get a new fence.
+    All deliveries of the events get a new fence, which invalidates attempts in flight.
     """
     own = deliveries.c.event_seq.in_(event_seqs)
     ended = {"lease_owner": 0, "fence": deliveries.c.fence + 1, "order_group": None}
@@ -227,7 +227,7 @@ def _reason_kept() -> sa.ColumnElement[int]:
 
 
 def _ended(values: dict[str, Any]) -> dict[str, Any]:
-    """Return `values`, extended with the values that clear an ended delivery's next attempt."""
+    """Return `values`, and the column values that clear the next attempt, resend and replay of a delivery."""
     return {
         "due_at": None,
         # Keep the trigger of a test delivery.

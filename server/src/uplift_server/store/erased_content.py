@@ -6,7 +6,7 @@ deliveries get a new fence. The new fence invalidates attempts in flight, and bo
 erasure.
 
 On SQLite, a smaller row would move other rows within its page, and leave their old bytes there. Therefore, padding
-keeps the size of erased rows, and SQLite overwrites the rows in place.
+keeps erased rows at their original size, and SQLite overwrites the rows in place.
 """
 
 import json

@@ -29,7 +29,7 @@ class LateEvents(NamedTuple):
     """The longest time in ms between a late event's timestamp and its storage."""
 
     def covers(self, other: "LateEvents") -> bool:
-        """Whether this time range contains the time range of `other`, and this delay is at least as long."""
+        """Return whether this time range contains the range of `other`, and the delay of `other` is not longer."""
         return self.since <= other.since and self.until >= other.until and self.delay_ms >= other.delay_ms
 
 

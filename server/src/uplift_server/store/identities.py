@@ -1,8 +1,8 @@
 """People's identities at identity providers. An issuer and a subject identify each identity.
 
 An identity belongs to one person, and a person has at most one identity for each issuer. If the email changes at the
-provider, the identity still belongs to the same person. Therefore, a changed email cannot give one person the access of
-another person.
+provider, the identity still belongs to the same person. Therefore, a changed email cannot give one person access to
+the accounts of another person.
 """
 
 import sqlalchemy as sa
@@ -21,7 +21,7 @@ def find_person(connection: Connection, issuer: str, subject: str) -> Person | N
 
 
 def is_linked(connection: Connection, issuer: str, person: Person) -> bool:
-    """Whether a person has an identity from this issuer."""
+    """Return whether a person has an identity from this issuer."""
     own = sa.and_(identities.c.person_id == person.id, identities.c.issuer == issuer)
     return connection.execute(sa.select(identities.c.seq).where(own)).first() is not None
 

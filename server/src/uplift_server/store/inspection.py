@@ -74,7 +74,10 @@ def values_of(rows: Iterable[Sequence[bytes | None]]) -> Iterator[EncryptedValue
 
 
 def accepts_unbound(path: Path) -> bool:
-    """Whether a database file may contain encrypted values that are not bound to their column. Raises Unavailable."""
+    """Return whether a database file may contain encrypted values that are not bound to their column.
+
+    Raises Unavailable.
+    """
     try:
         with closing(_open(path)) as raw:
             return bool(raw.execute(SELECT_ACCEPTS_UNBOUND).fetchone()[0])
@@ -84,7 +87,7 @@ def accepts_unbound(path: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """How many deliveries are held, for how many endpoints, and the timestamp of the oldest held event (Unix ms)."""
+    """Counts of held deliveries and their endpoints, and the timestamp of the oldest held event (Unix ms)."""
 
     count: int
     endpoints: int
@@ -130,7 +133,7 @@ def database_id(path: Path) -> str | None:
 
 
 def has_account(path: Path, text: str) -> bool:
-    """Whether an account with this ID or uid exists. Raises Unavailable."""
+    """Return whether an account with this ID or uid exists. Raises Unavailable."""
     account = {"id": parse_prefixed(ACCOUNT, text), "uid": text}
     query = "SELECT EXISTS (SELECT 1 FROM accounts WHERE deleted_at IS NULL AND (id = :id OR uid = :uid))"
     try:

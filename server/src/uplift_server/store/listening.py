@@ -168,7 +168,7 @@ def get(connection: Connection, account_seq: int | None, session_id: bytes) -> L
 
 
 def exists(connection: Connection, session: ListenSession) -> bool:
-    """Whether a session still exists."""
+    """Return whether a session still exists."""
     own = sa.and_(listen_sessions.c.seq == session.seq, listen_sessions.c.id == session.id)
     return bool(connection.scalar(sa.select(sa.exists().where(own))))
 
@@ -197,7 +197,7 @@ def delete(connection: Connection, session: ListenSession) -> bool:
 
 
 def list_unused(connection: Connection, *, before: int, limit: int) -> list[ListenSession]:
-    """List the sessions that clients last used before the time `before` (Unix ms), and those of deleted accounts."""
+    """List the sessions that no client has used since `before` (Unix ms), and the sessions of deleted accounts."""
     rows = connection.execute(_LIST_UNUSED, {"before": before, "limit": limit})
     return [_session(row) for row in rows]
 

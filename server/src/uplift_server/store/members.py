@@ -70,7 +70,7 @@ def remove(connection: Connection, member: Member) -> None:
 
 
 def has_other_owner(connection: Connection, member: Member) -> bool:
-    """Whether the account has an owner other than this member."""
+    """Return whether the account has an owner other than this member."""
     query = sa.select(members.c.seq).where(
         members.c.account_seq == member.account_seq, members.c.role == int(Role.OWNER), members.c.seq != member.seq
     )

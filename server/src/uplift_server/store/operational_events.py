@@ -80,11 +80,11 @@ def report_failed(
     new_id: Callable[[], bytes],
     now: int,
 ) -> None:
-    """For each of these endpoints with a due count of failed deliveries, add an operational event.
+    """Add an operational event for each of these endpoints that has a due count of failed deliveries.
 
     Then reset the count to 0, and schedule the endpoint's next event FAILED_DELIVERIES_EVERY_MS after `now`. If the
-    count is 0, the endpoint is not in `reported`, or the endpoint or its latest failed delivery was deleted, only
-    delete the count.
+    count is 0, if the endpoint is not in `reported`, or if the endpoint or its latest failed delivery was deleted,
+    delete the count without adding an event.
     """
     locks.take_order(connection, endpoint_seqs)
     own = failed_deliveries.c.endpoint_seq

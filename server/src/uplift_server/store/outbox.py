@@ -234,7 +234,7 @@ def _email(row: sa.Row[Any]) -> DueEmail:
 def is_unsent(
     connection: Connection, account_seq: int, endpoint: str, kind: NotificationKind, *, since: int, until: int
 ) -> bool:
-    """Whether an email of this kind about the endpoint is waiting, and no such email was sent.
+    """Return whether an email of this kind about the endpoint is waiting, and no such email was sent.
 
     `endpoint` is the public ID. Only emails that were added from `since` to `until` (Unix ms) are considered. An email
     that does not list all of its endpoints is assumed to be about the endpoint.

@@ -1,4 +1,4 @@
-"""Add a table of notifications between processes, because poolers do not forward PostgreSQL notifications."""
+"""Add a table of notifications between processes, because connection poolers do not forward PostgreSQL notifications."""
 
 from collections.abc import Sequence
 

@@ -1,1 +1,1 @@
-"""One module for each schema migration. The module names determine the order of the migrations."""
+"""Schema migrations, one module for each revision. Each module name begins with the revision number."""
