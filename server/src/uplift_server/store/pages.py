@@ -41,9 +41,10 @@ class PageRequest:
         return column.asc() if self.reads_up else column.desc()
 
     def narrowed(self, low: int, high: int, *, to_next: int = 1) -> tuple[int, int]:
-        """Narrow the range from `low` to `high` to the values that the first number in a row's key can have on this
-        page. `to_next` is the smallest possible difference between the values of two rows: 0 if several rows can share
-        a value, otherwise 1.
+        """Narrow the range from `low` to `high` to the values that can be the first number of a key on this page.
+
+        `to_next` is the smallest possible difference between the values of two rows: 0 if several rows can share a
+        value, otherwise 1.
         """
         if self.key is None:
             return low, high

@@ -36,7 +36,7 @@ class AccountMembership(NamedTuple):
 def find(connection: Connection, email: str, *, lock: bool = False) -> Person | None:
     """Return the person with this email, which must be in lower case.
 
-    With `lock`, no other transaction can create or change a person with this email until the transaction ends.
+    With `lock`, no other transaction can create or change a person with this email until this transaction ends.
     """
     if lock:
         locks.take(connection, f"email {email}")

@@ -45,7 +45,7 @@ def _reencrypt(
     old: Cipher,
     new: Cipher,
 ) -> Reencrypted:
-    """Encrypt columns of one table with the new key. `owner` is the column with the ID of the values' owner."""
+    """Encrypt columns of one table with the new key. `owner` is the column with the ID of the endpoint or person."""
     table = owner.table
     change = (
         sa.update(table)

@@ -142,7 +142,7 @@ def erase_keys(connection: Connection, account_seq: int, keys: Sequence[str]) ->
 
 
 def erase_object_id(connection: Connection, account_seq: int, object_id: str) -> None:
-    """Erase the event IDs and idempotency keys that contain an object ID in an account's rejected events."""
+    """In an account's rejected events, erase the event IDs and idempotency keys that contain an object ID."""
     for column in (rejected_events.c.idempotency_key, rejected_events.c.event_id):
         own = (rejected_events.c.account_seq == account_seq, column.contains(object_id, autoescape=True))
         connection.execute(sa.update(rejected_events).where(*own).values({column: None}))

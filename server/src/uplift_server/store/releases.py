@@ -21,8 +21,10 @@ from uplift_server.store.schema import attempts, deliveries, events, replays
 
 @dataclass(frozen=True, slots=True)
 class ReplayCount:
-    """The number of deliveries to replay up to the event number `through`, and their oldest and newest event
-    timestamps."""
+    """The number of deliveries to replay, and their oldest and newest event timestamps (Unix ms).
+
+    The count ends at the event number `through`.
+    """
 
     count: int
     oldest_at: int | None
@@ -45,10 +47,10 @@ class ReplayCount:
 
 
 def count(connection: Connection, choice: ReplaySelection, *, first: int, last: int, rows: int) -> ReplayCount:
-    """Count the deliveries to replay from the event number `first`.
+    """Count the deliveries to replay, starting at the event number `first`.
 
-    The count ends at the event number `last`, or earlier, after `rows` deliveries of the endpoint (or `rows` events of
-    the account, if the replay sends missing events).
+    The count ends at the event number `last`, or earlier, after `rows` deliveries of the endpoint. If the replay
+    includes events without a delivery to the endpoint, the limit is `rows` events of the account instead.
     """
     through = _window_end(connection, choice, first, last, rows)
     if choice.missing is not None:
@@ -206,8 +208,8 @@ class ReplayProgress(NamedTuple):
 def unexpired(candidates: Iterable[Candidate], lease: ReplayLease) -> list[Candidate]:
     """Return the candidates that the replay may still send.
 
-    If the delivery of a candidate does not exist yet, set the order group of the delivery.
-    Omit deliveries of expired events, and missing deliveries of events that retention will delete soon.
+    Omit deliveries of expired events. If a delivery does not exist yet, omit it if retention will soon delete its
+    event. Otherwise, set its order group.
     """
     found = [
         each
@@ -265,8 +267,8 @@ def _of_events(choice: ReplaySelection) -> list[sa.ColumnElement[bool]]:
 def _window_end(connection: Connection, choice: ReplaySelection, first: int, last: int, rows: int) -> int:
     """Return the number of the last event in a window that starts at the event number `first`.
 
-    The window has `rows` deliveries of the endpoint, or `rows` events of the account if the replay sends missing
-    events.
+    The window ends at the event number `last`, or earlier, after `rows` deliveries of the endpoint. If the replay
+    includes events without a delivery to the endpoint, the limit is `rows` events of the account instead.
     """
     seq, own = deliveries.c.event_seq, deliveries.c.endpoint_seq == choice.endpoint_seq
     if choice.missing is not None:

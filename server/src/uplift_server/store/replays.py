@@ -180,7 +180,7 @@ def get(connection: Connection, account_seq: int | None, replay_id: bytes) -> Re
 
 
 def page(connection: Connection, account_seq: int | None, request: PageRequest) -> Page[Replay]:
-    """List a page of replays for an account, or for all accounts."""
+    """List a page of replays for an account, or for all accounts if `account_seq` is None."""
     keys = request.of(sa.select(replays.c.seq), replays.c.seq)
     if account_seq is not None:
         keys = keys.where(replays.c.account_seq == account_seq)

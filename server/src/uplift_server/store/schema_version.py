@@ -41,7 +41,7 @@ REMEDY_NEWER: Final = "start the release that upgraded the database, or a later 
 
 
 class UnknownSchema(Exception):
-    """This release does not know the database's schema. The message says how to fix it."""
+    """This release does not support the database's schema. The message says how to fix it."""
 
 
 def current(database: str | Path) -> str | None:

@@ -1,4 +1,4 @@
-"""Dashboard sessions and one-time links. The tables contain only digests of the cookies."""
+"""Dashboard sessions and one-time links. The database contains only digests of the session cookies."""
 
 from dataclasses import asdict
 from typing import Any, Final
@@ -71,7 +71,7 @@ def touch(connection: Connection, digest: bytes, *, now: int) -> None:
 
 
 def confirm(connection: Connection, digest: bytes, *, now: int) -> None:
-    """Store `now` (Unix ms) as the time when the session's person last entered the password again."""
+    """Store `now` (Unix ms) as the time when the person last entered the password in this session."""
     connection.execute(sa.update(sessions).where(sessions.c.digest == digest).values(confirmed_at=now, seen_at=now))
 
 

@@ -43,7 +43,7 @@ _INSERT = sa.text(
 def take(
     connection: Connection, wanted: Collection[SingletonJob], *, process_id: int, now: int
 ) -> frozenset[SingletonJob]:
-    """Take or renew the leases for the wanted jobs, except leases that another process holds.
+    """Take or renew the leases for the jobs in `wanted`, except leases that another process holds.
 
     Each lease lasts LEASE_MS. Return the jobs whose lease this process now holds.
     """

@@ -121,8 +121,11 @@ class Counted:
 def by_bucket(
     connection: Connection, scopes: Iterable[Scope], *, since: int, until: int = _NO_END, minutes: bool = False
 ) -> dict[Scope, list[tuple[int, Statistics]]]:
-    """Return the statistics for each scope and each hour or minute from `since` (inclusive) to `until` (exclusive, Unix
-    ms)."""
+    """Return the statistics of each scope for each hour, or for each minute if `minutes` is set.
+
+    The range is from `since` (inclusive) to `until` (exclusive), in Unix ms. Each item contains the start of the hour
+    or minute (Unix ms), and its statistics.
+    """
     found: dict[Scope, list[tuple[int, Statistics]]] = {scope: [] for scope in scopes}
     statement = (sql.MINUTES if minutes else sql.HOURS).between[connection.dialect.name]
     for row in connection.execute(statement, {"scopes": json.dumps(list(found)), "since": since, "until": until}):
@@ -343,7 +346,7 @@ def _beyond(batch: _Batch, began: int) -> Mapping[str, int]:
 
 
 def _created(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[RowKey, int | None, int]]:
-    """Yield the numbers of deliveries that replays created for events after `began`, up to `events_after`.
+    """Yield counts of the deliveries that replays created for events after `began`, up to `events_after`.
 
     Each item contains an endpoint and minute, an event type (None if unknown), and the number of deliveries.
     """
@@ -352,9 +355,9 @@ def _created(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[
 
 
 def _moves(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[RowKey, int | None, Status, int]]:
-    """Yield the numbers to add to the counts by status because of the attempts and status changes in a range.
+    """Yield the changes to the counts by status that result from the attempts and status changes in a range.
 
-    Each item contains an endpoint and minute, an event type (None if unknown), a status, and a number to add to its
+    Each item contains an endpoint and minute, an event type (None if unknown), a status, and the number to add to its
     count. Only the deliveries of events after `began` and up to `events_after` are included.
     """
     for minute, account, endpoint, event_type, n in sql.read_rows(connection, sql.COUNT_DELIVERED, span):
@@ -387,7 +390,7 @@ def _with_all_accounts(by_type: Mapping[RowKey, Tally]) -> dict[RowKey, Tally]:
 
 
 def _changes_of_totals(own: Mapping[RowKey, Tally]) -> _Totals:
-    """Return the changes in each endpoint's numbers of pending and held deliveries."""
+    """Return the changes to each endpoint's counts of pending and held deliveries."""
     pending: Counter[int] = Counter()
     held: Counter[int] = Counter()
     for key, tally in own.items():

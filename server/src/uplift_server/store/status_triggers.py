@@ -6,7 +6,10 @@ from uplift_server.store.schema import metadata
 
 
 def create_status_trigger(name: str, *, condition: str, statement: str, lock: str = "") -> None:
-    """Define a trigger that is created after the tables. On PostgreSQL, it runs `lock` before `statement`."""
+    """Define a trigger that runs `statement` after a delivery's status changes, if `condition` is true.
+
+    The trigger is created after the tables. On PostgreSQL, the trigger runs the statement `lock` first.
+    """
     event = "AFTER UPDATE OF status ON deliveries"
     function = (
         f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {lock}{statement} RETURN NULL; END $$"

@@ -12,9 +12,9 @@ from uplift_server.store.statistics import TOTALS_COUNTED, VALUES
 
 
 class OpenCounts(NamedTuple):
-    """The numbers of open deliveries for an endpoint.
+    """An endpoint's counts of open deliveries.
 
-    The numbers exclude test deliveries, and deliveries of events that were stored before the statistics began.
+    The counts exclude test deliveries, and deliveries of events that were stored before the statistics began.
     """
 
     pending: int
@@ -25,9 +25,9 @@ NO_OPEN: OpenCounts = OpenCounts(0, 0)
 
 
 def read(connection: Connection, endpoint_seqs: Collection[int] | None = None) -> dict[int, OpenCounts] | None:
-    """Return the numbers of open deliveries, by endpoint number.
+    """Return the counts of open deliveries, by endpoint number.
 
-    If `endpoint_seqs` is None, return them for all endpoints. Endpoints without open deliveries are omitted. Return
+    If `endpoint_seqs` is None, include all endpoints. Endpoints without open deliveries are omitted. Return
     None until the first count after an upgrade is complete.
     """
     counted = server_values.get(connection, VALUES)

@@ -68,7 +68,7 @@ class TransferTable:
             yield batch
 
     def rows(self, source: sqlite3.Connection) -> Iterator[tuple[Row, int]]:
-        """Yield each row of a SQLite file after its conversion, and the number of NUL characters that were replaced."""
+        """Yield each converted row of the table, and the number of NUL characters that the conversion replaced."""
         return map(self._portable, source.execute(self.select))
 
     def count(self, source: sqlite3.Connection) -> int:

@@ -254,9 +254,10 @@ def _split_pooler(url: str) -> tuple[str, bool]:
 
 
 class ConnectionTimeout:
-    """A timeout that closes a connection.
+    """A timeout that closes a connection if an operation takes too long.
 
-    The timeout does not send a cancel request, because this request could hang on the same network.
+    The timeout does not send a cancel request to PostgreSQL first, because this request would also hang after a
+    network failure.
     """
 
     def __init__(self, pair: Pair, seconds: float) -> None:
@@ -385,7 +386,8 @@ def driver_error(error: BaseException) -> BaseException:
 def _closed_while_idle(raw: Raw, error: BaseException) -> bool:
     """Whether a statement failed because PostgreSQL had already closed the connection.
 
-    If PostgreSQL closes the connection during the statement, the statement itself can be the cause.
+    The result is False if PostgreSQL closed the connection during the statement, because the statement itself can be
+    the cause.
     """
     cause = driver_error(error)
     if isinstance(cause, asyncpg.InternalClientError):

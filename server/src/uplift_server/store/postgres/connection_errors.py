@@ -76,7 +76,7 @@ _NO_ROOT: Final = (
 def configuration_error(error: BaseException) -> Unavailable | None:
     """Convert an error with a known cause to an error that says how to fix it.
 
-    Return Misaddressed if the user must change the configuration.
+    Return Misaddressed if the user must change the configuration. Return None if the cause is unknown.
     """
     text, state = str(error), getattr(error, "sqlstate", None) or ""
     if state in _STRANGE_STATEMENT or _STRANGE_SETTING in text:

@@ -127,7 +127,7 @@ class PostgresDatabase:
 
     @property
     def writes_waiting(self) -> int:
-        """How many of this process's operations are waiting for their transaction to begin."""
+        """The number of this process's operations whose transaction has not begun."""
         return self._group_commit.waiting + self._hot_connections.waiting + self._writers.waiting
 
     async def open(self) -> None:

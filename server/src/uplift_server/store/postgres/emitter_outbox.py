@@ -248,7 +248,7 @@ class EmitterOutbox:
     def listen(self, receive: Callable[[], None]) -> None:
         """Call `receive` each time rows are inserted.
 
-        Through a pooler, the outbox does not receive these notifications.
+        Through a pooler, the outbox cannot detect inserted rows and never calls `receive`.
         """
         self._receive = receive
 

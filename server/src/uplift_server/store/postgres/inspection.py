@@ -132,7 +132,10 @@ async def database_id(url: str) -> str | None:
 
 
 class Living(NamedTuple):
-    """How many processes are running, how many of them deliver events, and how many serve the API."""
+    """The number of running processes.
+
+    `delivering` counts the processes that deliver events, and `serving` counts the processes that serve the API.
+    """
 
     living: int
     delivering: int
@@ -157,7 +160,10 @@ async def encrypted_values(url: str) -> list[EncryptedValue]:
 
 
 async def accepts_unbound(url: str) -> bool:
-    """Whether a database may contain encrypted values that are not bound to their column. Raises Unavailable."""
+    """Whether a database may contain encrypted values that are not bound to their column. Raises Unavailable.
+
+    A database can contain such values until the upgrade in `store.encryption_upgrade` is complete.
+    """
     async with _connected(url) as pair:
         return bool(await pair.raw.fetchval(SELECT_ACCEPTS_UNBOUND))
 

@@ -413,7 +413,7 @@ async def _drop_tables(raw: Raw, partitions: list[Partition]) -> None:
 
 
 async def _lock(raw: Raw, dropped: list[Partition]) -> None:
-    """Lock these partitions and then both tables exclusively.
+    """Lock these partitions, and then the tables `events` and `attempts`, exclusively.
 
     Locking the partitions may have to wait for a long statement that uses one of them. Meanwhile, other statements do
     not wait, because the tables are not locked yet. A vacuum of other partitions does not block the locks.

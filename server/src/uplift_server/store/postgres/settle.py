@@ -23,9 +23,10 @@ async def settle(
 ) -> frozenset[tuple[int, int]]:
     """Write attempt outcomes and endpoint health.
 
-    If a delivery's fence has changed, do not write its settlement. Return the keys of these deliveries. As in `append`,
-    the commit waits for the disk. Otherwise, the server would repeat finished attempts after a crash. Settlements that
-    arrive during the wait form the next batch, so the wait costs little.
+    Skip deliveries whose fence has changed, and return their keys (event number, endpoint number).
+
+    As in `append`, the commit waits for the disk. Otherwise, the server would repeat finished attempts after a crash.
+    Settlements that arrive during the wait form the next batch, so the wait costs little.
     """
     settlements = sorted(settlements, key=itemgetter(0, 1))
     settled = _columns(Settlement._fields, settlements)

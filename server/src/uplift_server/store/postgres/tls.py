@@ -1,7 +1,7 @@
-"""Builds TLS contexts for connections to PostgreSQL that trust the system's certificate authorities.
+"""Builds TLS contexts that trust the system's certificate authorities, for connections to PostgreSQL.
 
-The driver cannot use these authorities. For all other certificate authorities, it builds the TLS context itself.
-Parameters and files are those of libpq: https://www.postgresql.org/docs/current/libpq-ssl.html
+The driver cannot use these authorities. For all other certificate authorities, the driver builds the TLS context.
+The parameters and files are the same as in libpq: https://www.postgresql.org/docs/current/libpq-ssl.html
 """
 
 import os

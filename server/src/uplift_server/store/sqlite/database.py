@@ -59,7 +59,7 @@ class SqliteDatabase:
 
     @property
     def writes_waiting(self) -> int:
-        """How many of this process's operations are waiting for their transaction to begin."""
+        """The number of this process's operations whose transaction has not begun."""
         return 0 if self._writer_ is None else self._writer_.waiting
 
     def lock(self) -> None:

@@ -22,7 +22,7 @@ class DatabaseLost(Exception):
 
 
 class FileChange(NamedTuple):
-    """A harmful change to a database file: the file was deleted, replaced or truncated."""
+    """A harmful change: the database file or its log was deleted or replaced, or the database file was truncated."""
 
     text: str
     is_readable: bool

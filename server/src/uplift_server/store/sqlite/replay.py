@@ -24,8 +24,8 @@ def read_replay_batch(
 ) -> ReplayBatch:
     """Read the next deliveries of a replay, starting at event number `first`.
 
-    Return up to `limit` matching deliveries among the endpoint's next `rows` deliveries, or among the account's next
-    `rows` events if the replay sends missing events.
+    Search the endpoint's next `rows` deliveries. If the replay includes events without a delivery to the endpoint,
+    search the account's next `rows` events instead. Return up to `limit` matching deliveries.
     """
     batch = _read_batch(raw, replay, first, min(rows, limit), limit, body_bytes_max)
     if 2 * len(batch.candidates) < limit and batch.through < replay.last_event_seq and rows > limit:

@@ -20,7 +20,7 @@ def settle(
 ) -> frozenset[tuple[int, int]]:
     """Write attempt outcomes and endpoint health.
 
-    If a delivery's fence has changed, do not write its settlement. Return the keys of these deliveries.
+    Skip deliveries whose fence has changed, and return their keys (event number, endpoint number).
     """
     rows = [
         SettledRow(

@@ -203,8 +203,10 @@ class SettledRow(NamedTuple):
 
 
 class EndpointHealthRow(NamedTuple):
-    """The health of an endpoint after a batch of settlements. The fields are in the parameter order of
-    UPDATE_HEALTH."""
+    """The health of an endpoint after a batch of settlements.
+
+    The fields are in the parameter order of UPDATE_HEALTH.
+    """
 
     endpoint_seq: int
     consecutive_failures: int
