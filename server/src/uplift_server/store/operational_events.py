@@ -80,11 +80,12 @@ def report_failed(
     new_id: Callable[[], bytes],
     now: int,
 ) -> None:
-    """Add an operational event for each of these endpoints that has a due count of failed deliveries.
+    """Report the failed deliveries of these endpoints in operational events.
 
-    Then reset the count to 0, and schedule the endpoint's next event FAILED_DELIVERIES_EVERY_MS after `now`. If the
-    count is 0, if the endpoint is not in `reported`, or if the endpoint or its latest failed delivery was deleted,
-    delete the count without adding an event.
+    For each endpoint whose report is due, add an operational event with the number of its failed deliveries. Then reset
+    the number to 0, and schedule the endpoint's next report FAILED_DELIVERIES_EVERY_MS after `now`. If the number is 0,
+    if the endpoint is not in `reported`, or if the endpoint or its latest failed delivery was deleted, delete the
+    number without adding an event.
     """
     locks.take_order(connection, endpoint_seqs)
     own = failed_deliveries.c.endpoint_seq

@@ -182,9 +182,10 @@ class ReplayProgress(NamedTuple):
     def after(self, batch: ReplayBatch, *, again: int, fresh: int, leased: int) -> "ReplayProgress":
         """Return the progress after the replay has processed more deliveries.
 
-        `again` is the number of processed deliveries that were returned to the replay earlier without an attempt.
-        `fresh` is the number of processed candidates at the start of the batch. `leased` is the number of processed
-        deliveries that the replay leased. The replay skipped the other processed deliveries.
+        `again` is the number of processed deliveries that the replay leased earlier and that were returned without an
+        attempt. `fresh` is the number of processed candidates of `batch`. These are its first candidates. `leased` is
+        the number of processed deliveries that the replay has leased now. The replay skipped the other processed
+        deliveries.
         """
         outstanding = self.outstanding + leased
         next_event_seq = self.next_event_seq

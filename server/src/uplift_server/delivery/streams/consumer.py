@@ -242,7 +242,10 @@ class StreamConsumer:
         return event if is_current or self._is_fresh(message) else None
 
     def _check_published(self, event: _Event) -> bool:
-        """Check an event that an emitter published. Return False if the result may depend on an outdated cache."""
+        """Check an event that an emitter published, and set its draft or its rejection.
+
+        Return False if the result may depend on an outdated cache.
+        """
         message = event.message
         account = self._cache.find_account(event.account)
         if account is None:
@@ -263,9 +266,9 @@ class StreamConsumer:
         return True
 
     def _check_accepted(self, event: _Event) -> bool:
-        """Create the draft of an event that the server has already accepted.
+        """Check an event that the server has already accepted, and set its draft.
 
-        Return whether the cache contains the account, the type and all endpoints of the event. Raises ValueError if the
+        Return False if the cache lacks the account, the type or an endpoint of the event. Raises ValueError if the
         message is not valid, or if the event type does not exist.
         """
         account = self._cache.find_account(event.account)
