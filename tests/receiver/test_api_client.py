@@ -238,6 +238,17 @@ def test_a_get_request_without_a_response_is_retried(api: ScriptedApi, client: C
     assert len(delays) == 2
 
 
+def test_a_response_from_another_kind_of_server_is_not_retried(
+    api: ScriptedApi, client: Client, delays: list[float]
+) -> None:
+    api.script = [b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>"]
+
+    with pytest.raises(ApiUnreachable, match="not an Uplift Webhooks server"):
+        client.request("GET", "/v1/x")
+
+    assert delays == []
+
+
 def test_a_post_request_without_a_response_is_not_retried(
     api: ScriptedApi, client: Client, delays: list[float]
 ) -> None:
