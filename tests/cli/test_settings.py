@@ -170,6 +170,7 @@ def test_valid_values(environ: dict[str, str], attribute: str, value: object) ->
         ("UPLIFT_PUBLIC_URL", "https://[::1"),
         ("UPLIFT_OPERATOR_KEY", "sk_0123456789abcdef"),
         ("UPLIFT_OPERATOR_KEY", "op_short"),
+        ("UPLIFT_OPERATOR_KEY", "op_0123456789\tabcdef"),
         ("UPLIFT_SECRET_KEY", "not base64!"),
         ("UPLIFT_SECRET_KEY", "c2hvcnQ="),
         ("UPLIFT_ALLOW_PRIVATE_NETWORKS", "maybe"),

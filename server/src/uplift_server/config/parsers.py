@@ -413,7 +413,7 @@ def account(text: str) -> str:
 
 def token(text: str) -> str:
     """Check that a bearer token has 16 to 256 printable ASCII characters and no spaces."""
-    if not 16 <= len(text) <= 256 or not all("!" <= character <= "~" for character in text):
+    if not 16 <= len(text) <= 256 or not _is_printable(text):
         raise InvalidValue(
             "is not a token of 16 to 256 printable ASCII characters without spaces",
             "create a token with: head -c 32 /dev/urandom | base64",
@@ -422,13 +422,18 @@ def token(text: str) -> str:
 
 
 def operator_key(text: str) -> str:
-    """Check that an operator key is `op_` followed by 13 to 253 ASCII characters other than spaces."""
-    if not text.startswith("op_") or not 16 <= len(text) <= 256 or " " in text or not text.isascii():
+    """Check that an operator key is `op_` followed by 13 to 253 printable ASCII characters and no spaces."""
+    if not text.startswith("op_") or not 16 <= len(text) <= 256 or not _is_printable(text):
         raise InvalidValue(
             "is not an operator key, which is op_ followed by 13 to 253 printable ASCII characters without spaces",
             'create a key with: echo "op_$(head -c 24 /dev/urandom | base64 | tr +/ -_)"',
         )
     return text
+
+
+def _is_printable(text: str) -> bool:
+    """Return whether the text contains only printable ASCII characters and no spaces."""
+    return all("!" <= character <= "~" for character in text)
 
 
 def secret_key(text: str) -> str:
