@@ -244,7 +244,10 @@ def cancel_delivery(session: Session, delivery: Delivery, account: AnyAccount = 
 
 
 def _change(session: Session, delivery: str, account: str | None, verb: str) -> bool:
-    """Resend or cancel a delivery. Return whether the running server, not a temporary server, handled the request."""
+    """Resend or cancel a delivery.
+
+    Return True if the running server handled the request, or False if the command used a temporary server.
+    """
     with reach(session.config()) as client:
         owner = lookup.owner(client, account)
         found = lookup.delivery(client, delivery, owner)

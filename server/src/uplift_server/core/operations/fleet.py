@@ -330,7 +330,7 @@ def _late(state: FleetState) -> Iterator[FleetProblem]:
             f"{counted(count, 'endpoint')} {_verb(count)} at {'its' if count == 1 else 'their'} concurrency or rate"
             " limit",
             " ".join(extent),
-            "Increase the limit of the endpoint, or ask the account to make its server respond faster.",
+            "Increase the endpoint's limit, or ask the account's owner to make the receiver respond faster.",
         )
 
 
