@@ -39,7 +39,7 @@ class Callback(Protocol):
     """The callback of a timer."""
 
     def __call__(self) -> None:
-        """Called when the timer fires."""
+        """Do the scheduled work. The timer calls this function once."""
 
 
 class Handle(Protocol):

@@ -19,7 +19,10 @@ _RANDOM_BYTES_LEAST: Final = 12
 
 
 def example_in(text: str) -> str | None:
-    """Return the part of a setting's value that is reserved for documentation, or None if there is no such part."""
+    """Return the first example in a setting's value: a host name or an IP address that is reserved for documentation.
+
+    Return None if the value contains no example.
+    """
     found = _EXAMPLES.search(text)
     return None if found is None else found[0]
 

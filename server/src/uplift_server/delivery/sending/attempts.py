@@ -82,7 +82,7 @@ class HealthListener(Protocol):
     """The interface that informs the health monitor about the results of attempts."""
 
     def note(self, endpoint: LiveEndpoint) -> None:
-        """Handle an endpoint after a failed attempt, or after the first success that follows a failure."""
+        """Watch an endpoint after a failed attempt, or after the first success that follows a failure."""
 
     def note_gone_response(self, endpoint: LiveEndpoint) -> None:
         """Handle a 410 response from an endpoint."""
