@@ -45,7 +45,9 @@ def _build(name: str) -> str | None:
             return "go is not installed"
         fresh = directory.with_suffix(".new")
         environ = {**os.environ, "GOBIN": str(fresh), "CGO_ENABLED": "0"}
-        command = ["go", "install", "-trimpath", "-ldflags=-s -w", "@".join(MODULES[name])]
+        # Without optimizations, the build takes 70% of the time.
+        flags = ("-trimpath", "-gcflags=all=-N -l", "-ldflags=-s -w")
+        command = ["go", "install", *flags, "@".join(MODULES[name])]
         try:
             built = subprocess.run(
                 command, env=environ, cwd="/", capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
