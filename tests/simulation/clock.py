@@ -22,6 +22,8 @@ SHORT_POLL_MS_MAX = 10 * SECOND
 LONG_POLL_MS_MAX = HOUR
 RARE_MS = 6 * HOUR
 """In quiet periods, polls with an interval of at least a minute, such as retention, run only once in this time."""
+AHEAD_MS_MAX = 40
+"""The maximum error of a process's estimate of the database's time."""
 PHASES_MS = 500
 """Polls that were due during a skip run within this time after the skip."""
 

@@ -16,7 +16,7 @@ from uplift_server.store import accounts, endpoints, event_types
 from uplift_server.store.encryption import Cipher
 from uplift_server.store.errors import Unavailable
 
-from .clock import HOUR, SECOND, ProcessClock, VirtualTime
+from .clock import AHEAD_MS_MAX, HOUR, SECOND, ProcessClock, VirtualTime
 from .link import Link, abandon
 from .memory import InlineExecutor, MemoryDatabase
 from .receivers import Network, ProcessSender
@@ -36,8 +36,6 @@ AFTER_SKIP_MS = 600
 RESPONSE_S = 0.0002
 """The real time to wait for responses from a database server."""
 CALL_MS_MAX = 60 * SECOND
-AHEAD_MS_MAX = 40
-"""The maximum error of a process's estimate of the database's time."""
 
 
 class Lost(Exception):
