@@ -185,8 +185,9 @@ class Faults:
 
     async def network_outage(self) -> None:
         """Let our own network fail for hours or days: no receiver is reachable."""
-        # Endpoints that have not recovered since the last outage do not begin to fail together with the others.
-        if self._month.network.is_down or not self._have_all_recovered():
+        # Endpoints that have not recovered since the last outage do not begin to fail together with the others. Without
+        # the database, no event can make the endpoints fail together.
+        if self._month.network.is_down or self._month.deployment.is_down or not self._have_all_recovered():
             return
         self._month.network.is_down = True
         lasts = self._month.random.choice((2 * HOUR, 4 * DAY, 7 * DAY))

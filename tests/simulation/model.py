@@ -334,7 +334,7 @@ class Model:
         was_off = any(since <= sent.at and (until is None or until >= before.at) for since, until in endpoint.offs)
         if was_off:
             return
-        # Two processes can disagree about the time.
+        # The clocks of two processes can differ by up to 2 * AHEAD_MS_MAX.
         slack = 1 if sent.process == before.process else 1 + 2 * AHEAD_MS_MAX
         waited = sent.at - before.ended_at
         shortest = min(
