@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from msgspec import structs
+from rich.pretty import pretty_repr
 
 from uplift_server.core import ids
 from uplift_server.core.security.scopes import Scope
@@ -263,7 +265,10 @@ def test_secrets_are_encrypted_in_the_store_and_absent_elsewhere(server: Any, ow
         texts += [repr(tuple(row)) for row in rows]
     for secret in (endpoint["secret"], CUSTOM_SECRET):
         assert not [text for text in texts if secret in text]
-    assert repr(record.secret) not in repr(record)
+    encrypted = {"secret": b"s1", "previous_secret": b"s2", "headers": b"s3", "auth": b"s4"}
+    changed = structs.replace(record, **encrypted)
+    for shown in (repr(changed), pretty_repr(changed)):
+        assert not [value for value in encrypted.values() if repr(value) in shown]
 
 
 def test_a_deleted_endpoint_has_no_secret(owner: Any, endpoint: Any) -> None:

@@ -281,11 +281,12 @@ class Endpoint(msgspec.Struct, frozen=True):
     settings: EndpointSettings = DEFAULTS
 
     def __repr__(self) -> str:
-        """Return all fields except the encrypted fields."""
-        shown = ", ".join(
-            f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name not in _ENCRYPTED
-        )
-        return f"Endpoint({shown})"
+        """Return the endpoint as text, without the encrypted fields."""
+        return f"Endpoint({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """Return the fields that Rich shows: all except the encrypted fields."""
+        return [(name, getattr(self, name)) for name in self.__struct_fields__ if name not in _ENCRYPTED]
 
     @property
     def secrets(self) -> SecretPair[bytes]:
