@@ -45,7 +45,7 @@ def _build(name: str) -> str | None:
             return "go is not installed"
         fresh = directory.with_suffix(".new")
         environ = {**os.environ, "GOBIN": str(fresh), "CGO_ENABLED": "0"}
-        # Without optimizations, the build takes 70% of the time.
+        # Disabling optimizations reduces the build time by 30%.
         flags = ("-trimpath", "-gcflags=all=-N -l", "-ldflags=-s -w")
         command = ["go", "install", *flags, "@".join(MODULES[name])]
         try:

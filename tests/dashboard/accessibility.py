@@ -9,7 +9,7 @@ from playwright.sync_api import Page
 from tests.node_packages import installed
 
 TAGS = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
-COLORS = ("color-contrast",)
+COLORS = ("color-contrast", "link-in-text-block")
 PLACES_MAX = 5
 """Maximum number of places in the message about one violation."""
 
@@ -25,7 +25,7 @@ def _axe() -> str:
 def check_accessibility(page: Page, *, colors_only: bool = False) -> None:
     """Fail if a page has an accessibility violation now (WCAG 2.2, A and AA, and best practices).
 
-    With `colors_only`, check only the contrast of colors.
+    With `colors_only`, check only color contrast.
 
     The script runs through the debugger protocol, so the page's Content-Security-Policy does not block it.
     """

@@ -26,9 +26,8 @@ def check_page(page: Page, name: str | None = None) -> None:
     for screen in (DESKTOP, DARK_DESKTOP, LIGHT_PHONE, PHONE):
         set_screen(page, screen)
         assert horizontal_overflow(page) == 0, f"{page.url} on {screen.name}"
-        # The theme changes only colors. The light phone shows the elements of the phone in the colors of the desktop.
-        if screen is not LIGHT_PHONE:
-            check_accessibility(page, colors_only=screen is DARK_DESKTOP)
+        # The theme changes only colors.
+        check_accessibility(page, colors_only=screen in (DARK_DESKTOP, LIGHT_PHONE))
     set_screen(page, DESKTOP)
     path = _ID.sub(lambda found: found[1] or "id", urlsplit(page.url).path)
     screenshot(page, path if name is None else name)

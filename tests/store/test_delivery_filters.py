@@ -182,7 +182,7 @@ def test_filters_find_what_a_search_of_all_rows_finds(
                 for row in ROWS
                 if account in {None, row.account_seq} and all(matches(row) for _, matches in chosen)
             ]
-            limit = 5 if len(names) == 1 else 20
+            limit = 5 if len(names) == 1 else 10
             keys = found(connection, account, DeliveryFilter(**values), limit)
             assert keys == sorted(expected, reverse=True), (names, account)
             keys = found(connection, account, DeliveryFilter(**values), limit, ascending=True)
