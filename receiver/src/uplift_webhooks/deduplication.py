@@ -136,7 +136,7 @@ class Deduplicator(ABC):
     """Base class of deduplicators, which are thread-safe. For asyncio, the `with` block can contain `await`."""
 
     def __init__(self, remember_seconds: float, claim_seconds: float) -> None:
-        """`remember_seconds` is how long to store a handled event. `claim_seconds` is how long a claim lasts.
+        """`remember_seconds` is the retention period of a handled event. `claim_seconds` is the duration of a claim.
 
         Raises ValueError unless both arguments are positive.
         """
@@ -234,7 +234,7 @@ class MemoryDeduplicator(Deduplicator):
         claim_seconds: float = CLAIM_SECONDS,
         entries_max: int = ENTRIES_MAX,
     ) -> None:
-        """`remember_seconds` is how long to store a handled event. `claim_seconds` is how long a claim lasts.
+        """`remember_seconds` is the retention period of a handled event. `claim_seconds` is the duration of a claim.
 
         If there are more than `entries_max` entries, the least recently used entries are removed. Raises ValueError
         unless all arguments are positive.
@@ -288,7 +288,7 @@ class SqliteDeduplicator(Deduplicator):
     ) -> None:
         """Open or create the file in an existing directory.
 
-        `remember_seconds` is how long to store a handled event. `claim_seconds` is how long a claim lasts.
+        `remember_seconds` is the retention period of a handled event. `claim_seconds` is the duration of a claim.
 
         Raises:
             ValueError: `remember_seconds` or `claim_seconds` is not positive.

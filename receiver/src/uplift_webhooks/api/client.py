@@ -53,8 +53,8 @@ class Client(Everything[Blocking]):
 
         `account` selects the account for an operator key. `timeout_seconds` limits each request, including its
         response. `retries` is the maximum number of retries. The client retries every call after a 429 or 503 response
-        with a `Retry-After` of at most 30 seconds. It also retries a GET request that gets no response, or a 429 or
-        503 response without `Retry-After`. Every POST has an `Idempotency-Key`, so that a retry never creates an
+        with a `Retry-After` of at most 30 seconds. It also retries a GET request that gets no complete response, or a
+        429 or 503 response without `Retry-After`. Every POST has an `Idempotency-Key`, so that a retry never creates an
         object twice.
 
         With `use_proxy`, the client uses the proxy that the environment variables set (`HTTPS_PROXY`, `NO_PROXY`). It

@@ -50,8 +50,9 @@ class Connections:
         `called` is the name of the URL in error messages. Without `use_proxy`, connections are direct.
 
         Raises:
-            ValueError: `url` is not an HTTP or HTTPS URL, or contains a password, a query or a fragment. Or the proxy's
-                URL is not an HTTP URL. The message does not contain the URLs, because they may contain a password.
+            ValueError: `url` is not an HTTP or HTTPS URL, `url` contains a user name, a password, a query or a
+                fragment, or the proxy's URL is not an HTTP URL. The message does not contain the URLs, because they may
+                contain a password.
         """
         url = without_version(url)
         parts = _split(url, called)

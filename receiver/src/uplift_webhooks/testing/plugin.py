@@ -46,7 +46,7 @@ def uplift_receiver() -> Any:
 
 @pytest.fixture
 def uplift(uplift_receiver: Any, uplift_secret: str, uplift_path: str) -> Sender:
-    """Sender of test webhooks to your receiver.
+    """Return a sender of test webhooks to your receiver.
 
     Its methods are `post`, `post_twice`, `post_out_of_order` and `post_with_bad_signature`.
     """

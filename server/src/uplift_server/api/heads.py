@@ -247,7 +247,8 @@ class BoundedHeads(HttpToolsProtocol):
         """Close the sending side of the connection, then discard the client's remaining input up to a limit.
 
         If a server closes a connection with unread input, the system resets the connection, and the client can lose the
-        response. Do nothing and return False if this step is not needed or not possible.
+        response. Return True if the connection lingers. If lingering is not needed or not possible, do nothing and
+        return False.
         """
         transport = self.transport
         if (

@@ -327,7 +327,10 @@ def _finish(operation: dict[str, Any], call: str, errors: dict[str, Any], *, is_
 
 
 def _separate(responses: Mapping[str, Any]) -> None:
-    """In each union schema, remove the alternatives that describe other responses of the same operation."""
+    """In each union schema, remove the alternatives that describe other responses of the same operation.
+
+    A schema stays unchanged unless exactly one alternative remains.
+    """
     contents = [each["content"][_JSON] for each in responses.values() if _JSON in each.get("content", {})]
     schemas = [each["schema"] for each in contents]
     for content in contents:

@@ -67,8 +67,8 @@ def begin(config: Config, new_key_file: Path | None) -> KeyRotation:
     If an earlier rotation is unfinished, the new key is the key of that rotation. Otherwise, the new key is the key in
     `new_key_file`. If `new_key_file` is None, generate the new key.
 
-    Raises ConfigError if a key file is not accessible or not valid, if `new_key_file` contains another key than the
-    unfinished rotation, or if `new_key_file` is None although the operator sets the key.
+    Raises ConfigError if a key file is not accessible or not valid, if `new_key_file` does not contain the key of
+    the unfinished rotation, or if `new_key_file` is None although the operator sets the key.
     """
     given = None if new_key_file is None else read_key(new_key_file)
     if config.secret_key is not None:

@@ -49,9 +49,11 @@ def secret_key(config: Config) -> str:
 def publish_key(config: Config) -> None:
     """Give a new key its final name after the database is created.
 
-    Before that, the key has a temporary name. Otherwise, a failed start would leave a key without a database, and
-    `check_database` would report that the database was lost. If a key with the final name already exists, keep that key
-    and delete the new one, because the operator may have restored the key after a failed start. Raises ConfigError.
+    Until then, the key has a temporary name. If it had its final name, a failed start would leave a key without a
+    database, and `check_database` would report that the database was lost. If a key with the final name already exists,
+    keep that key and delete the new one, because the operator may have restored the key after a failed start.
+
+    Raises ConfigError.
     """
     path = config.secret_key_path
     draft = _draft(path)

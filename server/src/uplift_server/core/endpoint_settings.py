@@ -65,7 +65,7 @@ class EndpointSetting:
         return "" if value is None else self.type.text(value)
 
     def words(self, value: Any) -> str:
-        """Return a value as text for people, or the description of the default for None."""
+        """Return a value as text for people. If the value is None, return the description of the default."""
         return self.default if value is None else self.type.words(value)
 
     def stored(self, value: Any) -> Any:

@@ -30,7 +30,8 @@ def unknown_fields(
 ) -> list[Problem]:
     """Return a problem for each unknown field name, but at most PROBLEMS_LISTED_MAX + 1 problems.
 
-    The extra problem lets callers detect that a response cannot list all problems.
+    The extra problem shows callers that there are more problems than a response lists.
+
     `texts` contains messages for unknown names that users often send.
     """
     unknown = islice((name for name in names if name not in known), PROBLEMS_LISTED_MAX + 1)

@@ -122,8 +122,8 @@ class RecentCommits:
 class OwnFailures:
     """Counts the attempts that recently failed because of this server, and all attempts in the same period.
 
-    The period begins with the first of these failures. Only these failures update the counts, so other
-    attempts add no work.
+    The period begins with the first of these failures. Only these failures update the counts, so other attempts
+    add no work.
     """
 
     __slots__ = ("_attempts_before", "_count", "_previous", "_since_s")

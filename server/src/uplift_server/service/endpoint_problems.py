@@ -79,7 +79,7 @@ def _is_failing(live: LiveEndpoint) -> bool:
 def _is_candidate(live: LiveEndpoint) -> bool:
     """Return whether an endpoint is failing, or was ever paused or disabled.
 
-    Other endpoints do not need attention, because they have no held deliveries.
+    Other endpoints do not need attention: they are not failing and have no held deliveries.
     """
     return live.health.failing_since is not None or live.record.state_since is not None
 

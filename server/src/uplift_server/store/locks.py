@@ -3,7 +3,7 @@
 A write locks the rows that it relies on before it reads them. Statements that run after a lock is taken see the changes
 of its previous holder. SQLite runs one write at a time and ignores locks.
 
-To prevent deadlocks, a transaction takes its locks in this order (the text after a colon lists what the lock protects):
+To prevent deadlocks, a transaction takes its locks in this order (the data that a lock protects follows the colon):
 
 1. the named lock (`take`): the catalog, operator keys, partitions, or the server values whose names share a prefix;
 2. the idempotency key, by its insert into `idempotent_creates`;

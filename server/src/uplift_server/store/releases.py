@@ -183,7 +183,7 @@ class ReplayProgress(NamedTuple):
         """Return the progress after the replay has processed more deliveries.
 
         `again` is the number of processed deliveries that the replay leased earlier and that were returned without an
-        attempt. `fresh` is the number of processed candidates of `batch`. These are its first candidates. `leased` is
+        attempt. `fresh` is the number of candidates processed from the start of `batch`. `leased` is
         the number of processed deliveries that the replay has leased now. The replay skipped the other processed
         deliveries.
         """
@@ -209,8 +209,8 @@ class ReplayProgress(NamedTuple):
 def unexpired(candidates: Iterable[Candidate], lease: ReplayLease) -> list[Candidate]:
     """Return the candidates that the replay may still send.
 
-    Omit deliveries of expired events. If a delivery does not exist yet, omit it if retention will soon delete its
-    event. Otherwise, set its order group.
+    Omit deliveries of expired events, and missing deliveries of events that retention will soon delete. Set the order
+    group of the other missing deliveries.
     """
     found = [
         each

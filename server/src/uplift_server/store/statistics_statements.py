@@ -143,7 +143,7 @@ _LISTS: Final = {
 
 
 def _joined(table: str, columns: str, lists: str, *, by: Sequence[str], more: str = "") -> dict[str, str]:
-    """Return a SELECT statement for each database that joins a table with the values in the parameter `lists`.
+    """For each database, return a SELECT statement that joins a table with the values in the parameter `lists`.
 
     The parameter is a JSON list. Each item is a list with values for the columns `by`.
     """

@@ -27,8 +27,8 @@ NO_OPEN: OpenCounts = OpenCounts(0, 0)
 def read(connection: Connection, endpoint_seqs: Collection[int] | None = None) -> dict[int, OpenCounts] | None:
     """Return the counts of open deliveries, by endpoint number.
 
-    If `endpoint_seqs` is None, include all endpoints. Endpoints without open deliveries are omitted. Return
-    None until the first count after an upgrade is complete.
+    If `endpoint_seqs` is None, include all endpoints. Endpoints without open deliveries are omitted. Return None
+    until the first count after an upgrade is complete.
     """
     counted = server_values.get(connection, VALUES)
     # An upgraded database has stored positions but no totals yet. A new database has neither positions nor totals.

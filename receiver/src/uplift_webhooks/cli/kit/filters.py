@@ -67,7 +67,10 @@ def filter_of(text: str) -> Any:
 def preview_filter(
     output: Output, calls: Calls, text: str, types: list[str] | None, limit: int, account: str | None = None
 ) -> None:
-    """Print the newest events, and whether each event matches a filter. Raises CliError if the filter is not valid."""
+    """Print the newest events, and whether each event matches a filter.
+
+    Raises CliError if the filter is not valid, or if the API call fails.
+    """
     body = {"filter": filter_of(text), "event_types": types or [], "limit": limit}
     with options(filter="the filter", event_types="--type", limit="--limit"):
         found = calls.post("/v1/endpoints/filter-preview", body, account=account)

@@ -117,7 +117,7 @@ def known_type(calls: Calls, name: str | None) -> Iterator[None]:
 
 
 def unknown_type(calls: Calls, name: str, *, groups_too: bool = False) -> CliError:
-    """Return the error for an unknown event type. With `groups_too`, it can suggest a group, such as `movement.*`."""
+    """Return the error for an unknown event type. With `groups_too`, the error can also suggest a group."""
     nearest = _nearest_type(calls, name, groups_too=groups_too)
     listing = calls.advice.lists["event type"]
     remedy = f"did you mean {nearest}? To list all: {listing}" if nearest else f"to list all: {listing}"

@@ -74,7 +74,7 @@ class Session:
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
-        """Report an error raised in the block, and exit with its exit code. `--debug` adds the traceback."""
+        """Report an error raised in the block, and exit with the error's exit code. `--debug` adds the traceback."""
         try:
             yield
             self.output.flush()

@@ -117,7 +117,10 @@ class ClusteredShards:
                 self.gained[seq] = None
 
     def compare_views(self, living: Sequence[Process]) -> None:
-        """Update `is_agreed`, which states whether all live workers have the same view as this process."""
+        """Update `is_agreed`.
+
+        It states whether this process is a worker in its own view, and all other live workers have the same view.
+        """
         own, view = self._state.process_id, membership_hash(self.workers)
         others = [each for each in living if each.delivers and each.seq != own]
         self.is_agreed = own in self.workers and all(each.view == view for each in others)

@@ -132,7 +132,7 @@ async def database_id(url: str) -> str | None:
 
 
 class Living(NamedTuple):
-    """The number of running processes.
+    """Counts of running processes.
 
     `delivering` counts the processes that deliver events, and `serving` counts the processes that serve the API.
     """
