@@ -197,6 +197,15 @@ class NatsCluster:
 
         return self._wait(only_leader, f"{stream} has a leader")[0]
 
+    def wait_until_leaderless(self, stream: str) -> None:
+        """Wait until no live node knows a leader of a stream, because too few nodes are left."""
+
+        def has_no_leader() -> bool:
+            states = [self._stream(node, stream) for node in self.live_nodes]
+            return all(state is not None and not state["cluster"].get("leader") for state in states)
+
+        self._wait(has_no_leader, f"{stream} has no leader")
+
     def wait_until_current(self, stream: str) -> None:
         """Wait until all live nodes have all messages of a stream, so that the next fault is the only one."""
 

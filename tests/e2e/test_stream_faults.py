@@ -23,6 +23,8 @@ IN_FLIGHT = 3
 KILLS = 8
 # A leader election in NATS takes up to 9 s.
 ARRIVE_WITHIN_S = 60
+CHECKS_S = 10
+"""The time of several checks of the stream by a process, including its reconnections."""
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -144,6 +146,26 @@ def test_an_isolated_leader_loses_nothing(fleet: Fleet, cluster: NatsCluster, re
         cluster.rejoin()
         load.grows(40)
     arrived(receiver, load.accepted)
+
+
+def test_no_process_is_ready_while_the_stream_has_no_leader(
+    fleet: Fleet, cluster: NatsCluster, receiver: Receiver
+) -> None:
+    """A node without a majority still describes the stream, but NATS stores nothing."""
+    api = ready(fleet, receiver)[0]
+    leader = cluster.leader(STREAM)
+    for node in set(cluster.nodes) - {leader}:
+        cluster.kill(node)
+    cluster.wait_until_leaderless(STREAM)
+    wait_for(lambda: api("GET", "/readyz").status == 503, "the process is not ready", within=20)
+    until = time.monotonic() + CHECKS_S
+    while time.monotonic() < until:
+        assert api("GET", "/readyz").status == 503
+        time.sleep(0.5)
+    assert api.send(1).status == 503
+    cluster.start()
+    wait_for(lambda: api.send(1).status == 202, "events are accepted again", within=40)
+    wait_for(lambda: api("GET", "/readyz").status == 200, "the process is ready again")
 
 
 def test_events_in_the_stream_survive_a_restart_of_all_nats_servers(

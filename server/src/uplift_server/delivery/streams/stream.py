@@ -313,6 +313,9 @@ async def read_stream(link: Link, now: int) -> StreamReading:
     """Read the state of the event stream. Raises StreamUnavailable or StreamError."""
     found = await link.call(f"STREAM.INFO.{EVENTS_STREAM}")
     state, config, cluster = found["state"], found["config"], found.get("cluster") or {}
+    # A NATS server without a majority responds too, and counts itself among the replicas. A single server names itself.
+    if not cluster.get("leader"):
+        raise StreamUnavailable("the stream has no leader: too few NATS servers are running or connected")
     peers = cluster.get("replicas") or ()
     silent = sum(int(each.get("active", 0)) > SILENT_SECONDS_MAX * _NS for each in peers)
     if 2 * silent > len(peers):
