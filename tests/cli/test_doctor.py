@@ -373,6 +373,7 @@ def test_an_unavailable_postgresql_database_is_reported_once(postgres_url: str) 
         ("UPLIFT_PUBLIC_URL", "https://hooks.example.com", "warn"),
         ("UPLIFT_OPERATOR_KEY", "op_change-me-change-me-change-me", "fail"),
         ("UPLIFT_METRICS_TOKEN", "your-metrics-token", "fail"),
+        ("UPLIFT_SMTP_URL", "smtp://uplift:password@smtp.rapids.test", "fail"),
         ("UPLIFT_SECRET_KEY", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", "warn"),
     ],
 )

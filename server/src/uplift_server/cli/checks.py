@@ -102,9 +102,8 @@ def _example_values(config: Config) -> Iterator[Finding]:
     for name, (source, text) in config.given.items():
         where = f"{name} ({source})"
         if name in secret and is_placeholder(text):
-            yield Finding(
-                "example value", "fail", f"{where} contains a placeholder instead of a secret", _HOW_TO_GENERATE
-            )
+            remedy = "replace the placeholder with the real password" if name.endswith("_URL") else _HOW_TO_GENERATE
+            yield Finding("example value", "fail", f"{where} contains a placeholder instead of a secret", remedy)
         elif name == "UPLIFT_SECRET_KEY" and is_guessable_key(text):
             yield Finding(
                 "example value", "warn", f"{where} is not a random key, so others can guess it", _HOW_TO_REPLACE_KEY
