@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, Protocol
@@ -25,6 +26,9 @@ HEADER_BYTES_MAX: Final = 256
 
 NATS disconnects a client whose message and headers are too large.
 """
+# The client starts TLS on an existing connection. Therefore, asyncio warns whenever a TLS connection ends. An operator
+# cannot change this.
+logging.getLogger("asyncio").addFilter(lambda record: "eof_received()" not in record.getMessage())
 _API: Final = "$JS.API."
 NOT_FOUND: Final = 404
 
