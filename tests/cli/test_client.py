@@ -76,11 +76,12 @@ def test_an_error_response_has_one_cause_one_fix_and_an_exit_code(
     assert caught.value.remedy
 
 
-def test_the_retry_after_of_a_server_is_shown(api: FakeApi, client: Calls) -> None:
-    api.responses = {"GET /prefix/v1/x": (503, {}, {"retry-after": "7"})}
+@pytest.mark.parametrize(("seconds", "remedy"), [("1", "try again in 1 second"), ("7", "try again in 7 seconds")])
+def test_the_retry_after_of_a_server_is_shown(api: FakeApi, client: Calls, seconds: str, remedy: str) -> None:
+    api.responses = {"GET /prefix/v1/x": (503, {}, {"retry-after": seconds})}
     with pytest.raises(CallRejected) as caught:
         client.get("/v1/x")
-    assert caught.value.remedy == "try again in 7 seconds"
+    assert caught.value.remedy == remedy
 
 
 def test_a_closed_connection_is_reopened_once(api: FakeApi, client: Calls) -> None:

@@ -200,7 +200,8 @@ def call_failure(error: ApiFailure, api_url: str, advice: Advice) -> CliError:
         or (f"correct {' and '.join(fields) or 'the command'}" if error.status < 500 else advice.server_error)
     )
     if error.retry_after_seconds is not None:
-        remedy = f"try again in {error.retry_after_seconds:g} seconds"
+        seconds = f"{error.retry_after_seconds:g}"
+        remedy = f"try again in {seconds} second{'' if seconds == '1' else 's'}"
     code = _CODES.get(error.status, ExitCode.USAGE if error.status < 500 else ExitCode.FAILED)
     return CallRejected(cause, remedy, code, error.status, fields, problems)
 
