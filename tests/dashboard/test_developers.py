@@ -89,6 +89,21 @@ def test_a_key_cannot_exceed_the_permissions_of_its_creator(server: Server) -> N
     assert [each["scopes"] for each in keys_of(server, account)] == [["events:write"]]
 
 
+def test_an_owner_cannot_change_the_expiry_of_a_key_with_other_scopes(server: Server) -> None:
+    account, _ = server.account()
+    sent = {"name": "sender", "scopes": ["events:write"], "expires_at": "2999-01-31T00:00:00Z"}
+    key = server.api().ok("POST", f"/v1/accounts/{account}/keys", sent)
+    path, owner = f"/accounts/{account}/developers/keys/{key['id']}", member(server, account, "owner")
+    assert 'name="expires_at"' not in owner.get(path).html
+    assert owner.post(path, page="/you", follow=False, name="capture").status == 303
+    (changed,) = keys_of(server, account)
+    assert (changed["name"], changed["expires_at"]) == ("capture", key["expires_at"])
+    rejected = owner.post(path, page="/you", follow=False, name="capture", expires_at="2999-02-28T00:00")
+    assert rejected.status == 403
+    assert "Ask the operator." in rejected.html
+    assert 'name="expires_at"' in operator(server).get(path).html
+
+
 @pytest.mark.parametrize("role", ["member", "manager"])
 def test_roles_without_key_permission_cannot_see_or_change_keys(server: Server, role: str) -> None:
     account, _ = server.account()

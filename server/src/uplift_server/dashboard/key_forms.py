@@ -38,13 +38,13 @@ def new_key(form: Form) -> tuple[KeyDraft, list[Problem]]:
 def changed_key(form: Form, key: ApiKey | ServiceKey) -> tuple[KeyDraft, list[Problem]]:
     """Return the new name and expiry of a key from a form, and the problems with the expiry.
 
-    The expiry is UNSET if the person did not change it.
+    The expiry is UNSET if the person did not change it, or if the form does not contain it.
     """
     problems: list[Problem] = []
     sent = form.instant("expires_at", problems)
     expires_at: str | Unset | None = None if sent is None else format_timestamp(sent)
     # Ignore milliseconds, because the form shows the expiry without them.
-    if _seconds(sent) == _seconds(key.expires_at):
+    if "expires_at" not in form.as_sent() or _seconds(sent) == _seconds(key.expires_at):
         expires_at = UNSET
     return KeyDraft(form.text("name"), expires_at=expires_at), problems
 

@@ -180,7 +180,9 @@ class Principal:
 
     def _role_error(self, what: Scope | AccountsScope | Right) -> Forbidden:
         assert self.role is not None
-        return Forbidden(f"Your role, {self.role.text}, does not include the permission {what}. {_ASK_ADMIN}")
+        owner_has = what in SCOPES_OF_ROLE[Role.OWNER] or what in RIGHTS_OF_ROLE[Role.OWNER]
+        remedy = _ASK_ADMIN if owner_has else "Ask the operator."
+        return Forbidden(f"Your role, {self.role.text}, does not include the permission {what}. {remedy}")
 
     def _key_source(self, scope: Scope | AccountsScope) -> str:
         """Return the text that explains how to get a key with a scope."""

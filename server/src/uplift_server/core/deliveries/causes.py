@@ -331,8 +331,8 @@ BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
                 "address_not_allowed",
                 "Address not allowed",
                 "The host of the endpoint's URL resolves to an address that is not allowed.",
-                "Use only public addresses in the DNS records of the host; to receive events on your own machine, run "
-                "`uplift listen`.",
+                "Use only public addresses in the DNS records of the host; to receive events on your own machine, see "
+                "Local development in the documentation.",
             ),
         ),
     ),

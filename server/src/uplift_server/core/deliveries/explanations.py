@@ -16,8 +16,8 @@ _PATTERNS_SHOWN_MAX: Final = 5
 _ENDED: Final = frozenset({Status.DELIVERED, Status.FAILED})
 _BACKFILL: Final = "If the endpoint needs the event, create a replay that includes missing events."
 _NO_WORKER_HINT: Final = (
-    "No event is lost. Either no worker is running, or the server cannot store outcomes. The operator can run"
-    " `uplift-server doctor` to find the cause."
+    "No event is lost. Either no worker is running, or the server cannot store outcomes. If this takes more than a few"
+    " minutes, contact the operator."
 )
 
 _SKIP_HINT: Final = (

@@ -13,7 +13,7 @@ from uplift_server.core.limits import (
 )
 from uplift_server.core.texts import printable
 
-VALUE_OMITTED: Final = "The data is not valid. To see the data, read the event in the stream UPLIFT_REJECTED."
+VALUE_OMITTED: Final = "The data is not valid. The operator can read the data in the stream UPLIFT_REJECTED."
 _MEMBERS: Final = ("type", "title", "status", "detail", "code")
 _DATA: Final = "data"
 _CODES_WITHOUT_VALUE: Final = frozenset({"required", "type_object"})

@@ -178,6 +178,7 @@ def _about(visit: Visit, key: ApiKey) -> dict[str, Any]:
         "call": f"/v1/accounts/{_account(visit)}/keys/{text}",
         "command": f"uplift-server keys update {text} --account {_account(visit)} --name …",
         "now": visit.services.context.now(),
+        "may_change_expiry": all(visit.caller.principal.allows(scope) for scope in Scope if scope in key.scopes),
     }
 
 

@@ -102,6 +102,7 @@ def _about(visit: Visit, key: ServiceKey) -> dict[str, Any]:
     return {
         "id": text,
         "key": key,
+        "may_change_expiry": True,
         "prefix": SERVICE_PREFIX,
         "here": f"{_PATH}/{text}",
         "list": _PATH,
