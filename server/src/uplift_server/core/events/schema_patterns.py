@@ -1,4 +1,7 @@
-"""Counts the positions of a regular expression. The time that a linear-time engine takes grows with this number."""
+"""Counts the positions of a regular expression: its characters and character classes, including repetitions.
+
+The time that a linear-time engine takes grows with this number.
+"""
 
 import re
 from typing import Final
