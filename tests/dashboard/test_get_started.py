@@ -168,6 +168,8 @@ def test_a_member_can_test_but_cannot_create_or_see_secrets(server: Server) -> N
     path = f"/accounts/{account}/get-started"
     visitor = member(server, account, "member")
     assert "Your role does not allow you to create endpoints" in visitor.get(path).text
+    assert 'href="#listen"' not in visitor.get(path).html
+    assert 'href="#listen"' in member(server, account, "owner").get(path).html
     assert visitor.post(f"{path}/endpoint", page="/you", follow=False, url="http://127.0.0.1:9/x").status == 403
     endpoint = api.endpoint("http://127.0.0.1:9/x")["id"]
     assert "Your role does not allow you to reveal secrets" in visitor.get(path).text
