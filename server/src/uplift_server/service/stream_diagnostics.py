@@ -46,7 +46,7 @@ async def _read(link: Link, server: NatsServer, found: list[Finding]) -> StreamR
         misfit = await check_streams(link)
         reading = await read_stream(link, 0)
     except StreamUnavailable as error:
-        text = f"{server.address}: JetStream does not respond ({error})"
+        text = f"{server.address}: the event stream is not available ({error})"
         found.append(
             Finding(
                 "nats", "fail", text, "enable JetStream, and check that more than half of the NATS servers are running"

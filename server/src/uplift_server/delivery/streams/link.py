@@ -28,13 +28,14 @@ NATS disconnects a client whose message and headers are too large.
 """
 # The client starts TLS on an existing connection. Therefore, asyncio warns whenever a TLS connection ends. An operator
 # cannot change this.
-logging.getLogger("asyncio").addFilter(lambda record: "eof_received()" not in record.getMessage())
+_TLS_WARNING: Final = "returning true from eof_received() has no effect when using ssl"
+logging.getLogger("asyncio").addFilter(lambda record: record.msg != _TLS_WARNING)
 _API: Final = "$JS.API."
 NOT_FOUND: Final = 404
 
 
 class StreamUnavailable(Exception):
-    """The process cannot reach NATS, or NATS did not respond in time."""
+    """The process cannot reach NATS, NATS did not respond in time, or the stream cannot store messages."""
 
 
 class StreamError(Exception):

@@ -41,7 +41,7 @@ If the time is exceeded for most replicas, the leader cannot store messages.
 DOWN_AFTER_MS: Final = 4_000
 """The time without a successful check after which the stream is considered down, in ms.
 
-NATS elects a new leader in less time.
+NATS usually elects a new leader in less time.
 """
 UNAVAILABLE: Final = 503
 SERVER_VERSION_MIN: Final = (2, 15, 0)
@@ -315,7 +315,9 @@ async def read_stream(link: Link, now: int) -> StreamReading:
     state, config, cluster = found["state"], found["config"], found.get("cluster") or {}
     # A NATS server without a majority responds too, and counts itself among the replicas. A single server names itself.
     if not cluster.get("leader"):
-        raise StreamUnavailable("the stream has no leader: too few NATS servers are running or connected")
+        raise StreamUnavailable(
+            "the stream has no leader: NATS is electing one, or too few NATS servers are running or connected"
+        )
     peers = cluster.get("replicas") or ()
     silent = sum(int(each.get("active", 0)) > SILENT_SECONDS_MAX * _NS for each in peers)
     if 2 * silent > len(peers):
