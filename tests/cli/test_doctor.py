@@ -367,13 +367,22 @@ def test_an_unavailable_postgresql_database_is_reported_once(postgres_url: str) 
     assert not {"schema", "secret key", "held", "connections"} & set(found)
 
 
+def test_a_placeholder_in_a_url_is_not_replaced_with_a_generated_password() -> None:
+    environ = {
+        "UPLIFT_SMTP_URL": "smtp://uplift:password@smtp.rapids.test", "UPLIFT_MAIL_FROM": "hooks@rapids.test",
+        "UPLIFT_PUBLIC_URL": "https://hooks.rapids.test",
+    }  # fmt: skip
+    rows = map(json.loads, CliRunner().invoke(app, ["doctor", "--json"], env=environ).stdout.splitlines())
+    (found,) = [row["remedy"] for row in rows if row["check"] == "example value"]
+    assert found == "replace the placeholder with the real value"
+
+
 @pytest.mark.parametrize(
     ("name", "value", "result"),
     [
         ("UPLIFT_PUBLIC_URL", "https://hooks.example.com", "warn"),
         ("UPLIFT_OPERATOR_KEY", "op_change-me-change-me-change-me", "fail"),
         ("UPLIFT_METRICS_TOKEN", "your-metrics-token", "fail"),
-        ("UPLIFT_SMTP_URL", "smtp://uplift:password@smtp.rapids.test", "fail"),
         ("UPLIFT_SECRET_KEY", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", "warn"),
     ],
 )

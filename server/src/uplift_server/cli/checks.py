@@ -38,6 +38,8 @@ from uplift_webhooks.cli.kit.errors import CliError
 
 INTEGRITY_SECONDS: Final = 10.0
 _HOW_TO_GENERATE: Final = "generate your own: head -c 24 /dev/urandom | base64 | tr +/ -_"
+_GENERATED: Final = frozenset({"UPLIFT_OPERATOR_KEY", "UPLIFT_METRICS_TOKEN", "UPLIFT_SECRET_KEY"})
+"""The secrets that operators generate. Other programs issue the other secrets."""
 _HOW_TO_REPLACE_KEY: Final = (
     "generate your own: head -c 32 /dev/urandom | base64; if the database has secrets, use"
     " `uplift-server secret-key rotate`"
@@ -102,7 +104,7 @@ def _example_values(config: Config) -> Iterator[Finding]:
     for name, (source, text) in config.given.items():
         where = f"{name} ({source})"
         if name in secret and is_placeholder(text):
-            remedy = "replace the placeholder with the real password" if name.endswith("_URL") else _HOW_TO_GENERATE
+            remedy = _HOW_TO_GENERATE if name in _GENERATED else "replace the placeholder with the real value"
             yield Finding("example value", "fail", f"{where} contains a placeholder instead of a secret", remedy)
         elif name == "UPLIFT_SECRET_KEY" and is_guessable_key(text):
             yield Finding(
