@@ -16,8 +16,8 @@ _PATTERNS_SHOWN_MAX: Final = 5
 _ENDED: Final = frozenset({Status.DELIVERED, Status.FAILED})
 _BACKFILL: Final = "If the endpoint needs the event, create a replay that includes missing events."
 _NO_WORKER_HINT: Final = (
-    "No event is lost. Either no worker is running, or the server cannot store outcomes. If this takes more than a few"
-    " minutes, contact the operator."
+    "No event is lost. Either no worker is running, or the server cannot store outcomes. If the problem"
+    " continues for more than a few minutes, contact the operator."
 )
 
 _SKIP_HINT: Final = (
