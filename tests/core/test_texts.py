@@ -1,9 +1,9 @@
-"""Display of text from external sources."""
+"""Display of text from external sources, and checks of characters."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.texts import printable
+from uplift_server.core.texts import is_visible_ascii, printable
 
 
 def test_control_characters_are_replaced() -> None:
@@ -18,3 +18,8 @@ def test_length_and_printable_characters_are_unchanged(text: str) -> None:
     assert shown.isprintable()
     assert printable(shown) == shown
     assert not text.isprintable() or shown == text
+
+
+def test_spaces_control_characters_and_other_scripts_are_not_visible_ascii() -> None:
+    assert is_visible_ascii("op_Key-~!")
+    assert not [text for text in ("a b", "a\tb", "a\x7f", "é") if is_visible_ascii(text)]

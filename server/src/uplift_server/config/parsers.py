@@ -21,6 +21,7 @@ from uplift_server.core.operations.postgres_urls import split_postgres_url
 from uplift_server.core.own_data import is_uid
 from uplift_server.core.people.accounts import check_email
 from uplift_server.core.people.mail_settings import parse_mail_server, parse_mailbox
+from uplift_server.core.texts import is_visible_ascii
 
 DELAYS_MAX: Final = 100
 SQLITE: Final = "sqlite:///"
@@ -413,7 +414,7 @@ def account(text: str) -> str:
 
 def token(text: str) -> str:
     """Check that a bearer token has 16 to 256 printable ASCII characters and no spaces."""
-    if not 16 <= len(text) <= 256 or not _is_printable(text):
+    if not 16 <= len(text) <= 256 or not is_visible_ascii(text):
         raise InvalidValue(
             "is not a token of 16 to 256 printable ASCII characters without spaces",
             "create a token with: head -c 32 /dev/urandom | base64",
@@ -423,17 +424,12 @@ def token(text: str) -> str:
 
 def operator_key(text: str) -> str:
     """Check that an operator key is `op_` followed by 13 to 253 printable ASCII characters and no spaces."""
-    if not text.startswith("op_") or not 16 <= len(text) <= 256 or not _is_printable(text):
+    if not text.startswith("op_") or not 16 <= len(text) <= 256 or not is_visible_ascii(text):
         raise InvalidValue(
             "is not an operator key, which is op_ followed by 13 to 253 printable ASCII characters without spaces",
             'create a key with: echo "op_$(head -c 24 /dev/urandom | base64 | tr +/ -_)"',
         )
     return text
-
-
-def _is_printable(text: str) -> bool:
-    """Return whether the text contains only printable ASCII characters and no spaces."""
-    return all("!" <= character <= "~" for character in text)
 
 
 def secret_key(text: str) -> str:
