@@ -127,7 +127,7 @@ def test_the_example_emits_an_event(set_up: SetUp, server: Server, receiver: Rec
     assert done.returncode == 0, done.stderr
     assert "of UPLIFT_EVENTS" in done.stdout
     [received] = receiver.wait("/nats", 1)
-    assert received.json["data"]["object"]["id"] == "a1"
+    assert received.json["data"]["object"]["id"] == "a9"
 
 
 def test_an_invalid_event_is_listed(set_up: SetUp, server: Server) -> None:
