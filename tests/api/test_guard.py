@@ -12,14 +12,13 @@ from uplift_server.api.guard import Guard
 
 ANSWER_SECONDS_MAX = 0.5
 """The time limit of this module's server."""
+REPEATS_MAX = 5
+"""How often a read is repeated, because a busy machine can exceed this limit."""
 
 
 def test_the_limit_leaves_time_for_the_network() -> None:
     """Responses must arrive within 5 s."""
     assert DEFAULT_SECONDS_MAX <= 4.5
-
-
-REPEATS_MAX = 5
 
 
 def test_every_response_arrives_in_time(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,7 +38,6 @@ def test_every_response_arrives_in_time(server: Any, monkeypatch: pytest.MonkeyP
         response = server.operator.delete(f"/v1/accounts/{account}/keys/{key['id']}")
         assert time.monotonic() - began < ANSWER_SECONDS_MAX + 1
         assert (response.status, response.code) == (503, "unavailable")
-        # On a busy machine, PostgreSQL can also exceed the time limit of a read.
         statuses = (server.client(key["key"]).get("/v1/endpoints").status for _ in range(REPEATS_MAX))
         assert next(status for status in statuses if status != 503) == 200
         server.loop.call_soon_threadsafe(released.set)
