@@ -1,6 +1,7 @@
 """Authentication of endpoints: OAuth client credentials and client certificates in the API."""
 
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 import pytest
@@ -23,7 +24,6 @@ OAUTH = {
     "client_id": "uplift", "client_secret": "hush-hush", "scope": "a:b c",
 }  # fmt: skip
 SHOWN = {name: value for name, value in OAUTH.items() if name != "client_secret"}
-CA = trustme.CA()
 
 
 def pem(key: Any, encryption: KeySerializationEncryption | None = None) -> str:
@@ -41,13 +41,18 @@ def certificate(key: Any, name: str = "uplift", *, days: int = 365) -> str:
     return built.public_bytes(Encoding.PEM).decode()
 
 
-EC_KEY, OTHER_KEY, RSA_KEY = (
-    ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP384R1()),
-    rsa.generate_private_key(65537, 2048),
-)  # fmt: skip
+@cache
+def ec_key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
 
 
-def mtls(key: Any = EC_KEY, **changes: Any) -> dict[str, Any]:
+@cache
+def other_key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP384R1())
+
+
+def mtls(key: Any = None, **changes: Any) -> dict[str, Any]:
+    key = key or ec_key()
     return {"type": "mtls", "certificate": certificate(key), "private_key": pem(key), **changes}
 
 
@@ -89,8 +94,9 @@ def test_the_audit_log_has_no_secrets(server: Any) -> None:
 
 def test_a_certificate_is_shown_by_its_facts(server: Any) -> None:
     owner = server.owner(server.account())
-    leaf = CA.issue_cert(common_name="uplift")
-    chain = "".join(each.bytes().decode() for each in (*leaf.cert_chain_pems, CA.cert_pem))
+    authority = trustme.CA()
+    leaf = authority.issue_cert(common_name="uplift")
+    chain = "".join(each.bytes().decode() for each in (*leaf.cert_chain_pems, authority.cert_pem))
     key = leaf.private_key_pem.bytes().decode()
     sent = {"type": "mtls", "certificate": chain, "private_key": key}
     found = owner.post("/v1/endpoints", {"url": URL, "auth": sent}).json["auth"]
@@ -102,14 +108,16 @@ def test_a_certificate_is_shown_by_its_facts(server: Any) -> None:
         "fingerprint": first.fingerprint(SHA256()).hex(),
         "expires_at": expires_at.strftime("%Y-%m-%dT%H:%M:%S.000Z"),
     }
-    assert owner.post("/v1/endpoints", {"url": URL, "auth": mtls(RSA_KEY)}).status == 201
+    assert owner.post("/v1/endpoints", {"url": URL, "auth": mtls(rsa.generate_private_key(65537, 2048))}).status == 201
 
 
+ENCRYPTED = BestAvailableEncryption(b"x")
 NO_CERTIFICATE = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
-EXPIRED = certificate(OTHER_KEY, days=-1)
-LONG_RSA = rsa.generate_private_key(65537, 4104)
-SHORT_RSA = rsa.generate_private_key(65537, 1024)
-DSA, ED25519 = dsa.generate_private_key(2048), ed25519.Ed25519PrivateKey.generate()
+
+
+@cache
+def expired() -> str:
+    return certificate(other_key(), days=-1)
 
 
 @pytest.mark.parametrize(
@@ -127,23 +135,25 @@ DSA, ED25519 = dsa.generate_private_key(2048), ed25519.Ed25519PrivateKey.generat
         ({**OAUTH, "token_url": "x"}, ("auth.token_url", "url_invalid")),
         ({**OAUTH, "token_url": "http://login.example.com"}, ("auth.token_url", "https_required")),
         ({**OAUTH, "token_url": "https://10.0.0.1/token"}, ("auth.token_url", "address_not_allowed")),
-        (mtls(certificate="x"), ("auth.certificate", "certificate_invalid")),
-        (mtls(certificate=NO_CERTIFICATE), ("auth.certificate", "certificate_invalid")),
-        (mtls(certificate="\0"), ("auth.certificate", "certificate_invalid")),
-        (mtls(OTHER_KEY, certificate=EXPIRED), ("auth.certificate", "certificate_expired")),
-        (mtls(certificate=certificate(EC_KEY) + EXPIRED), ("auth.certificate", "certificate_expired")),
-        (mtls(certificate=certificate(EC_KEY) * 100), ("auth.certificate", "too_long")),
-        (mtls(private_key="x"), ("auth.private_key", "private_key_invalid")),
-        (mtls(private_key=pem(EC_KEY, BestAvailableEncryption(b"x"))), ("auth.private_key", "private_key_invalid")),
-        (mtls(private_key=pem(OTHER_KEY)), ("auth.private_key", "private_key_mismatch")),
-        (mtls(DSA), ("auth.private_key", "private_key_invalid")),
-        (mtls(ED25519), ("auth.private_key", "private_key_invalid")),
-        (mtls(LONG_RSA), ("auth.private_key", "private_key_invalid")),
-        (mtls(SHORT_RSA), ("auth.certificate", "certificate_invalid")),
+        # The cases with keys are functions, because keys take a second to generate.
+        (lambda: mtls(certificate="x"), ("auth.certificate", "certificate_invalid")),
+        (lambda: mtls(certificate=NO_CERTIFICATE), ("auth.certificate", "certificate_invalid")),
+        (lambda: mtls(certificate="\0"), ("auth.certificate", "certificate_invalid")),
+        (lambda: mtls(other_key(), certificate=expired()), ("auth.certificate", "certificate_expired")),
+        (lambda: mtls(certificate=certificate(ec_key()) + expired()), ("auth.certificate", "certificate_expired")),
+        (lambda: mtls(certificate=certificate(ec_key()) * 100), ("auth.certificate", "too_long")),
+        (lambda: mtls(private_key="x"), ("auth.private_key", "private_key_invalid")),
+        (lambda: mtls(private_key=pem(ec_key(), ENCRYPTED)), ("auth.private_key", "private_key_invalid")),
+        (lambda: mtls(private_key=pem(other_key())), ("auth.private_key", "private_key_mismatch")),
+        (lambda: mtls(dsa.generate_private_key(2048)), ("auth.private_key", "private_key_invalid")),
+        (lambda: mtls(ed25519.Ed25519PrivateKey.generate()), ("auth.private_key", "private_key_invalid")),
+        (lambda: mtls(rsa.generate_private_key(65537, 4104)), ("auth.private_key", "private_key_invalid")),
+        (lambda: mtls(rsa.generate_private_key(65537, 1024)), ("auth.certificate", "certificate_invalid")),
     ],
 )  # fmt: skip
 def test_a_problem_names_its_field(server: Any, auth: Any, problem: tuple[str, str]) -> None:
     owner = server.owner(server.account())
+    auth = auth() if callable(auth) else auth
     for response in (
         owner.post("/v1/endpoints", {"url": URL, "auth": auth}),
         owner.patch(f"/v1/endpoints/{owner.post('/v1/endpoints', {'url': URL}).json['id']}", {"auth": auth}),
