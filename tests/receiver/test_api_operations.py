@@ -19,7 +19,6 @@ from uplift_webhooks.api.calls import Call, Noun, every, verb
 from uplift_webhooks.api.everything import Everything
 from uplift_webhooks.cli.kit.endpoint_settings import SETTINGS
 
-DOCUMENT = document()
 BODIES: dict[str, Any] = {"headers": {}, "metadata": {}, "filter": {}, "data": {}, "events": []}
 """Values of arguments that are not strings."""
 
@@ -53,12 +52,20 @@ def _methods() -> Iterator[Method]:
 
 
 METHODS = list(_methods())
-OPERATIONS = [
-    (method.upper(), path)
-    for path, methods in DOCUMENT["paths"].items()
-    for method in methods
-    if path.startswith("/v1/")
-]
+
+
+@pytest.fixture(scope="module")
+def described() -> dict[str, Any]:
+    return document()
+
+
+def _operations(described: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        (method.upper(), path)
+        for path, methods in described["paths"].items()
+        for method in methods
+        if path.startswith("/v1/")
+    ]
 
 
 def _methods_of(operation: tuple[str, str]) -> list[Method]:
@@ -69,36 +76,38 @@ def test_the_endpoint_settings_have_the_help_of_their_definitions() -> None:
     assert {each.name: each.help for each in ENDPOINT_SETTINGS} == SETTINGS
 
 
-@pytest.mark.parametrize("operation", OPERATIONS, ids=" ".join)
-def test_every_operation_has_a_method_with_its_parameters(operation: tuple[str, str]) -> None:
-    methods = _methods_of(operation)
-    assert methods
-    described = DOCUMENT["paths"][operation[1]][operation[0].lower()]
-    accepted = {each["in"]: set() for each in described.get("parameters", ())} | {"query": set(), "header": set()}
-    for each in described.get("parameters", ()):
-        accepted[each["in"]].add(each["name"])
-    for method in methods:
-        assert set(method.call.query) == accepted["query"]
-        assert ("idempotency_key" in method.parameters) == ("Idempotency-Key" in accepted["header"])
-        assert ("if_match" in method.parameters) == ("If-Match" in accepted["header"])
-        if not method.takes_any_field:
-            # A parameter that is also a header is sent as a header.
-            assert set(method.call.body or ()) == _fields(described) - {"idempotency_key"}
+def test_every_operation_has_a_method_with_its_parameters(described: dict[str, Any]) -> None:
+    for operation in _operations(described):
+        methods = _methods_of(operation)
+        assert methods, operation
+        details = described["paths"][operation[1]][operation[0].lower()]
+        accepted = {each["in"]: set() for each in details.get("parameters", ())} | {"query": set(), "header": set()}
+        for each in details.get("parameters", ()):
+            accepted[each["in"]].add(each["name"])
+        for method in methods:
+            assert set(method.call.query) == accepted["query"], operation
+            assert ("idempotency_key" in method.parameters) == ("Idempotency-Key" in accepted["header"]), operation
+            assert ("if_match" in method.parameters) == ("If-Match" in accepted["header"]), operation
+            if not method.takes_any_field:
+                # A parameter that is also a header is sent as a header.
+                fields = _fields(described, details) - {"idempotency_key"}
+                assert set(method.call.body or ()) == fields, operation
 
 
-def _fields(described: dict[str, Any]) -> set[str]:
+def _fields(described: dict[str, Any], operation: dict[str, Any]) -> set[str]:
     """Return the fields of an operation's body."""
-    if "requestBody" not in described:
+    if "requestBody" not in operation:
         return set()
-    schema = described["requestBody"]["content"]["application/json"]["schema"]
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
     for option in schema.get("anyOf", [schema]):
         if "$ref" in option:
-            return set(DOCUMENT["components"]["schemas"][option["$ref"].rpartition("/")[2]].get("properties", ()))
+            found = described["components"]["schemas"][option["$ref"].rpartition("/")[2]]
+            return set(found.get("properties", ()))
     raise AssertionError(schema)
 
 
-def test_every_method_calls_an_existing_operation() -> None:
-    assert {(each.call.method, unquote(each.call.path)) for each in METHODS} == {*OPERATIONS}
+def test_every_method_calls_an_existing_operation(described: dict[str, Any]) -> None:
+    assert {(each.call.method, unquote(each.call.path)) for each in METHODS} == {*_operations(described)}
 
 
 def test_methods_have_signatures_and_docstrings() -> None:
