@@ -30,7 +30,9 @@ from .world import SECOND, World
 
 HOST = "one.test"
 EVALUATION_SECONDS_MAX = 0.01
+"""CPU time for one filter."""
 EVENT_SECONDS_MAX = 0.05
+"""CPU time for all filters of an event."""
 SLACK = 5
 
 
@@ -184,19 +186,17 @@ EXPENSIVE: dict[str, tuple[Any, bytes]] = {
 }
 
 
-@pytest.mark.timing
 @pytest.mark.parametrize("name", EXPENSIVE)
 def test_no_filter_takes_long(name: str) -> None:
     pattern, data = EXPENSIVE[name]
     assert check_filter(pattern) == []
     compiled, value = Filter(filter_text(pattern)), msgspec.json.decode(data)
-    began = time.perf_counter()
+    began = time.thread_time()
     with contextlib.suppress(BudgetExceeded):
         assert compiled.first_mismatch(value, Budget(FILTER_STEPS_MAX)) is not None
-    assert time.perf_counter() - began < SLACK * EVALUATION_SECONDS_MAX
+    assert time.thread_time() - began < SLACK * EVALUATION_SECONDS_MAX
 
 
-@pytest.mark.timing
 async def test_many_expensive_filters_do_not_take_long(place: Place) -> None:
     """Beyond the limit of steps, endpoints receive the event, and the server counts it."""
     async with World(place) as world:
@@ -206,16 +206,15 @@ async def test_many_expensive_filters_do_not_take_long(place: Place) -> None:
             found.append(await world.endpoint(f"{number}.test", filter_text=filter_text({"a": {"$or": branches}})))
         small = msgspec.json.encode({"a": [{"b": 1}] * 100})
         counters = EngineCounters()
-        began = time.perf_counter()
+        began = time.thread_time()
         received = accepting(found, small, counters)
-        assert time.perf_counter() - began < SLACK * EVENT_SECONDS_MAX
+        assert time.thread_time() - began < SLACK * EVENT_SECONDS_MAX
         assert 20 < len(received) == counters.filter_budget_exceeded < 35, "the first filters were evaluated"
         assert received == found[-len(received) :]
         await accept(world, {"a": [{"b": 1}] * 5000})
         assert len(await world.deliveries()) == world.parts.counters.filter_budget_exceeded == 40
 
 
-@pytest.mark.timing
 async def test_many_filters_with_long_prefixes_do_not_take_long(place: Place) -> None:
     async with World(place) as world:
         common = "a" * 1100
@@ -226,9 +225,9 @@ async def test_many_filters_with_long_prefixes_do_not_take_long(place: Place) ->
         # The comparison with wider characters is the slowest.
         data = json.dumps({"a": [common + "€"] * 220}, ensure_ascii=False).encode()
         assert len(data) <= EVENT_DATA_BYTES_MAX
-        began = time.perf_counter()
+        began = time.thread_time()
         accepting(found, data, EngineCounters())
-        assert time.perf_counter() - began < 2 * EVENT_SECONDS_MAX
+        assert time.thread_time() - began < 2 * EVENT_SECONDS_MAX
 
 
 async def test_a_rejected_evaluation_leaves_the_budget_to_other_filters(place: Place) -> None:
