@@ -53,7 +53,10 @@ def launch(playwright: Playwright) -> Browser:
     """Launch the system's Chromium. Fail if it is missing."""
     found = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if found is None:
-        pytest.fail("Chromium is not on this machine. Install it (Debian: apt-get install -y chromium-headless-shell)", pytrace=False)
+        pytest.fail(
+            "Chromium is not on this machine. Install it (Debian: apt-get install -y chromium-headless-shell)",
+            pytrace=False,
+        )
     # Live pages of a busy server poll only every 5 s.
     expect.set_options(timeout=WAIT_MS)
     return playwright.chromium.launch(executable_path=found)

@@ -24,7 +24,7 @@ from uplift_server.store.schema_operational import operational_events as waiting
 
 from .owner import Owner as Services
 from .test_engine import resend
-from .world import DAY, HOUR, MINUTE, SECOND, START, World, respond
+from .world import DAY, MINUTE, SECOND, START, World, respond
 
 MONITOR = "monitor.test"
 FAILING = "failing.test"
@@ -115,7 +115,7 @@ async def test_each_transition_is_reported_once_and_not_to_the_endpoint_itself(p
         assert failing.record.state is EndpointState.DISABLED
         assert received.types == ["endpoint.warned", "endpoint.disabled"]
         assert (received.objects[1]["state"], received.objects[1]["disabled_reason"]) == ("disabled", "failing")
-        await world.run_for(HOUR)
+        await world.run_for(10 * MINUTE)
         assert received.types == ["endpoint.warned", "endpoint.disabled"]
         assert Received(world, FAILING).types == []
         assert await ordering_keys(world) == {failing.id_text}
@@ -156,7 +156,7 @@ async def test_the_actions_of_people_are_not_reported(place: Place) -> None:
         await world.enable(failing.seq)
         await world.run_for(MINUTE)
         await world.deactivate(failing.seq, EndpointState.DISABLED, DisabledReason.OPERATOR)
-        await world.run_for(HOUR)
+        await world.run_for(10 * MINUTE)
         assert Received(world).types == []
 
 
@@ -273,7 +273,7 @@ async def test_a_failed_delivery_of_an_operational_event_causes_no_event(place: 
         assert Received(world).types.count("delivery.failed") == 1
         assert Received(world, "second.test").types.count("delivery.failed") == 1
         sent = len(world.sender.sent)
-        await world.run_for(HOUR)
+        await world.run_for(10 * MINUTE)
         assert len(world.sender.sent) == sent
         assert await rows(world) == 0
         assert monitor.seq != second.seq
