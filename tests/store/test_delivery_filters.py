@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import pytest
@@ -171,22 +171,23 @@ def test_filters_find_what_a_search_of_all_rows_finds(
     if windows == "small windows":
         monkeypatch.setattr(delivery_search, "WINDOW_ROWS", 7)
         monkeypatch.setattr("uplift_server.store.event_objects.CANDIDATES_MAX", 7)
-    for names in (*combinations(FILTERS, 1), *combinations(FILTERS, 2)):
+    for number, names in enumerate((*combinations(FILTERS, 1), *combinations(FILTERS, 2))):
         chosen = [FILTERS[name] for name in names]
         values = {field: value for each, _ in chosen for field, value in each.items()}
         if len(values) < sum(len(each) for each, _ in chosen):
             continue  # Two values of one field.
-        for account in (1, None) if "endpoint" in " ".join(names) else (1, 2, None):
+        accounts = (1, None) if "endpoint" in " ".join(names) else (1, 2, None)
+        ways = [*product(accounts, (False, True))]
+        # Use each filter alone in every way, and the pairs of filters in turn.
+        for account, ascending in ways if len(names) == 1 else [ways[number % len(ways)]]:
             expected = [
                 (row.event_seq, row.endpoint_seq)
                 for row in ROWS
                 if account in {None, row.account_seq} and all(matches(row) for _, matches in chosen)
             ]
             limit = 5 if len(names) == 1 else 10
-            keys = found(connection, account, DeliveryFilter(**values), limit)
-            assert keys == sorted(expected, reverse=True), (names, account)
-            keys = found(connection, account, DeliveryFilter(**values), limit, ascending=True)
-            assert keys == sorted(expected), (names, account)
+            keys = found(connection, account, DeliveryFilter(**values), limit, ascending=ascending)
+            assert keys == sorted(expected, reverse=not ascending), (names, account, ascending)
     assert {field.name for field in fields(DeliveryFilter)} == {name for each, _ in FILTERS.values() for name in each}
 
 
