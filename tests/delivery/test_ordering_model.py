@@ -40,7 +40,7 @@ from .test_engine import header
 from .test_replays import change_state, replay, stored
 from .world import MINUTE, SECOND, World, respond
 
-EPISODES = int(os.environ.get("UPLIFT_TEST_ORDERING_EPISODES", "20" if chosen().name == "sqlite" else "5"))
+EPISODES = int(os.environ.get("UPLIFT_TEST_ORDERING_EPISODES", "10" if chosen().name == "sqlite" else "5"))
 WORLDS = 10
 STEPS = 14
 DELAYS_MS = (2 * SECOND, 6 * SECOND)
