@@ -20,7 +20,7 @@ from tests.unreliable_network import UnreliableProxy
 
 T = TypeVar("T")
 
-READY_WITHIN_S: Final = 20.0
+READY_WITHIN_S: Final = 60.0
 # The file limit must exceed the reservation of the service's streams, on disks of any size.
 SETTINGS: Final = """
 server_name: node{number}

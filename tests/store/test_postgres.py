@@ -158,12 +158,15 @@ async def test_through_a_pooler_servers_are_counted_by_heartbeats(postgres_url: 
 
 
 async def test_a_write_fails_if_its_connection_breaks(database: PostgresDatabase, postgres_url: str) -> None:
+    loop, incremented = asyncio.get_running_loop(), asyncio.Event()
+
     def slow(connection: sa.Connection) -> None:
         increment(connection)
+        loop.call_soon_threadsafe(incremented.set)
         connection.exec_driver_sql("SELECT pg_sleep(5)")
 
     task = asyncio.create_task(database.write(slow))
-    await asyncio.sleep(0.2)
+    await incremented.wait()
     await break_all(postgres_url)
     with pytest.raises(Unavailable):
         await task
