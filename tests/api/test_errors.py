@@ -204,10 +204,10 @@ def test_an_unknown_parameter_hides_no_other_problem(server: Any, path: str, que
 
 
 def call_quickly(call: Callable[[], Any]) -> Any:
-    """Make a call that must take less than a second, and return its response."""
-    began = time.monotonic()
+    """Make a call that must take less than a second of CPU time, and return its response."""
+    began = time.process_time()
     response = call()
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
     return response
 
 

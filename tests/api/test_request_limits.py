@@ -51,10 +51,10 @@ def test_data_that_does_not_match_alternatives_is_rejected_quickly(operator: Cli
         201,
     }
     for items, code in ((2_600, "not_checkable"), (40, "schema_mismatch")):
-        began = time.monotonic()
+        began = time.process_time()
         rejected = operator.post("/v1/events", {"type": "choice.made", "data": {"v": ["none"] * items}})
         assert problems(rejected) == {("data", code)}
-        assert time.monotonic() - began < 1
+        assert time.process_time() - began < 1
 
 
 def test_recursion_below_alternatives_is_rejected(operator: Client) -> None:  # noqa: F811
@@ -82,11 +82,11 @@ def test_deeply_nested_data_causes_no_server_error(operator: Client) -> None:  #
 @pytest.mark.timing
 def test_data_with_many_problems_is_rejected_quickly(operator: Client) -> None:  # noqa: F811
     data = {"object": {"id": "a", "positions": [1] * 60_000}}
-    began = time.monotonic()
+    began = time.process_time()
     rejected = operator.post("/v1/events", {"type": "athlete.created", "data": data})
     assert rejected.status == 422
     assert 1 <= len(rejected.json()["errors"]) <= 20
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.timing
@@ -94,9 +94,9 @@ def test_events_with_many_unknown_fields_are_rejected_quickly(operator: Client) 
     unknown = b",".join(b'"f%d":1' % n for n in range(20_000))
     one = b'{"type":"athlete.created","data":{},%b}' % unknown
     for path, body in (("/v1/events", one), ("/v1/events/batch", b'{"events":[%b]}' % b",".join([one] * 30))):
-        began = time.monotonic()
+        began = time.process_time()
         rejected = json.loads(operator.post(path, body).data)
-        assert time.monotonic() - began < 1
+        assert time.process_time() - began < 1
         assert len(rejected["errors"]) == 100
         assert {each["code"] for each in rejected["errors"]} == {"unknown_field"}
 
@@ -104,9 +104,9 @@ def test_events_with_many_unknown_fields_are_rejected_quickly(operator: Client) 
 @pytest.mark.timing
 def test_a_body_with_many_lists_is_rejected_quickly(operator: Client) -> None:  # noqa: F811
     body = b'{"type":5,"data":{},"x":[%b1]}' % (b"[]," * 80_000)
-    began = time.monotonic()
+    began = time.process_time()
     assert problems(operator.post("/v1/events", body)) == {("type", "type_text"), ("x", "unknown_field")}
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.timing
