@@ -177,9 +177,9 @@ def test_filters_find_what_a_search_of_all_rows_finds(
         if len(values) < sum(len(each) for each, _ in chosen):
             continue  # Two values of one field.
         accounts = (1, None) if "endpoint" in " ".join(names) else (1, 2, None)
-        ways = [*product(accounts, (False, True))]
-        # Use each filter alone in every way, and the pairs of filters in turn.
-        for account, ascending in ways if len(names) == 1 else [ways[number % len(ways)]]:
+        # Search for each filter alone in both directions, and for pairs of filters in one.
+        ways = [(account, bool((number + place) % 2)) for place, account in enumerate(accounts)]
+        for account, ascending in product(accounts, (False, True)) if len(names) == 1 else ways:
             expected = [
                 (row.event_seq, row.endpoint_seq)
                 for row in ROWS
