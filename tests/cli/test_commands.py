@@ -1,5 +1,6 @@
 """Basic commands: their requests and output."""
 
+import itertools
 import json
 import signal
 import subprocess
@@ -134,13 +135,13 @@ def test_send_counts_the_events_of_a_file_without_a_response(api: FakeApi) -> No
 
 
 def test_an_interrupted_send_does_not_wait_for_the_server(api: FakeApi) -> None:
-    requests = iter(range(3))
+    requests = itertools.count(1)
     reached = threading.Event()
 
     def busy(_: object) -> tuple[int, object, dict[str, str]]:
-        # At the third request, the main thread has surely begun to read the next line. A signal right before a blocking
-        # read does not interrupt the read.
-        if next(requests, None) is None:
+        # The third request follows two waits, so the main thread is reading the next line by then. A signal right
+        # before a blocking read does not interrupt the read.
+        if next(requests) == 3:
             reached.set()
         return 503, {}, {}
 
