@@ -39,7 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the engine."""
     config.addinivalue_line("markers", "sqlite(reason): a test that needs a SQLite file")
-    config.addinivalue_line("markers", "timing: a test of latencies, which `scripts/test` runs with only two others")
+    config.addinivalue_line("markers", "timing: a test of latencies, which `scripts/test` runs beside two others")
     engines.choose(config.getoption("--engine"))
 
 

@@ -135,7 +135,7 @@ def expired() -> str:
         ({**OAUTH, "token_url": "x"}, ("auth.token_url", "url_invalid")),
         ({**OAUTH, "token_url": "http://login.example.com"}, ("auth.token_url", "https_required")),
         ({**OAUTH, "token_url": "https://10.0.0.1/token"}, ("auth.token_url", "address_not_allowed")),
-        # The cases with keys are functions, because keys take a second to generate.
+        # The cases with keys are functions, because generating all keys takes a second.
         (lambda: mtls(certificate="x"), ("auth.certificate", "certificate_invalid")),
         (lambda: mtls(certificate=NO_CERTIFICATE), ("auth.certificate", "certificate_invalid")),
         (lambda: mtls(certificate="\0"), ("auth.certificate", "certificate_invalid")),

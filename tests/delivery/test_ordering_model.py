@@ -2,7 +2,7 @@
 
 Each seed is one endpoint with a few events, and random filters, outcomes, pauses, cancellations, resends, replays,
 expiries, kills and restarts. To run more seeds, set UPLIFT_TEST_ORDERING_EPISODES to the number of seeds per test.
-PostgreSQL plays fewer seeds, because each takes four times as long.
+On PostgreSQL, the default number is lower, because each seed takes four times as long.
 """
 
 import contextlib
