@@ -215,6 +215,7 @@ async def test_many_expensive_filters_do_not_take_long(place: Place) -> None:
         assert len(await world.deliveries()) == world.parts.counters.filter_budget_exceeded == 40
 
 
+@pytest.mark.timing
 async def test_many_filters_with_long_prefixes_do_not_take_long(place: Place) -> None:
     async with World(place) as world:
         common = "a" * 1100
