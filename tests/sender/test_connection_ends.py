@@ -114,22 +114,23 @@ async def test_no_retry_after_an_interim_response(listen: Listen, client: Client
     assert receiver.accepted == 1
 
 
+@pytest.mark.timing
 async def test_a_retry_has_only_the_remaining_timeout(listen: Listen, connect: Connect) -> None:
     async def script(peer: Peer) -> None:
         if receiver.accepted == 1:
             await peer.respond()
             await peer.request()
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.7)
             return
         await asyncio.sleep(60)
 
     receiver = await listen(script)
-    client = await connect(attempt_timeout_ms=200)
+    client = await connect(attempt_timeout_ms=1000)
     await client.post(receiver.target())
     exchange = await client.post(receiver.target())
     assert exchange.failure is Failure.TIMEOUT
     assert receiver.accepted == 2
-    assert 0.2 <= exchange.duration_us / 1e6 < 0.4
+    assert 1 <= exchange.duration_us / 1e6 < 1.7
 
 
 async def test_a_failed_retry_reports_that_the_request_was_sent(listen: Listen, client: Client) -> None:

@@ -56,7 +56,7 @@ async def test_a_slow_token_url_times_out(listen: Listen, connect: Connect) -> N
         await peer.wait_closed()
 
     receiver = await listen(script)
-    client = await connect(attempt_timeout_ms=200)
+    client = await connect(attempt_timeout_ms=800)
     failed, _, _ = await request_token(client, f"http://127.0.0.1:{receiver.port}/")
     assert failed is not None
     assert failed.failure is Failure.TIMEOUT
