@@ -36,7 +36,8 @@ def admit(connection: Connection, release: str) -> None:
     """Allow a process that runs this release to start, or to rejoin after an eviction.
 
     Check the schema again, because another process may have upgraded it. Raises UnknownSchema if the release no longer
-    works with the schema, or Unavailable while the schema is changing.
+    works with the schema, or if a transfer from a SQLite file is unfinished. Raises Unavailable while the schema is
+    changing.
     """
     if connection.dialect.name == "sqlite":
         return  # the file lock excludes other processes
@@ -60,7 +61,7 @@ def admit(connection: Connection, release: str) -> None:
 def try_lock_schema(connection: Connection) -> bool:
     """Prevent processes from starting until the transaction ends.
 
-    Return False if another process is changing the schema.
+    Return False if another process is starting or is changing the schema.
     """
     return bool(connection.scalar(sa.text(f"SELECT pg_try_advisory_xact_lock({SCHEMA_LOCK})")))
 

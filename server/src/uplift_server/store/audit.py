@@ -80,7 +80,7 @@ def page(
 
 
 def _row_conditions(wanted: AuditFilter) -> list[sa.ColumnElement[bool]]:
-    """Return the filter conditions that no index supports."""
+    """Return the conditions for the fields of the filter."""
     conditions = []
     if wanted.actor in _KINDS:
         conditions.append(audit_log.c.actor_kind == int(_KINDS[wanted.actor]))

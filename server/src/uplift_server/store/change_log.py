@@ -23,9 +23,9 @@ _FOREIGN: Final[Mapping[str, sa.ColumnElement[bool]]] = {
     "sqlite": sa.false(),
     "postgresql": directory_changes.c.xid >= sa.text("pg_snapshot_xmax(pg_current_snapshot())::text::bigint"),
 }
-"""The condition, by dialect, that selects changes from another database server's dump.
+"""The condition, by dialect, that selects changes restored from a dump of another database server.
 
-Their transaction IDs are higher than this server's.
+Such a change has a transaction ID that this database server has not assigned yet.
 """
 _SINCE: Final = {
     dialect: sa.select(directory_changes)
@@ -97,7 +97,8 @@ def pruned_before(connection: Connection) -> int:
 def prune(connection: Connection, xid: int, *, limit: int) -> int:
     """Delete up to `limit` changes made by transactions with IDs lower than `xid`.
 
-    Return the number of deleted changes.
+    Also delete changes restored from a dump of another database server. Store `xid`, so that readers detect that they
+    missed pruned changes. Return the number of deleted changes.
     """
     server_values.replace(connection, _PRUNED, {_PRUNED: xid})
     key = sa.tuple_(directory_changes.c.kind, directory_changes.c.subject_seq)

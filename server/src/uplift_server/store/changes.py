@@ -25,7 +25,7 @@ def newest_seqs(connection: Connection, account_seq: int) -> tuple[int, ...]:
     """Return the attempt count of an account's newest event, and the account's highest event and audit entry numbers.
 
     The result contains several numbers of each kind, because a row can become visible after a row with a higher number.
-    It contains the attempt count, because a test attempt adds neither an event nor an audit entry.
+    It contains the attempt count, because the end of a test attempt adds neither an event nor an audit entry.
     """
     newest_events = (
         sa.select(events.c.seq)

@@ -3,7 +3,7 @@
 A command cancels or resends a delivery, starts an attempt for a delivery that is waiting to be resent, or tests an
 endpoint.
 
-The transaction that executes a command stores its result, so each command is executed exactly once.
+The transaction that executes a command stores its result, so no command is executed twice.
 """
 
 import json
@@ -29,7 +29,10 @@ A test or start command that no process has executed expires after the same time
 
 
 class TooManyCommands(Unavailable):
-    """Too many commands are waiting for execution, in total or for the account."""
+    """Too many commands are stored, in total or for the account.
+
+    The limits include the commands that were executed within the last minute.
+    """
 
 
 class AlreadyExecuted(StoreError):
@@ -130,7 +133,7 @@ def add(connection: Connection, command: Command, *, now: int) -> int:
 def list_pending(connection: Connection, *, now: int) -> tuple[list[PendingCommand], bool]:
     """Return the commands without a result, oldest first, and whether `remove_expired` has rows to delete.
 
-    Omit commands of kinds that this release does not support.
+    Omit expired commands, and commands of kinds that this release does not support.
     """
     pending = connection.execute(_LIST_PENDING, {"now": now})
     rows = [(row, row.expires_at is not None and row.expires_at <= now) for row in pending]
@@ -139,7 +142,7 @@ def list_pending(connection: Connection, *, now: int) -> tuple[list[PendingComma
 
 
 def get_result(connection: Connection, seq: int) -> Result | None:
-    """Return a command's result, or None if the command has no result yet."""
+    """Return a command's result, or None if the command has no result yet or was deleted."""
     found = connection.scalar(sa.select(commands.c.result).where(commands.c.seq == seq))
     if found is None:
         return None

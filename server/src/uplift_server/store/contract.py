@@ -1,10 +1,11 @@
 """The store contract: the operations that every engine provides. Each call is one transaction.
 
-The current time, IDs and random bits are arguments. Every write can be repeated safely: the store ignores a
-repeated settlement or release because its fence is outdated, and recognizes a repeated append by its idempotency key.
-An operation that is not possible now raises `Unavailable` and changes nothing. The operations in this module are on the
-hot path, and each engine implements them separately. All other operations are functions that take a SQLAlchemy
-connection, in the modules of this package. Run these functions through `read` and `write`.
+The current time, IDs and random bits are arguments. Every write can be repeated safely: the store ignores a repeated
+settlement or release because the first call has changed the delivery, and recognizes a repeated append by its
+idempotency keys and emitter-chosen IDs. An operation that is not possible now raises `Unavailable` and changes nothing.
+The operations in this module are on the hot path, and each engine implements them separately. All other operations are
+functions that take a SQLAlchemy connection, in the modules of this package. Run these functions through `read` and
+`write`.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -99,10 +100,11 @@ class Database(Protocol):
         """
 
     def reclaim(self, *, now: int, process_id: int | None = None, limit: int = 1000) -> Awaitable[int]:
-        """Release expired leases, or all leases of one process. Return the number of released leases.
+        """Release up to `limit` leases: expired leases, or the leases of one process. Return their number.
 
-        On PostgreSQL, a lease must also have expired according to the database's clock. Therefore, a process whose
-        clock jumped cannot end the leases of other processes. Due times are set as in `release`.
+        On PostgreSQL, a lease counts as expired only if it has also expired according to the database's clock.
+        Therefore, a process whose clock jumped cannot end the leases of other processes. Due times are set as in
+        `release`.
         """
 
     def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> Awaitable[list[Released]]:

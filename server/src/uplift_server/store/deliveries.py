@@ -66,8 +66,8 @@ IN_FLIGHT: Final = "An attempt is in flight. Wait for its outcome, then try agai
 def find(connection: Connection, account_seq: int | None, event_id: bytes, endpoint_id_tail: bytes) -> list[Delivery]:
     """Find the delivery of an event to the endpoint whose ID ends with these bytes.
 
-    If no account is given, return up to two deliveries, so that the caller can detect an ambiguous event ID. Event IDs
-    that emitters choose are unique only within an account.
+    If `account_seq` is None, return up to two deliveries, so that the caller can detect an ambiguous event ID. Event
+    IDs that emitters choose are unique only within an account.
     """
     query = _details(deliveries).where(events.c.id == event_id, ENDPOINT_TAIL.in_([endpoint_id_tail]))
     if account_seq is not None:
@@ -76,7 +76,10 @@ def find(connection: Connection, account_seq: int | None, event_id: bytes, endpo
 
 
 def find_by_keys(connection: Connection, keys: Collection[tuple[int, int]]) -> dict[tuple[int, int], Delivery]:
-    """Return the deliveries with these keys. A key consists of an event number and an endpoint number."""
+    """Return the deliveries with these keys. A key consists of an event number and an endpoint number.
+
+    The result can also contain deliveries that combine the event of one key with the endpoint of another key.
+    """
     event_seqs = {event_seq for event_seq, _ in keys}
     endpoint_seqs = {endpoint_seq for _, endpoint_seq in keys}
     query = _details(deliveries).where(
@@ -116,7 +119,7 @@ def endpoint_ids_of_events(connection: Connection, event_seqs: Collection[int]) 
 def successes_by_endpoint(connection: Connection, event_seq: int, *, limit: int) -> dict[int, bool]:
     """Return, by endpoint number, whether an attempt to deliver the event succeeded.
 
-    Include attempts of deleted deliveries.
+    The result contains up to `limit` endpoints that have attempts, even if retention has deleted their deliveries.
     """
     succeeded = sa.func.max(sa.case((attempts.c.outcome == Outcome.DELIVERED, 1), else_=0))
     query = sa.select(attempts.c.endpoint_seq, succeeded).where(attempts.c.event_seq == event_seq)
@@ -159,8 +162,8 @@ def count_ended(
 ) -> tuple[dict[int, Matching], int]:
     """Count the ended deliveries that a replay can resend, for each endpoint.
 
-    Scan one window of event numbers, from `last` downward. Count only deliveries that had ended at `ended_by` (Unix
-    ms). Return the counts by endpoint number, and the lowest event number of the window.
+    Scan one window of event numbers, from `last` downward. Count only deliveries that ended at `ended_by` (Unix ms) or
+    earlier. Return the counts by endpoint number, and the lowest event number of the window.
     """
     source = source_of(connection, account_seq, wanted, first, last)
     low, _ = narrowed(connection, source, first, last)
@@ -194,12 +197,12 @@ def start_resend(
     lease_until: int = 0,
     process_id: int = 0,
 ) -> LeasedDelivery:
-    """Lease a delivery with any status for one attempt outside its schedule.
+    """Lease a delivery with any status for one attempt outside its retry schedule.
 
-    If no process is given, the delivery becomes due now. `fence` is the fence of the current lease, if the caller holds
-    the lease. If the attempt fails, the delivery returns to its earlier status. Raises InFlight if the delivery is
-    leased with another fence, or Missing if retention has deleted it. Raises Conflict if the delivery is blocked, is
-    already being resent or is a test, or if its event has expired or was erased.
+    If `process_id` is 0, do not lease the delivery, but make it due now. If the caller already holds the lease, `fence`
+    is the fence of this lease. If the attempt fails, the delivery returns to its earlier status. Raises InFlight if the
+    delivery is leased with another fence, or Missing if retention has deleted it. Raises Conflict if the delivery is
+    blocked, is already being resent or is a test delivery, or if its event has expired or was erased.
     """
     own = _own(event_seq, endpoint_seq)
     columns = (

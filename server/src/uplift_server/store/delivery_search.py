@@ -148,7 +148,7 @@ def in_range(
 
 
 def row_conditions(wanted: DeliveryFilter) -> list[sa.ColumnElement[bool]]:
-    """Return the filter conditions that the source's index does not support."""
+    """Return the conditions for all fields of the filter except `ids`, which `source_of` handles."""
     conditions: list[sa.ColumnElement[bool]] = []
     for column, values in (
         (deliveries.c.status, wanted.statuses),

@@ -45,7 +45,7 @@ def must_bind(connection: Connection, cipher: Cipher) -> bool:
 def block_earlier_releases(connection: Connection) -> bool:
     """Prevent servers from starting if their release cannot read bound values.
 
-    Return False if such a server is running or the schema is changing.
+    Return False if such a server is running, if any server is starting, or if the schema is changing.
     """
     if connection.dialect.name == "sqlite":
         return True  # only this process uses the database file

@@ -71,7 +71,8 @@ def held_counts(
 ) -> dict[int, int]:
     """Count each endpoint's held deliveries. Each count stops at `limit`.
 
-    For the endpoints in `inactive`, also count the waiting deliveries, because the server will hold these deliveries.
+    For the endpoints in `inactive` (paused or disabled), also count the waiting deliveries, because the server will
+    hold these deliveries.
     """
     counts = {}
     for endpoint_seq in endpoint_seqs:
@@ -84,7 +85,7 @@ def held_counts(
 
 
 def hold_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> int:
-    """Hold the waiting deliveries of a paused or disabled endpoint. Return their number.
+    """Hold up to `limit` waiting deliveries of a paused or disabled endpoint. Return their number.
 
     Leased deliveries stay leased. A delivery that had ended before its resend or replay returns to its earlier status.
     Deliveries of a replay stay assigned to the replay. Do nothing if another process has enabled the endpoint, or while
@@ -129,7 +130,7 @@ def drop_held(connection: Connection, endpoint_seq: int, *, now: int, limit: int
 
 
 def cancel_held(connection: Connection, endpoint_seq: int, *, through: int, now: int, limit: int) -> int:
-    """Cancel held deliveries of events with numbers up to `through`. Return the number of cancelled deliveries."""
+    """Cancel up to `limit` held deliveries of events with numbers up to `through`. Return their number."""
     part = _held_through(through)
     return _change(connection, endpoint_seq, part, limit, status=int(Status.CANCELLED), completed_at=now)
 
@@ -139,10 +140,10 @@ def _held_through(through: int) -> _Part:
 
 
 def cancel_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> int:
-    """Cancel waiting and held deliveries of a deleted endpoint. Return their number.
+    """Cancel up to `limit` waiting and held deliveries of a deleted endpoint. Return their number.
 
-    Leased deliveries stay leased. Do nothing if the endpoint was not deleted. The caller can assume by mistake that a
-    new endpoint was deleted, because its cache does not contain the endpoint yet.
+    Leased deliveries stay leased. Do nothing if the endpoint was not deleted: a caller whose cache does not contain a
+    new endpoint yet can assume by mistake that the endpoint was deleted.
     """
     locks.take_order(connection, [endpoint_seq])
     if exists(connection, endpoint_seq):

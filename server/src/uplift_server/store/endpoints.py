@@ -1,4 +1,4 @@
-"""Stored endpoints. The secrets and the headers that this module receives and returns are encrypted."""
+"""Stored endpoints. The secrets, headers and authentication that this module receives and returns are encrypted."""
 
 import json
 from collections.abc import Callable, Collection, Sequence
@@ -159,7 +159,7 @@ def get_deleted(connection: Connection, account_seq: int, endpoint_id: bytes) ->
 
 
 def list_deleted(connection: Connection, account_seq: int, before: int, *, limit: int) -> list[tuple[Endpoint, int]]:
-    """List the account's endpoints that were deleted at `before` (Unix ms) or earlier, newest first.
+    """List the account's endpoints that were deleted at `before` (Unix ms) or earlier, newest endpoint first.
 
     Return each endpoint with its `deleted_at`. Endpoints that retention has removed are not included.
     """
@@ -213,7 +213,10 @@ def _read(
 
 
 def _matching(connection: Connection, wanted: EndpointFilter) -> list[sa.ColumnElement[bool]]:
-    """Return the conditions for a filter. The conditions do not need an index, because an account has few endpoints."""
+    """Return the conditions for a filter.
+
+    The conditions need no index, because a page scans the endpoints of one account, or at most WINDOW_ROWS endpoints.
+    """
     conditions: list[sa.ColumnElement[bool]] = []
     if wanted.ids:
         conditions.append(endpoints.c.id.in_(wanted.ids))
@@ -262,9 +265,9 @@ def update(
 ) -> Endpoint | None:
     """Update the fields that the owner of an endpoint can set.
 
-    Return the updated endpoint, or None if it does not exist. The health does not change. `updated_at` increases with
-    each update, so that other processes read the endpoint again. If the update can change the uid, lock the account
-    first. Raises Conflict if another endpoint of the account has the uid.
+    Return the updated endpoint, or None if it does not exist. The health does not change. A new URL clears `tested_at`
+    and `verified_at`. `updated_at` increases with each update, so that other processes read the endpoint again. If the
+    update can change the uid, lock the account first. Raises Conflict if another endpoint of the account has the uid.
     """
     stored = get(connection, account_seq, endpoint_id, lock=True)
     if stored is None:
@@ -413,7 +416,7 @@ def set_secrets(connection: Connection, endpoint: Endpoint, secrets: SecretPair[
 
 
 def erase_previous_secrets(connection: Connection, seqs: Collection[int], *, now: int) -> list[Endpoint]:
-    """Erase the expired old secrets of these endpoints. Return the endpoints that changed."""
+    """Erase the expired previous secrets of these endpoints. Return the endpoints that changed."""
     query = (
         sa.update(endpoints)
         .where(endpoints.c.seq.in_(seqs), _LIVE, endpoints.c.previous_expires_at <= now)

@@ -172,9 +172,9 @@ def _erase_event(connection: Connection, row: sa.Row[Any], now: int) -> None:
 
 
 def _erase_attempts(connection: Connection, event_seqs: Sequence[int]) -> list[int]:
-    """Erase the requests and responses in the attempts of events.
+    """Erase the requests and responses in the attempts of events, and endpoint errors that came from these attempts.
 
-    Return the numbers of the endpoints whose last error came from one of these attempts.
+    Return the numbers of the endpoints whose last error was erased.
     """
     columns = (attempts.c.error, attempts.c.location, attempts.c.request_head, attempts.c.response_head)
     query = sa.select(attempts.c.seq, attempts.c.event_seq, attempts.c.endpoint_seq, *columns, attempts.c.response_body)
@@ -202,7 +202,7 @@ def _erase_attempts(connection: Connection, event_seqs: Sequence[int]) -> list[i
 
 
 def _erase_keys(connection: Connection, account_seq: int, found: Sequence[sa.Row[Any]]) -> None:
-    """Delete the idempotency keys of events, because a key can contain an object ID."""
+    """Delete the idempotency keys of events, also in rejected events, because a key can contain an object ID."""
     deleted = connection.scalars(
         sa.delete(idempotency_keys)
         .where(
@@ -238,7 +238,10 @@ def _erase_object_id(connection: Connection, account_seq: int, object_id: str) -
 
 
 def _erase_in_emails(connection: Connection, account_seq: int, since: int) -> None:
-    """Erase the failure causes in the account's emails, because a cause can contain a receiver's response."""
+    """Erase the failure causes in the account's emails that were added at `since` (Unix ms) or later.
+
+    A cause can contain a receiver's response.
+    """
     query = sa.select(notices.c.seq, notices.c.facts).where(
         notices.c.account_seq == account_seq, notices.c.created_at >= since
     )

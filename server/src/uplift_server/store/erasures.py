@@ -59,7 +59,7 @@ class Erasure:
 
     @property
     def has_events_left(self) -> bool:
-        """Whether the job still has events to search."""
+        """Whether the job has not yet searched all of its events."""
         return self.tidied_at is None and min(self.position, self.scanned_through) < self.last_event_seq
 
 
@@ -99,7 +99,7 @@ class Step(NamedTuple):
 
     event_seqs: Sequence[int]
     unchecked: Sequence[tuple[int, bytes]]
-    """Numbers and bodies of events without a stored object ID. The caller must look for the object ID in the body."""
+    """Numbers and bodies of events without a stored object ID. The caller must look for the object ID in each body."""
     position: int
     scanned_through: int
 
@@ -196,7 +196,7 @@ def next_step(connection: Connection, erasure: Erasure) -> Step:
 
 
 def complete(connection: Connection, erasure: Erasure, *, now: int) -> Erasure:
-    """Mark an erasure as completed and write the audit log entry, unless the erasure was already completed."""
+    """Mark an erasure as completed, and add an audit log entry, unless the erasure was already completed."""
     change = sa.update(erasures).where(erasures.c.seq == erasure.seq, erasures.c.completed_at.is_(None))
     completed = connection.execute(change.values(completed_at=now)).rowcount
     found = _one(connection, erasures.c.seq == erasure.seq)

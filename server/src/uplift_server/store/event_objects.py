@@ -95,7 +95,10 @@ def matching(object_id: str, found: Sequence[int]) -> list[sa.ColumnElement[bool
 
 
 def delete(connection: Connection, event_seqs: Collection[int]) -> None:
-    """Remove events from the index."""
+    """Remove events from the index.
+
+    Call this function before you erase or delete the events, because the function reads their object IDs.
+    """
     columns = (events.c.seq, events.c.account_seq, events.c.object_id)
     found = connection.execute(sa.select(*columns).where(events.c.seq.in_(event_seqs), events.c.object_id.is_not(None)))
     bucket = _bucket(connection)

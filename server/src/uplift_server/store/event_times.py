@@ -9,17 +9,19 @@ from uplift_server.store import server_values
 from uplift_server.store.schema import events
 
 DISORDER_MS: Final = 60_000
-"""Maximum delay in ms between the arrival of an event, which sets its timestamp, and its storage, which sets its
-number.
+"""The usual maximum delay in ms between an event's arrival and its storage.
 
-If an event has an earlier timestamp but a higher number than another event, their timestamps differ by at most this
-time.
+The arrival sets the event's timestamp, and the storage sets its number. If an event has an earlier timestamp but a
+higher number than another event, their timestamps differ by at most this time, unless the event is late (`LateEvents`).
 """
 _LATE: Final = "events.late."
 
 
 class LateEvents(NamedTuple):
-    """Events that were stored more than DISORDER_MS after their timestamp, such as after a database outage."""
+    """The time range and the longest delay of late events.
+
+    An event is late if it was stored more than DISORDER_MS after its timestamp, such as after a database outage.
+    """
 
     since: int
     """The earliest timestamp of a late event (Unix ms)."""

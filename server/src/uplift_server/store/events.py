@@ -180,7 +180,7 @@ def _window(
     own = [] if account_seq is None else [events.c.account_seq == account_seq]
     if len(wanted.type_seqs) <= len(own) and not wanted.is_test:
         return None, _keys(account_seq, wanted, low, high)
-    # Limit the search to a number of events, because event numbers can have gaps of billions.
+    # Limit the search by a count of events, not by a range of numbers, because numbers can have gaps of billions.
     end = window_end(connection, events.c.seq, events, own, low=low, high=high, rows=WINDOW_EVENTS, up=up)
     if end is not None:
         low, high = (low, end) if up else (end, high)

@@ -21,8 +21,9 @@ class OrderGroup(NamedTuple):
 class NewDelivery(NamedTuple):
     """A delivery to store with its event.
 
-    If `lease_owner` is not 0, the store leases the delivery to this process until `due_at`, with fence 1. If a pending
-    delivery's order group has an earlier open delivery, the store blocks the pending delivery instead.
+    If `lease_owner` is not 0, the store leases the delivery to this process until `due_at`, with fence 1. However, if
+    the order group of a pending delivery has an earlier open delivery, the store blocks the pending delivery and
+    ignores its `due_at` and `lease_owner`.
     """
 
     endpoint_seq: int

@@ -27,7 +27,7 @@ def is_linked(connection: Connection, issuer: str, person: Person) -> bool:
 
 
 def link(connection: Connection, issuer: str, subject: str, person: Person, *, now: int) -> None:
-    """Link an identity to a person. Replace any link from the identity to a deleted person."""
+    """Link an identity to a person. Delete the earlier link of the identity, if any."""
     connection.execute(sa.delete(identities).where(identities.c.issuer == issuer, identities.c.subject == subject))
     values = {"issuer": issuer, "subject": subject, "person_id": person.id}
     connection.execute(sa.insert(identities).values(created_at=now, **values))

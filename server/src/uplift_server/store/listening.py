@@ -38,7 +38,7 @@ class ListenSession:
     event_types: tuple[str, ...]
     """The names of the event types to stream. Empty for all types."""
     position: int
-    """The number of the last streamed event."""
+    """The event number up to which the session has streamed or omitted all events."""
     created_at: int
     last_seen_at: int
 
@@ -214,8 +214,8 @@ def delete_unused(connection: Connection, session: ListenSession, *, before: int
 def record_connection(connection: Connection, session: ListenSession, *, now: int) -> int | None:
     """Record that a client connected at `now` (Unix ms).
 
-    If the previous connection was at the same time or later, record a time 1 ms after that connection. Return the
-    recorded time. Return None if the session or its account was deleted, or if its key was revoked.
+    If the client's last recorded activity was at the same time or later, record a time 1 ms after this activity. Return
+    the recorded time. Return None if the session or its account was deleted, or if the session's key was revoked.
     """
     own = sa.and_(listen_sessions.c.seq == session.seq, listen_sessions.c.id == session.id)
     # The database does not contain the operator key from the settings.
@@ -232,9 +232,9 @@ def record_connection(connection: Connection, session: ListenSession, *, now: in
 
 
 def _no_earlier(now: int, *, later_ms: int = 0) -> sa.ColumnElement[int]:
-    """Return the SQL expression for the later of two times: `now`, and the last connection time plus `later_ms`.
+    """Return the SQL expression for the later of two times: `now`, and the last activity time plus `later_ms`.
 
-    The last connection time can be later than `now`, because the clocks of processes can differ.
+    The last activity time can be later than `now`, because the clocks of processes can differ.
     """
     last = listen_sessions.c.last_seen_at + later_ms
     return sa.case((last > now, last), else_=now)
@@ -251,7 +251,7 @@ def next_events(
     body_bytes_max: int,
     now: int,
 ) -> StreamPage[StreamedEvent]:
-    """Return the account's events with a number higher than `after`, up to the stream position.
+    """Return up to `limit` of the account's events with numbers higher than `after`, up to the stream position.
 
     Omit expired events, test events, and events whose type is in `unwanted`. Stop when the total size of the bodies
     reaches `body_bytes_max`.
@@ -296,9 +296,10 @@ def next_events(
 def save_progress(
     connection: Connection, progress: Sequence[tuple[ListenSession, int | None, Sequence[ListenResponse]]], *, now: int
 ) -> None:
-    """Save the positions of sessions, store new responses, and delete the oldest responses beyond the limit.
+    """Save the positions of sessions, and store new responses, except responses to erased events.
 
-    If a position is None, the stored position does not change. Skip deleted sessions.
+    If a position is None, the stored position does not change. Skip deleted sessions. If a session has more than
+    LOCAL_RESPONSES_KEPT_MAX responses, delete the oldest ones.
     """
     for session, position, responses in sorted(progress, key=lambda each: each[0].seq):
         session_seq = session.seq

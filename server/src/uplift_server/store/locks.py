@@ -5,7 +5,7 @@ of its previous holder. SQLite runs one write at a time and ignores locks.
 
 To prevent deadlocks, a transaction takes its locks in this order (the data that a lock protects follows the colon):
 
-1. the named lock (`take`): the catalog, operator keys, partitions, or the server values whose names share a prefix;
+1. a named lock (`take`): the catalog, operator keys, partitions, or the server values whose names share a prefix;
 2. the idempotency key, by its insert into `idempotent_creates`;
 3. the uids of accounts (`take`);
 4. the account (`accounts.lock`): its limits, the uids of its endpoints, members, invitations and replays;
@@ -60,9 +60,9 @@ def take(connection: Connection, name: str) -> None:
 
 
 def order_slots(endpoint_seqs: Iterable[int]) -> list[int]:
-    """Return the second key of each advisory lock that protects the delivery order of these endpoints.
+    """Return the second number of each advisory lock that protects the delivery order of these endpoints.
 
-    The first key is ORDER_CLASS. Take the locks in the returned order.
+    The first number is ORDER_CLASS. Take the locks in the returned order.
     """
     return sorted({endpoint_seq % ORDER_SLOTS for endpoint_seq in endpoint_seqs})
 

@@ -49,8 +49,11 @@ def find(connection: Connection, account_seq: int, email: str) -> Member | None:
 
 
 def find_guest(connection: Connection, account_seq: int, role: Role) -> Member | None:
-    """Return the account's portal guest with this role. Portal links with this role sign people in as this guest."""
-    # `coalesce` keeps the database from using the email index, which contains the guests of all accounts.
+    """Return the account's portal guest with this role.
+
+    Portal links with this role and without an email sign people in as this guest.
+    """
+    # `coalesce` keeps the database from searching the email index for NULL, which would find all accounts' guests.
     nameless = sa.func.coalesce(people_table.c.email, "") == ""
     query = _query(members.c.account_seq == account_seq, nameless, members.c.role == int(role))
     query = query.order_by(members.c.seq).limit(1)

@@ -1,6 +1,7 @@
 """Operational events that are not yet stored as events, and the counts of failed deliveries.
 
-Add an operational event in the same transaction as the change that the event reports.
+The server itself creates operational events, about endpoints and failed deliveries. Add an operational event in the
+same transaction as the change that the event reports.
 """
 
 import json
@@ -82,10 +83,10 @@ def report_failed(
 ) -> None:
     """Report the failed deliveries of these endpoints in operational events.
 
-    For each endpoint whose report is due, add an operational event with the number of its failed deliveries. Then reset
-    the number to 0, and schedule the endpoint's next report FAILED_DELIVERIES_EVERY_MS after `now`. If the number is 0,
-    if the endpoint is not in `reported`, or if the endpoint or its latest failed delivery was deleted, delete the
-    number without adding an event.
+    For each endpoint whose report is due, add an operational event with the count of its failed deliveries. Then reset
+    the count to 0, and schedule the endpoint's next report FAILED_DELIVERIES_EVERY_MS after `now`. `reported` contains
+    the endpoints whose reports have subscribers. If an endpoint is not in `reported`, if its count is 0, or if the
+    endpoint or its latest failed delivery was deleted, delete the count without adding an event.
     """
     locks.take_order(connection, endpoint_seqs)
     own = failed_deliveries.c.endpoint_seq

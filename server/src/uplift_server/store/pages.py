@@ -62,8 +62,8 @@ class PageRequest:
     def of(self, query: sa.Select[Any], *columns: sa.ColumnElement[int]) -> sa.Select[Any]:
         """Add the page's range, order and limit to a query. `columns` are the key columns.
 
-        If the key has several columns, the query must already limit the first column to the range from `narrowed`, so
-        that the database can use an index.
+        If the key has several columns, the query must already limit the first column to the range from `narrowed`. The
+        added conditions are correct only with this limit, which also lets the database use an index.
         """
         if self.key is not None:
             is_beyond = [

@@ -85,7 +85,7 @@ def database_now(connection: Connection) -> float:
 def join(connection: Connection, role: ProcessRole, *, host: str, pid: int, version: str, now: int) -> int:
     """Add a process. Return its process ID. The process owns no endpoints until its first heartbeat.
 
-    Raises UnknownSchema if this release does not work with the schema. Raises Unavailable while the schema is changing.
+    Raises UnknownSchema or Unavailable, like `admission.admit`.
     """
     admission.admit(connection, version)
     query = sa.insert(processes).values(
@@ -103,7 +103,7 @@ def record_heartbeat(connection: Connection, seq: int, heartbeat: Heartbeat, *, 
 
 
 def unless_evicted(seq: int, body: Callable[[Connection], R]) -> Callable[[Connection], R]:
-    """Wrap a function so that it raises Unavailable if the process was evicted, because its cache may be outdated.
+    """Wrap a function so that it raises Unavailable if the process `seq` was evicted and may have an outdated cache.
 
     Other transactions cannot evict the process until this transaction ends. A `seq` of 0 stands for the only
     process of a database, which cannot be evicted.

@@ -203,7 +203,7 @@ class Invitation:
 
 @dataclass(frozen=True, slots=True)
 class EventType:
-    """An event type in the catalog. `schema` (a JSON Schema) and `example` describe `data` as JSON."""
+    """An event type in the catalog. `schema` (a JSON Schema) and `example` are JSON texts that describe `data`."""
 
     seq: int
     name: str
@@ -252,8 +252,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     warned_at: int | None = None
     state_since: int | None = None
     held_action: HeldAction | None = None
-    """The action for the deliveries that were held when this action was set. The server sends deliveries that were held
-    later."""
+    """The action for the held deliveries of events up to `held_through`. The server sends the held deliveries of later
+    events."""
     held_through: int | None = None
     """The number of the last event for which `held_action` applies to held deliveries."""
     last_status_code: int | None = None
@@ -414,7 +414,7 @@ class EndpointFilter:
     failing: bool = False
     """Whether failing endpoints match, in addition to the endpoints in one of `states`."""
     text: str | None = None
-    """Text that the URL without its query, or the description, must contain. Case is ignored."""
+    """Text that the description or the URL without its query must contain, or the whole URL. Case is ignored."""
     cause: str | None = None
     """The cause code of the last failed attempt. Only failing endpoints can match."""
     ids: tuple[bytes, ...] = ()

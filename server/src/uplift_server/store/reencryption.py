@@ -26,7 +26,8 @@ class Reencrypted:
 def reencrypt(connection: Connection, old: Cipher, new: Cipher) -> Reencrypted:
     """Encrypt all values with the new key, in the current transaction.
 
-    Skip values that are already encrypted with the new key. Raises WrongSecretKey if neither key decrypts a value.
+    Skip values that are already encrypted with the new key and bound to their column. Then record that the upgrade in
+    `store.encryption_upgrade` is complete. Raises WrongSecretKey if neither key decrypts a value.
     """
     factors = second_factors.c
     found = [

@@ -183,9 +183,8 @@ class ReplayProgress(NamedTuple):
         """Return the progress after the replay has processed more deliveries.
 
         `again` is the number of processed deliveries that the replay leased earlier and that were returned without an
-        attempt. `fresh` is the number of candidates processed from the start of `batch`. `leased` is
-        the number of processed deliveries that the replay has leased now. The replay skipped the other processed
-        deliveries.
+        attempt. `fresh` is the number of candidates processed from the start of `batch`. `leased` is the number of
+        processed deliveries that the replay has leased now. The replay skipped the other processed deliveries.
         """
         outstanding = self.outstanding + leased
         next_event_seq = self.next_event_seq
@@ -199,7 +198,7 @@ class ReplayProgress(NamedTuple):
         total = max(self.total, self.delivered + self.failed + skipped + unfinished)
         if next_event_seq > self.last_event_seq and unfinished == 0:
             state = ReplayState.COMPLETED
-            # The replay counted these deliveries but did not find them, because they were deleted or resent.
+            # Also skip the counted deliveries that the replay did not find, because they were deleted or resent.
             skipped = total - self.delivered - self.failed
         return self._replace(
             state=state, total=total, next_event_seq=next_event_seq, skipped=skipped, outstanding=outstanding

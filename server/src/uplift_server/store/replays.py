@@ -91,7 +91,7 @@ class Replay:
 
     @property
     def is_counted(self) -> bool:
-        """Whether the count of the deliveries is complete, so that `total` is final."""
+        """Whether all deliveries are counted. After that, only deliveries that were committed late increase `total`."""
         return self.counted_through >= self.last_event_seq
 
 
@@ -189,9 +189,10 @@ def page(connection: Connection, account_seq: int | None, request: PageRequest) 
 
 
 def unfinished(connection: Connection, *, after: tuple[int, int] = (0, 0), limit: int = 500) -> list[Replay]:
-    """List unfinished replays, sorted by account number and replay number.
+    """List replays that are not completed, sorted by account number and replay number.
 
-    `after` contains both numbers of the last replay on the previous page.
+    Include cancelled replays that still have leased deliveries. `after` contains both numbers of the last replay on the
+    previous page.
     """
     keys = (
         sa.select(replays.c.seq)

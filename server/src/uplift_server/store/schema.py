@@ -1,7 +1,8 @@
 """The tables, with column types that both databases support. The modules `store.schema_*` define further tables.
 
 Timestamps are integers in Unix ms. Rows refer to each other by integer numbers, which are never public. A column `id`
-contains the 16 bytes that the public ID encodes. Secrets and header values are encrypted.
+contains the 16 bytes that the public ID encodes. Secrets, header values and endpoint
+authentication are encrypted.
 """
 
 import sqlalchemy as sa

@@ -35,7 +35,7 @@ failed_deliveries = sa.Table(
 )
 sa.Index("failed_deliveries_due", failed_deliveries.c.due_at)
 
-# A resend, replay or test that returns to `failed` is not counted: its `resume_status` is not NULL.
+# A resent, replayed or test delivery that returns to `failed` is not counted: its `resume_status` is not NULL.
 _IS_COUNTED: Final = (
     f"NEW.status = {status_sql.FAILED} AND OLD.status IN ({status_sql.OPEN}) AND OLD.resume_status IS NULL"
     f" AND NEW.trigger <> {status_sql.TEST}"

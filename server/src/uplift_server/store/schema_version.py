@@ -1,4 +1,4 @@
-"""The schema revision of a SQLite file, and the schema upgrade. The caller of `upgrade` holds the file lock."""
+"""The schema revision of a SQLite file, and the schema upgrade. The caller of `upgrade` must hold the file lock."""
 
 import re
 import sqlite3

@@ -87,7 +87,10 @@ def end_all_of_person(connection: Connection, person_seq: int, *, except_digest:
 
 
 def end_all_of_operator(connection: Connection, key_digest: bytes, subject: str) -> None:
-    """End all sessions of an operator who signed in with single sign-on. `subject` identifies the operator."""
+    """End all sessions of an operator who signed in with single sign-on. `subject` identifies the operator.
+
+    `key_digest` is the digest of the settings that make the person an operator.
+    """
     connection.execute(sa.delete(sessions).where(_is_started_by(key_digest), sessions.c.subject == subject))
 
 
@@ -151,7 +154,7 @@ def revoke_link(connection: Connection, account_seq: int, link_id: bytes, *, now
 
 
 def consume_link(connection: Connection, link_id: bytes, *, now: int) -> Link | None:
-    """Delete a link when it is used.
+    """Delete a link, so that it cannot be used again.
 
     Return the link, or None if it was already used or has expired. `now` is in Unix ms.
     """

@@ -1,4 +1,4 @@
-"""Statistics: one row for each hour and each minute, and the number of open deliveries for each endpoint.
+"""Statistics: one row per scope for each hour and each minute, and the number of open deliveries for each endpoint.
 
 Each count updates the statistics with the rows that were stored since the previous count. The count reads three tables
 in batches: deliveries, attempts, and the status changes in `delivery_changes`. It reads each table up to the stream

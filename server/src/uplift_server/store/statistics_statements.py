@@ -57,8 +57,8 @@ WHERE d.event_seq > :events_after AND d.event_seq <= :events_through AND d.trigg
 GROUP BY 1, 2, 3, 4, 5
 """,  # noqa: S608
 )
-# One row for each endpoint and outcome. Durations already have the text form in which they are stored, because Python
-# would need more time for one row per duration class. The account comes from each row's newest delivery.
+# One row for each minute, endpoint and outcome. Durations already have the text form in which they are stored, because
+# Python would need more time for one row per duration class. The account comes from each row's newest delivery.
 COUNT_ATTEMPTS: Final = _listed(
     ("minute", "account_seq", "endpoint_seq", "outcome", "n", "first", "durations"),
     {
@@ -76,7 +76,7 @@ JOIN deliveries d ON d.event_seq = g.event_seq AND d.endpoint_seq = g.endpoint_s
         for dialect, gathered in (("sqlite", "group_concat"), ("postgresql", "string_agg"))
     },
 )
-# The unary + keeps SQLite from using the index of events instead.
+# The unary + keeps SQLite from searching the attempts by event instead of by number.
 COUNT_DELIVERED: Final = _listed(
     ("minute", "account_seq", "endpoint_seq", "type_seq", "n"),
     f"""

@@ -32,7 +32,10 @@ def begin(
     process_id: int,
     wrong_signature: bool = False,
 ) -> LeasedDelivery:
-    """Lease the delivery of a test event. The current transaction must have stored the event."""
+    """Lease the delivery of a test event, and set the endpoint's `tested_at`.
+
+    The current transaction must have stored the event.
+    """
     [delivery] = event.deliveries
     leased = LeasedDelivery(
         event_seq=event_seq,

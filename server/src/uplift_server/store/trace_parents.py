@@ -1,4 +1,4 @@
-"""Trace contexts of events. While tracing is enabled, the server stores the trace context of a request, if any."""
+"""Trace contexts of events. While tracing is enabled, the server stores the trace context that came with an event."""
 
 from collections.abc import Collection, Mapping
 from typing import Final

@@ -57,7 +57,7 @@ class Transferred:
 
 
 async def transfer(path: Path, url: str, on_progress: Callable[[Progress], None]) -> list[Transferred]:
-    """Copy all tables of a SQLite file to a PostgreSQL database, and compare both databases.
+    """Copy the data of a SQLite file to a PostgreSQL database, and compare both databases.
 
     After an interruption, another call continues after the rows that are already copied. Raises CannotTransfer,
     UnknownSchema, Unavailable or Rejected.

@@ -72,7 +72,8 @@ _BY_INDEX: Final = {
 # Hot statements find every row by its key, so one plan fits all parameters.
 HOT_SETTINGS: Final = {"plan_cache_mode": "force_generic_plan", "enable_bitmapscan": "off"}
 NO_ANSWER: Final = "the database does not respond"
-# The driver's errors, raised directly or through SQLAlchemy. If the driver cannot encode a value, the server has a bug.
+# The driver's errors, raised directly or through SQLAlchemy. They include errors for values that the driver cannot
+# encode, which indicate a bug in the server.
 DRIVER_ERRORS: Final = (
     sa.exc.DBAPIError,
     asyncpg.PostgresError,
@@ -193,7 +194,7 @@ class Opener:
     def __init__(self, url: str, *, no_timeouts: bool = False, settings: Mapping[str, str] | None = None) -> None:
         """`settings` are added to the common PostgreSQL settings.
 
-        With `no_timeouts`, long operations such as migrations have no time limit.
+        With `no_timeouts`, long operations such as migrations have no time limit, and may read whole tables.
         """
         self._url, self.is_pooled = _split_pooler(url)
         self._hosts = Hosts(self._url)

@@ -51,7 +51,7 @@ _AUTHORITY: Final = "set sslrootcert in UPLIFT_DATABASE_URL to the file of its c
 _STANDBYS: Final = "promote a standby, or add the primary to UPLIFT_DATABASE_URL"
 _HOST: Final = "use the host name of the certificate in UPLIFT_DATABASE_URL"
 _CLOCK: Final = "correct the clock of this machine (NTP)"
-# Error texts by X509_V_ERR code (openssl/x509_vfy.h).
+# Fixes by X509_V_ERR code (openssl/x509_vfy.h).
 _CERTIFICATE_REMEDIES: Final = dict.fromkeys((2, 18, 19, 20, 21), _AUTHORITY) | {
     3: "add the revocation list of its certificate authority",
     9: _CLOCK,
@@ -64,7 +64,7 @@ _CERTIFICATE_REMEDIES: Final = dict.fromkeys((2, 18, 19, 20, 21), _AUTHORITY) | 
 _TEMPORARY_CODES: Final = (9, 10, 11, 12)
 _BAD: Final = "replace the certificate on the database server"
 _UNREADABLE: Final = ("X509", "PEM")
-# Parts of messages, for errors that have no class or code.
+# Parts of messages that identify errors without a class or code of their own.
 _NOT_OFFERED: Final = "rejected SSL upgrade"
 _NO_KEY: Final = "PEM lib"
 _FILES: Final = "correct sslrootcert, sslcert or sslkey in UPLIFT_DATABASE_URL; the key must not have a password"

@@ -173,7 +173,7 @@ class PostgresDatabase:
         return self._hot(lambda pair: release(pair.raw, leases, now=now))
 
     def reclaim(self, *, now: int, process_id: int | None = None, limit: int = 1000) -> Awaitable[int]:
-        """Release expired leases, or all leases of one process. Return the number of released leases."""
+        """Release up to `limit` leases: expired leases, or the leases of one process. Return their number."""
         return self._hot(lambda pair: reclaim(pair.raw, now=now, process_id=process_id, limit=limit))
 
     def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> Awaitable[list[Released]]:
@@ -183,8 +183,10 @@ class PostgresDatabase:
     def release_replay(
         self, replay_seq: int, choice: ReplaySelection, ahead: ReplayBatch, lease: ReplayLease
     ) -> Awaitable[ReplayRelease]:
-        """Lease deliveries for a replay. First, wait for the latest settlement, which can free capacity for the
-        replay."""
+        """Lease the next deliveries of a replay for one attempt each.
+
+        First, wait for the latest settlement, which can free capacity for the replay.
+        """
         release = self._measured(_as_statement(lambda pair: release_replay(pair.raw, replay_seq, choice, ahead, lease)))
         settling = self._settling
 

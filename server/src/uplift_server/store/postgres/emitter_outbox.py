@@ -1,6 +1,6 @@
 """The emitter outbox: the table `uplift_outbox` in an emitter's PostgreSQL database.
 
-The server's own database has an unrelated table `outbox`, which contains emails.
+The module `store.outbox` is unrelated: it manages the emails in the server's own database.
 """
 
 import contextlib
@@ -126,7 +126,8 @@ _BLOCK: Final = """
 UPDATE uplift_outbox AS stored SET waits_for = blocked.waits_for
 FROM unnest($1::text[]::uuid[], $2::text[]::uuid[]) AS blocked (id, waits_for) WHERE stored.id = blocked.id
 """
-# Of the rows that other rows wait for, counts the next $2 after row $1, and lists the rows that are no longer rejected.
+# Counts up to $2 rows that other rows wait for, starting after row $1. Lists the counted rows that no longer block
+# other rows, because they were corrected or deleted, or have expired.
 _AWAITED: Final = """
 WITH RECURSIVE awaited (id) AS (
     (SELECT waits_for FROM uplift_outbox WHERE waits_for > $1::text::uuid ORDER BY waits_for LIMIT 1)
@@ -192,8 +193,7 @@ class OutboxStatus(NamedTuple):
 class Turn:
     """A transaction in which a reader sends outbox rows.
 
-    Only one reader at a time has such a transaction. The rows that `take` returns stay locked until the transaction
-    ends.
+    Only one reader at a time has such a transaction. The rows that `take` locks stay locked until the transaction ends.
     """
 
     def __init__(self, raw: Raw) -> None:
@@ -202,7 +202,8 @@ class Turn:
     async def take(self, rows_max: int, bytes_max: int) -> Page:
         """Lock and return up to `rows_max` of the oldest waiting rows, with up to `bytes_max` of data.
 
-        The first row may exceed `bytes_max`.
+        The first row may exceed `bytes_max`. The page also contains rows that another transaction has locked
+        (`is_locked` is false), and rows that the reader must block (`waits_for` is set).
         """
         found = await self._raw.fetch(_TAKE, rows_max, bytes_max, EVENT_DATA_BYTES_MAX)
         count = found[0]["found"] if found else 0

@@ -44,7 +44,7 @@ async def release(raw: Raw, leases: Sequence[tuple[int, int, int]], *, now: int)
 
 
 async def reclaim(raw: Raw, *, now: int, process_id: int | None, limit: int) -> int:
-    """Release expired leases, or all leases of one process. Return the number of released leases."""
+    """Release up to `limit` leases: expired leases, or the leases of one process. Return their number."""
     if process_id is None:
         count: int = await raw.fetchval(statements.RECLAIM_EXPIRED, now, limit)
     else:

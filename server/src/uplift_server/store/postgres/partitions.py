@@ -53,8 +53,10 @@ _TABLES: Final = {"attempts": "event_seq", "events": "seq"}
 Most statements use `events`, so it is locked last.
 """
 ASIDE_LOCK: Final = 0x6173696465
-"""The advisory lock for `events_aside` and `attempts_aside`, the tables with the copies of kept events. The number is
-"aside" in ASCII."""
+"""The advisory lock for `events_aside` and `attempts_aside`, the tables with the copies of kept events.
+
+The number is "aside" in ASCII.
+"""
 _NEWEST: Final = (
     "SELECT first_seq, end_seq, begun_at, (SELECT count(*) FROM event_partitions) AS partitions,"
     " EXISTS (SELECT FROM events e WHERE e.seq >= first_seq) AS is_used"
@@ -70,7 +72,7 @@ _ENDED: Final = (
     " ORDER BY first_seq"
 )
 # A partition that covers more than twice the usual duration ($2) would be dropped too late.
-# Such a partition was created before partitioning, or before retention became shorter.
+# Such a partition contains the events from before partitioning, or was created before retention became shorter.
 _MARK_FOR_ROW_CLEANUP: Final = (
     "UPDATE event_partitions SET goes_by_row = true WHERE NOT goes_by_row AND begun_at < $1::bigint - 2 * $2::bigint"
     " AND (ended_at IS NULL OR ended_at > $1)"
@@ -245,7 +247,7 @@ class PostgresPartitions:
     async def _delete_objects(self, before_seq: int, after: Key | None) -> Batch:
         """In the object ID index, delete a batch of the rows that belong to dropped events.
 
-        The position in the returned batch is a bucket number, not an event number.
+        The position in the returned batch is the first event number of a bucket.
         """
         position = (after or (0,))[0] - POSTGRES_BUCKET
         found = await self._read(lambda pair: pair.raw.fetch(_OBJECT_ORPHANS, before_seq, position))
@@ -306,7 +308,7 @@ async def _create_next(raw: Raw, *, now: int, lasts_ms: int) -> bool:
     for table in _TABLES:
         like = table_name(table, newest["first_seq"], newest["end_seq"])
         await raw.execute(f"CREATE TABLE {table_name(table, first, end)} (LIKE {like} INCLUDING ALL)")
-        # Unlike CREATE TABLE ... PARTITION OF, a table that is attached later does not block other statements.
+        # Unlike CREATE TABLE ... PARTITION OF, creating and then attaching a table does not block other statements.
         await _attach(raw, table, Partition(first, end))
     await raw.execute("INSERT INTO event_partitions VALUES ($1, $2, NULL, NULL, false)", first, end)
     return True

@@ -53,10 +53,10 @@ async def prepare(url: str) -> None:
 
 
 async def upgrade(url: str) -> str | None:
-    """Upgrade a database to the revision of this release, or create its tables. Return the earlier revision.
+    """Upgrade a database to the revision of this release, or create its tables.
 
-    Raises UnknownSchema if the revision is newer or unknown. Raises Unavailable if the database cannot be used, or if
-    the new schema would break running servers.
+    Return the earlier revision, or None if there was no upgrade. Raises UnknownSchema if the revision is newer or
+    unknown. Raises Unavailable if the database cannot be used, or if the new schema would break running servers.
     """
     return await _run_exclusively(url, _upgrade)
 

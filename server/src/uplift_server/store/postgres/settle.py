@@ -23,7 +23,8 @@ async def settle(
 ) -> frozenset[tuple[int, int]]:
     """Write attempt outcomes and endpoint health.
 
-    Skip deliveries whose fence has changed, and return their keys (event number, endpoint number).
+    Skip the settlements that are not valid (see `store.contract`). Return the event and endpoint numbers of their
+    deliveries.
 
     As in `append`, the commit waits for the disk. Otherwise, the server would repeat finished attempts after a crash.
     Settlements that arrive during the wait form the next batch, so the wait costs little.

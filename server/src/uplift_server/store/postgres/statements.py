@@ -224,7 +224,7 @@ The fields of `HealthRow` are $29-$39. The ID of the process that writes is $40.
 # - If a resend fails, the delivery keeps the reason and time of its earlier status.
 # - A test delivery keeps its trigger.
 # - If a replay counts the attempt, the delivery leaves the replay.
-# - The same fence means that there is no newer lease, even if this one has expired and the delivery is held now.
+# - The same fence means that there is no newer lease, even if the lease has expired and the delivery is held now.
 # - A repeated settlement changes nothing, because the number of attempts differs.
 # An array whose values are all NULL may be empty, because `unnest` adds the missing NULL values.
 _SETTLE: Final = f"""\
@@ -285,7 +285,7 @@ _COUNTED: Final = f""", counted AS (
     ) s
     WHERE r.seq = s.replay_seq
 )"""  # noqa: S608
-# Never lower `excused_ms` before `failing_since` changes, because another process may have just raised it.
+# Never lower `excused_ms` while `failing_since` stays the same, because another process may have just raised it.
 _HEALTH: Final = """, health AS (
     UPDATE endpoints e
     SET consecutive_failures = s.consecutive_failures,

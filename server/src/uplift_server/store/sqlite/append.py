@@ -18,7 +18,7 @@ class Appender:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        # Retention never deletes the newest event, so SQLite does not assign a number twice.
+        # Retention never deletes the newest event, so no number is assigned twice.
         (highest,) = connection.execute(statements.HIGHEST_EVENT).fetchone()
         self.next_seq: int = highest + 1
 

@@ -25,7 +25,7 @@ CHECKPOINT_PAGES: Final = 4000
 WAL_BYTES_KEPT: Final = 64 * 1024 * 1024
 BUSY_MS: Final = 2000
 EMPTY_LOG_MS_MAX: Final = 100
-# This cache holds the 11 hot statements (`ManyRows`), each in 67 sizes (`many_rows.SIZES`).
+# The driver's statement cache has room for the 13 hot statements (`ManyRows`), each in 67 sizes (`many_rows.SIZES`).
 CACHED_STATEMENTS: Final = 1024
 _UNWRITABLE: Final = Trouble(
     "the server cannot open or write the database file", "Check the permissions of the file and of its directory."

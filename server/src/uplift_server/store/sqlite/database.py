@@ -156,7 +156,7 @@ class SqliteDatabase:
         return self._writer.submit(lambda w: release(w.raw, leases, now=now), weight=len(leases))
 
     def reclaim(self, *, now: int, process_id: int | None = None, limit: int = 1000) -> Awaitable[int]:
-        """Release expired leases, or all leases of one process. Return the number of released leases."""
+        """Release up to `limit` leases: expired leases, or the leases of one process. Return their number."""
         return self._writer.submit(lambda w: reclaim(w.raw, now=now, process_id=process_id, limit=limit))
 
     def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> Awaitable[list[Released]]:
@@ -171,7 +171,7 @@ class SqliteDatabase:
         """Lease deliveries for a running replay, for one attempt each.
 
         First, lease the deliveries that were returned to the replay without an attempt. Then lease the deliveries of
-        the batch.
+        the batch `ahead`.
         """
         return self._writer.submit(
             lambda w: release_replay(w.raw, replay_seq, choice, ahead, lease), weight=lease.limit, guarded=True

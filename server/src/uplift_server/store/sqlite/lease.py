@@ -90,7 +90,7 @@ def release(connection: sqlite3.Connection, leases: Sequence[tuple[int, int, int
 
 
 def reclaim(connection: sqlite3.Connection, *, now: int, process_id: int | None, limit: int) -> int:
-    """Release expired leases, or all leases of one process. Return the number of released leases."""
+    """Release up to `limit` leases: expired leases, or the leases of one process. Return their number."""
     if process_id is None:
         return connection.execute(statements.RECLAIM_EXPIRED, {"now": now, "limit": limit}).rowcount
     return connection.execute(statements.RECLAIM_OWNED, {"now": now, "process_id": process_id, "limit": limit}).rowcount

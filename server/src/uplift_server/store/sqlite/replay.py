@@ -57,8 +57,8 @@ def release_replay(
 ) -> ReplayRelease:
     """Lease deliveries for a running replay, for one attempt each.
 
-    First, lease the deliveries that were returned to the replay without an attempt. Then lease the deliveries of the
-    batch.
+    First, lease the deliveries that were returned to the replay without an attempt. Then lease the deliveries of
+    `batch`.
     """
     of_replay = {"replay_seq": replay_seq}
     (returned,) = raw.execute(statements.RETURNED, of_replay).fetchone()

@@ -20,7 +20,8 @@ def settle(
 ) -> frozenset[tuple[int, int]]:
     """Write attempt outcomes and endpoint health.
 
-    Skip deliveries whose fence has changed, and return their keys (event number, endpoint number).
+    Skip the settlements that are not valid (see `store.contract`). Return the event and endpoint numbers of their
+    deliveries.
     """
     rows = [
         SettledRow(
@@ -32,7 +33,7 @@ def settle(
     lost: set[tuple[int, int]] = set()
     connection.execute("SAVEPOINT settle")
     if statements.SETTLE.run(connection, rows) != len(rows):
-        # At least one delivery has a newer lease. Find such deliveries with one statement per delivery.
+        # At least one settlement is not valid. Find such settlements with one statement per settlement.
         connection.execute("ROLLBACK TO settle")
         for row in rows:
             if statements.SETTLE.run(connection, [row]) == 0:

@@ -1,8 +1,8 @@
 """The hot-path statements for SQLite, grouped by operation.
 
 A statement with `:values` or `:rows` is a `ManyRows`. Its parameters are the fields of the NamedTuple next to it. All
-other statements take named parameters. No statement starts with WITH or a comment, because the driver counts changed
-rows only for statements that start with INSERT or UPDATE.
+other statements take named parameters. No statement that changes rows starts with WITH or a comment, because the driver
+counts changed rows only for statements that start with a keyword such as INSERT or UPDATE.
 """
 
 from typing import Final, NamedTuple
@@ -205,7 +205,7 @@ class SettledRow(NamedTuple):
 class EndpointHealthRow(NamedTuple):
     """The health of an endpoint after a batch of settlements.
 
-    The fields are in the parameter order of UPDATE_HEALTH.
+    The fields are those of `HealthRow` in the same order, followed by `process_seq`.
     """
 
     endpoint_seq: int
@@ -228,7 +228,7 @@ class EndpointHealthRow(NamedTuple):
 
 # - If a resend fails, the delivery keeps the reason and time of its earlier status.
 # - A test delivery keeps its trigger.
-# - The same fence means that there is no newer lease, even if this one has expired and the delivery is held now.
+# - The same fence means that there is no newer lease, even if the lease has expired and the delivery is held now.
 # - A repeated settlement changes nothing, because the number of attempts differs.
 SETTLE: Final = ManyRows(
     f"""\
@@ -260,7 +260,7 @@ INSERT INTO attempts (
     AttemptRow,
     size_of=lambda row: len(row.request_head) + len(row.response_head) + len(row.response_body),
 )
-# Never lower `excused_ms` before `failing_since` changes, because another process may have just raised it.
+# Never lower `excused_ms` while `failing_since` stays the same, because another process may have just raised it.
 UPDATE_HEALTH: Final = ManyRows(
     """\
 UPDATE endpoints

@@ -324,7 +324,7 @@ class Writer:
     def _isolate(self, jobs: list[Job], error: Exception) -> None:
         """Run each half of the jobs in a separate transaction. In the end, each job that causes an error fails alone.
 
-        Each such job costs up to log2(n) additional commits.
+        With n jobs, each such job costs up to log2(n) additional commits.
         """
         if len(jobs) > 1:
             half = len(jobs) // 2
@@ -349,7 +349,7 @@ class Writer:
         reason = error
         if not isinstance(error, StoreError):
             reason = unavailable(error)
-            # Commands derive their advice and exit code from the cause.
+            # The CLI commands derive their advice and exit code from the cause.
             reason.__cause__ = error
         for job in jobs:
             job.error = reason

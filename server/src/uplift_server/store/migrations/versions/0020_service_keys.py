@@ -9,7 +9,7 @@ revision: str = "0020"
 down_revision: str | Sequence[str] | None = "0019"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
-# The triggers are on the new table. Servers with version 0.1.2 ignore changes to this table.
+# The triggers record changes to the new table in the change log. Servers that run 0.1.2 ignore these changes.
 needs_release = "0.1.2"
 
 _EXPIRY = "NULL if the key does not expire"
