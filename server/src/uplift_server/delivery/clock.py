@@ -12,10 +12,10 @@ from uplift_server.core.operations.clock_offset import READINGS_KEPT, ClockReadi
 from uplift_server.delivery.ports import Callback, Clock, Handle
 
 SLEW_DIVISOR: Final = 10
-"""While the engine's clock is ahead of the machine's clock, the engine's clock runs slower by 1/SLEW_DIVISOR."""
+"""While the engine's clock is ahead of its wall clock, the engine's clock runs slower by 1/SLEW_DIVISOR."""
 STEP_LOGGED_MS_MIN: Final = 1000
 STORED_AHEAD_MS_MAX: Final = 3_600_000
-"""The maximum difference between a stored time and the machine's clock, in ms.
+"""The maximum difference between a stored time and the wall clock, in ms.
 
 The engine's clock ignores a stored time that is further in the future.
 """
@@ -57,18 +57,19 @@ class DatabaseTime:
 
 
 class SystemClock(Clock):
-    """The engine's clock: it returns the machine's time, but never goes backward.
+    """The engine's clock: it follows a wall clock, but never goes backward.
 
-    The start of a delivery or probe and the end of a lease are wall-clock times. If the machine sleeps or its clock is
-    set forward, this clock also jumps forward. If the machine's clock is set back, this clock runs 10% slower until
-    both clocks show the same time. This clock does not stop during this period, because a stopped clock would delay
-    deliveries. The engine's loops read the clock often enough to detect such changes.
+    On PostgreSQL, the wall clock is the database's clock. Otherwise, it is the machine's clock. The due times of
+    deliveries and probes and the ends of leases are wall-clock times. If the machine sleeps or the wall clock is set
+    forward, this clock also jumps forward. If the wall clock is set back, this clock runs 10% slower until both clocks
+    show the same time. It does not stop in the meantime, because a stopped clock would delay deliveries. The engine's
+    loops read this clock often enough to detect a jump.
     """
 
     def __init__(
         self, wall_ns: Callable[[], int] = time.time_ns, monotonic_ns: Callable[[], int] = time.monotonic_ns
     ) -> None:
-        """Create a clock from a wall clock and a monotonic clock. Tests pass their own clocks."""
+        """Create a clock that follows `wall_ns` (Unix time) and measures durations with `monotonic_ns`."""
         self._wall_ns = wall_ns
         self._monotonic_ns = monotonic_ns
         self._now_ms = 0
@@ -76,7 +77,7 @@ class SystemClock(Clock):
         """The monotonic time (ns) and returned time (ms) at the start of the slew, and the last returned time (ms)."""
 
     def continue_after(self, stored_ms: int | None) -> None:
-        """Make the clock continue after `stored_ms`, even if the machine's clock is behind that time.
+        """Make the clock continue after `stored_ms`, even if the wall clock is behind that time.
 
         `stored_ms` is a time (Unix ms) that an earlier process stored. Ignore a stored time that is too far in the
         future, because the earlier process probably had a wrong clock.
@@ -104,7 +105,7 @@ class SystemClock(Clock):
         began_ns, from_ms, last_ms = self._slewed
         passed_ns = self._monotonic_ns()
         if last_ms != self._now_ms:
-            # The clock has run normally since the last slew, so the system clock was set back again.
+            # Since the last slew (slow period), if any, this clock has followed the wall clock, so a new slew starts.
             began_ns, from_ms = passed_ns, self._now_ms
             behind_ms = from_ms - self.wall_ms()
             if behind_ms >= STEP_LOGGED_MS_MIN:

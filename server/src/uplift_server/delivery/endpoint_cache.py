@@ -300,7 +300,7 @@ class EndpointCache(KeyCache):
         endpoints: Iterable[Endpoint],
         service_keys: Iterable[ServiceKey] = (),
     ) -> None:
-        """Load all records of the store. Raises WrongSecretKey if a secret cannot be decrypted.
+        """Fill the cache with the stored records. Raises WrongSecretKey if a secret cannot be decrypted.
 
         If an account is created during the load, skip its endpoints. Cache sync adds the account and its endpoints
         later.
@@ -395,7 +395,7 @@ class EndpointCache(KeyCache):
         return live
 
     def create_unbound_parts(self) -> Iterator[None]:
-        """Create the request parts of the endpoints whose values were encrypted in the format of earlier releases.
+        """Create the request parts of the endpoints whose secrets or headers are encrypted in an earlier format.
 
         In this format, the encryption does not bind a value to its database column. Call this method before the
         encryption upgrade ends, because the cipher then rejects such values. Yield after each endpoint, so that the

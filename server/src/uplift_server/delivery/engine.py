@@ -1,4 +1,4 @@
-"""The delivery engine: runs the loops that deliver events, and ends the attempts in flight when it stops."""
+"""The delivery engine: runs the loops that deliver events, and settles the attempts in flight when it stops."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
@@ -187,7 +187,8 @@ class Engine:
     async def start(self, *, dispatch: bool = True) -> None:
         """Start the loops. Raises Unavailable.
 
-        If `dispatch` is false, the engine accepts events and stores their deliveries as due, but sends no deliveries.
+        If `dispatch` is false, or if the role of this process does not include deliveries, the engine accepts events
+        and stores their deliveries as due, but sends no deliveries.
         """
         await self._reclaim()
         await self._sender.start()
@@ -223,7 +224,8 @@ class Engine:
     async def drain(self, within_ms: int = DRAIN_MS_MAX) -> None:
         """Reject new events, settle the attempts in flight, and release the leases of other deliveries.
 
-        After `within_ms`, abort the attempts that are still in flight, and release their leases.
+        After `within_ms`, abort the attempts that are still in flight, and release their leases. Finally, stop all
+        loops and leave the cluster.
         """
         until_ms = self._clock.now_ms() + within_ms
         self.ending = True
@@ -250,10 +252,10 @@ class Engine:
         await self._cluster.leave()
 
     async def _within(self, work: Awaitable[None]) -> None:
-        """Wait for the database for at most STORE_WITHIN_S.
+        """Run a step of the shutdown that writes to the database, for at most STORE_WITHIN_S.
 
-        If the database does not respond in time, the server repeats the unfinished work after a restart or when the
-        leases end.
+        If the step fails or the database does not respond in time, the server repeats the unfinished work after a
+        restart or when the leases end.
         """
         try:
             async with asyncio.timeout(STORE_WITHIN_S):

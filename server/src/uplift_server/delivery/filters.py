@@ -63,7 +63,10 @@ class FilterEvaluation:
 
 
 def accepting(endpoints: Iterable[LiveEndpoint], data: bytes, counters: EngineCounters) -> list[LiveEndpoint]:
-    """Return the endpoints that have no filter, or whose filter matches the event's data (JSON)."""
+    """Return the endpoints that have no filter, or whose filter matches the event's data (JSON).
+
+    Include endpoints whose filter cannot be evaluated, and count these filters.
+    """
     evaluation = FilterEvaluation(data)
     found = [each for each in endpoints if each.filter is None or evaluation.mismatch(each.filter) is None]
     counters.filter_budget_exceeded += evaluation.exceeded

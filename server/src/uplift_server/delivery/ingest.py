@@ -112,7 +112,7 @@ class _Group(msgspec.Struct, frozen=True):
 
 
 class StoredEvents(Protocol):
-    """The interface that forwards stored events to listen streams."""
+    """The interface that notifies listen streams of stored events."""
 
     def note_stored(self, account_seq: int) -> None:
         """Wake the listen streams of an account, because new events were stored."""
@@ -435,7 +435,10 @@ class EventIngest:
         self._failing = error is not None
 
     def _push_leased(self, group: _Group, result: list[Appended] | IdempotencyConflict | None) -> None:
-        """Queue leased deliveries in their lanes. For deliveries without a lease, release the reserved room."""
+        """Wake listen streams, and queue the leased deliveries that were stored.
+
+        For deliveries that were not stored with a lease, release the reserved room.
+        """
         stored = result if isinstance(result, list) else None
         listened = self._audience.accounts
         if listened and stored is not None:

@@ -14,13 +14,16 @@ SEEN_WITHIN_MS: Final = 1_000
 
 
 class Clock(Protocol):
-    """A wall clock that also has timers."""
+    """The engine's time: a wall clock, a monotonic clock, the CPU time of this process, and timers."""
 
     def now_ms(self) -> int:
         """Return the engine's Unix time in ms. It never goes backward."""
 
     def wall_ms(self) -> int:
-        """Return the machine's Unix time in ms, for timestamps that receivers compare with their own clock."""
+        """Return the wall clock's Unix time in ms, for timestamps that receivers compare with their own clock.
+
+        Unlike `now_ms`, the result can go backward.
+        """
 
     def monotonic_us(self) -> int:
         """Return a monotonic time in microseconds, for measuring durations."""
@@ -70,13 +73,13 @@ class Shards(Protocol):
         """
 
     def add(self, endpoint_seq: int) -> None:
-        """Determine whether this process owns an endpoint that was added to the cache."""
+        """Record an endpoint that was added to the cache, and whether this process owns the endpoint."""
 
     def discard(self, endpoint_seq: int) -> None:
         """Remove an endpoint that is no longer in the cache."""
 
     def foreign(self, endpoint_seqs: Iterable[int]) -> Iterable[int]:
-        """Return the endpoints in the cache that other processes own."""
+        """Return the given endpoints that are in the cache and not owned by this process."""
 
     def notify_owners(self, endpoint_seqs: Iterable[int]) -> None:
         """Notify the owners of endpoints that deliveries are due."""

@@ -1,6 +1,7 @@
-"""Announces to the other processes which accounts have listen streams, and wakes the streams of other processes.
+"""Announces this process's listen streams to the other processes, and wakes the listen streams of other processes.
 
-Each process repeats its announcement with every heartbeat. An announcement expires if the process does not repeat it.
+An announcement lists the accounts that have listen streams. Each process repeats its announcement once per heartbeat
+interval. An announcement expires if the process does not repeat it.
 """
 
 import asyncio

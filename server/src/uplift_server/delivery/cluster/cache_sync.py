@@ -1,8 +1,8 @@
 """Applies changes from other processes to this process's cache and deliveries.
 
-Cache sync reads every changed row again after REREAD_AFTER_MS, because an older change by this process can overwrite
-the newer row in the cache. If this process changes a row during a read, the read can return an outdated row. In this
-case, cache sync ignores the result and reads the row again.
+Cache sync reads every changed row again after REREAD_AFTER_MS, because this process can overwrite the newer row in the
+cache with an older change of its own. If this process changes a row during a read, the read can return an outdated row.
+In this case, cache sync ignores the result and reads the row again.
 """
 
 import asyncio
@@ -141,7 +141,7 @@ class CacheSync:
             await self._clock.wait(self._wake, SYNC_EVERY_MS)
 
     async def sync(self) -> None:
-        """Read and apply all new changes.
+        """Read and apply all new changes. Every HEALTH_SYNC_EVERY_MS, also update the health of endpoints.
 
         If the method raises Unavailable, the next call applies the remaining changes.
         """

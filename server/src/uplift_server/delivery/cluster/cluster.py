@@ -115,7 +115,7 @@ class Cluster:
             await self._within(self.membership.send_heartbeat())
 
     async def leave(self) -> None:
-        """Announce that this process is stopping."""
+        """Write the remaining success reports, leave the cluster, and close the message bus."""
         await self._within(self._successes.write())
         if self._state.process_id:
             await self._within(self.membership.leave())

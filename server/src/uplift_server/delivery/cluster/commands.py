@@ -1,8 +1,9 @@
 """Commands for endpoints that other processes own: the owner reads the commands from the database and executes them.
 
-If a delivery has no lease, the process that receives the request cancels or resends it in the database without a
-command. If the owner does not execute a cancel or resend command in time, the API responds with 202. The command then
-stays in the database until an owner executes it.
+If a delivery has no lease, the process that receives the request cancels or resends the delivery directly in the
+database. After a resend, a start command makes the owner attempt the delivery soon. If the owner does not execute a
+cancel or resend command in time, the API responds with 202. The command then stays in the database until an owner
+executes it.
 """
 
 import asyncio
@@ -115,7 +116,7 @@ class ClusteredCommands:
             await self._clock.wait(self._wake, wait_ms)
 
     def _start_soon(self, connection: Transaction, command: Command) -> None:
-        """If the command is a resend, store a command that starts it before the endpoint's other deliveries."""
+        """If the command is a resend, also store a start command, so that the owner attempts the delivery first."""
         if command.kind is CommandKind.RESEND:
             start = Command(
                 CommandKind.START, command.account_seq, command.endpoint_seq, command.entry, command.event_seq
@@ -123,7 +124,7 @@ class ClusteredCommands:
             try:
                 commands.add(connection, start, now=self._clock.now_ms())
             except commands.TooManyCommands:
-                # The command is optional, because the owner's dispatcher leases due deliveries anyway.
+                # The start command is optional, because the owner's dispatcher leases due deliveries anyway.
                 return
 
     async def _leave_to_owner(self, command: Command) -> Result:
@@ -140,7 +141,10 @@ class ClusteredCommands:
         return _checked(result)
 
     async def _withdraw(self, seq: int) -> Result:
-        """Withdraw a test whose caller has stopped waiting. If the owner already ran the test, return the result."""
+        """Withdraw a test that the owner has not started in time, and raise TestRejected.
+
+        If the owner has executed the command in the meantime, return its result or raise its error.
+        """
         rejected = _result_of(TestRejected(Busy.STOPPED))
         try:
             await self._database.write(lambda c: commands.finish(c, seq, rejected, now=self._clock.now_ms()))
@@ -195,7 +199,7 @@ class ClusteredCommands:
             raise
         except InFlight as error:
             if self._clock.now_ms() >= waiting.created_at + RESULT_WITHIN_MS:
-                # The caller already received a response. The command runs after the attempt in flight.
+                # The API has already responded with 202. Keep the command, and execute it after the attempt in flight.
                 return
             result = _result_of(error)
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Upgrade the encryption of a PostgreSQL database as soon as all servers run a release that supports the upgrade."""
+"""Upgrades the encryption of a PostgreSQL database as soon as all servers run a release that supports the upgrade."""
 
 import asyncio
 from functools import partial
@@ -20,9 +20,10 @@ _log = structlog.get_logger()
 
 
 class EncryptionUpgrade:
-    """Binds all encrypted values to their columns. Afterward, this process rejects values that are not bound.
+    """Re-encrypts all encrypted values so that each value is bound to its database column.
 
-    Every process runs this upgrade. Row locks prevent conflicts between the processes.
+    Afterward, this process rejects values that are not bound. Every process runs this upgrade. Row locks prevent
+    conflicts between the processes.
     """
 
     def __init__(self, database: Database, cache: EndpointCache, clock: Clock) -> None:

@@ -105,7 +105,7 @@ class ShardHandover:
             await self._give_up(list(self._shards.lost))
         view = membership_hash(self._shards.workers)
         if self._state.view != view:
-            # When other workers see this view, they start to send to the endpoints that this worker lost.
+            # Publish the view only after giving up endpoints: it allows other workers to send to these endpoints.
             self._state.publish_view(view)
             self._notifier.notify_workers_changed()
         if self._shards.is_agreed and self._shards.gained:

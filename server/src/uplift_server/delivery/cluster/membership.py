@@ -148,7 +148,7 @@ class Membership:
             await self._clock.wait(self._eviction, HEARTBEAT_EXPIRES_MS)
 
     async def send_heartbeat(self) -> None:
-        """Send a heartbeat and read the live processes. If this process was evicted, rejoin the cluster.
+        """Send a heartbeat, take singleton jobs, and evict dead processes. If this process was evicted, rejoin instead.
 
         Raises Unavailable. Raises UnknownSchema if another release changed the database before this process rejoined.
         """
@@ -252,14 +252,14 @@ class Membership:
 
 
 def _host() -> str:
-    """Return the host name and a digest of the process namespace.
+    """Return the host name and a digest of the boot ID and the PID namespace.
 
-    If the result is the same in two processes, each process can find the other by its PID.
+    If two processes have the same result, each can check by PID whether the other process is running.
     """
     try:
         running = Path("/proc/sys/kernel/random/boot_id").read_bytes() + bytes(Path("/proc/self/ns/pid").readlink())
     except OSError:
-        # Systems other than Linux do not show which processes can see each other, so never return the same result.
+        # Systems other than Linux do not show which processes can see each other, so use a random value.
         running = os.urandom(16)
     return f"{socket.gethostname()}#{hashlib.sha256(running).hexdigest()[:16]}"
 

@@ -1,6 +1,6 @@
 """Notifications to the other processes.
 
-Notifications can be lost, so every process also polls for changes every second.
+Notifications can be lost, so every process also polls the database for changes.
 """
 
 import asyncio

@@ -56,7 +56,7 @@ class ClusteredShards:
         return self._clock.now_ms() < self._state.trusted_until
 
     def add(self, endpoint_seq: int) -> None:
-        """Decide whether this process owns an endpoint that was added to the cache."""
+        """Record an endpoint that was added to the cache, and whether this process owns the endpoint."""
         is_own = self.is_own(endpoint_seq)
         self._owned[endpoint_seq] = is_own and self.is_agreed
         if is_own and not self.is_agreed:
@@ -67,7 +67,7 @@ class ClusteredShards:
         self._owned.pop(endpoint_seq, None)
 
     def foreign(self, endpoint_seqs: Iterable[int]) -> Iterable[int]:
-        """Return the endpoints in the cache that other processes own."""
+        """Return the given endpoints that are in the cache and not owned by this process."""
         return [seq for seq in endpoint_seqs if not self._owned.get(seq, True)]
 
     def notify_owners(self, endpoint_seqs: Iterable[int]) -> None:
@@ -117,9 +117,9 @@ class ClusteredShards:
                 self.gained[seq] = None
 
     def compare_views(self, living: Sequence[Process]) -> None:
-        """Update `is_agreed`.
+        """Set `is_agreed` by comparing the views of the live workers.
 
-        It states whether this process is a worker in its own view, and all other live workers have the same view.
+        The workers agree if this process is a worker in its own view, and all other live workers have the same view.
         """
         own, view = self._state.process_id, membership_hash(self.workers)
         others = [each for each in living if each.delivers and each.seq != own]

@@ -14,7 +14,8 @@ def update_breaker(
     """Update the circuit breaker of an endpoint's lane after an attempt.
 
     `counts` states whether the attempt counts toward the endpoint's health. If `counts` is false, a failure changes the
-    breaker only if the response requests a pause (`Retry-After`).
+    breaker only if the response requests a pause (`Retry-After`). A failure that the receiver did not cause never
+    changes the breaker.
     """
     if outcome is Outcome.DELIVERED:
         lane.breaker = lane.breaker.after_success(now_ms - exchange.duration_us // 1000)

@@ -14,7 +14,7 @@ from uplift_server.delivery.sending.settler import Settler
 
 
 class EndpointChanges(Protocol):
-    """The interface that updates an endpoint's deliveries after a change of the endpoint's state.
+    """The interface that updates an endpoint's deliveries after the endpoint's state has changed.
 
     Callers first write the change to the store and the cache.
     """
@@ -29,7 +29,7 @@ class EndpointChanges(Protocol):
         """Hold the pending deliveries of an endpoint that was paused or disabled."""
 
     def enabled(self, endpoint_seq: int) -> None:
-        """Release the held deliveries of an endpoint and reset its health."""
+        """Release, keep or drop the held deliveries of an enabled endpoint (`held_action`), and reset its health."""
 
     def held_action_changed(self, endpoint_seq: int) -> None:
         """Release, keep or drop the held deliveries of an endpoint, according to `held_action` in its record."""
@@ -42,7 +42,7 @@ class EndpointChanges(Protocol):
 
 
 class LiveEndpointChanges:
-    """Updates an endpoint's deliveries in memory and in the database after a change of the endpoint's state."""
+    """Updates an endpoint's deliveries in memory and in the database after the endpoint's state has changed."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class LiveEndpointChanges:
         self._held.enqueue(endpoint_seq)
 
     def enabled(self, endpoint_seq: int) -> None:
-        """Release the held deliveries of an endpoint and reset its health."""
+        """Release, keep or drop the held deliveries of an enabled endpoint (`held_action`), and reset its health."""
         endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is not None:
             endpoint.health = endpoint.record.health
@@ -110,7 +110,7 @@ class LiveEndpointChanges:
         until = self._clock.now_ms() + within_ms
         endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is not None and not self._shards.owns(endpoint_seq):
-            # The process that owns the endpoint empties its queue when it sees that the endpoint is disabled.
+            # Wait until the process that owns the endpoint has applied the change and emptied the endpoint's queue.
             seen_at = (endpoint.record.state_since or 0) + SEEN_WITHIN_MS
             if seen_at > until:
                 return False

@@ -55,7 +55,7 @@ class HealthSettings:
 
 
 class HealthMonitor:
-    """Watches failing and warned endpoints. Waits until an endpoint changes or until the next check is due."""
+    """Checks failing and warned endpoints when their health changes or when the next check is due."""
 
     def __init__(
         self,
@@ -107,15 +107,15 @@ class HealthMonitor:
             self._wake.set()
 
     def note_gone_response(self, endpoint: LiveEndpoint) -> None:
-        """Disable an endpoint that responded with 410, if `gone_disables` is set."""
+        """At the next check, disable an endpoint that responded with 410, if `gone_disables` is set."""
         if self._gone_disables:
             self._gone[endpoint.seq] = None
             self._wake.set()
 
     def disable_at(self, endpoint_seq: int) -> int | None:
-        """Return the time when the server will disable a failing endpoint (Unix ms).
+        """Return the time when the server will disable a failing endpoint unless an attempt succeeds (Unix ms).
 
-        Return None during a mass failure, or if the time is unknown.
+        Return None during a mass failure, or if the endpoint is not enabled or not failing.
         """
         endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is None or not endpoint.takes_deliveries or self._outage_guard.outage is not None:
@@ -128,9 +128,9 @@ class HealthMonitor:
         return self._outage_guard.outage
 
     def warn_at(self, endpoint_seq: int) -> int | None:
-        """Return the time when the server will warn the contacts of a failing endpoint (Unix ms).
+        """Return the time when the server will warn about a failing endpoint unless an attempt succeeds (Unix ms).
 
-        Return None during a mass failure, or if the time is unknown.
+        Return None during a mass failure, if the endpoint is not enabled or not failing, or after the warning.
         """
         endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is None or not endpoint.takes_deliveries or self._outage_guard.outage is not None:
@@ -172,7 +172,10 @@ class HealthMonitor:
         return [each for each in foreign if each.health.failing_since is not None and each.takes_deliveries]
 
     def _watched_endpoints(self) -> list[LiveEndpoint]:
-        """Return the watched endpoints, and stop watching healthy, disabled and deleted endpoints."""
+        """Return the watched endpoints that are still enabled, owned by this process, and failing or warned.
+
+        Stop watching all other endpoints.
+        """
         watched = []
         for seq in list(self._watched):
             endpoint = self._cache.endpoints.get(seq)

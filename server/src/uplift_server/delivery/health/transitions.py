@@ -127,7 +127,7 @@ class Transitions:
     async def disable(self, endpoint: LiveEndpoint, reason: DisabledReason) -> bool:
         """Disable an endpoint, and notify the account's contacts.
 
-        If a warning email is still unsent, change nothing and return False.
+        If `reason` is FAILING and the warning email is still unsent, change nothing and return False.
         """
         now, subject = self._clock.now_ms(), self._subject(endpoint)
         row = health_row(endpoint)
@@ -164,7 +164,7 @@ class Transitions:
     async def recover(self, endpoint: LiveEndpoint, failed_since: int | None) -> None:
         """Notify the account's contacts that a warned endpoint has recovered.
 
-        `failed_since` is in Unix ms.
+        `failed_since` is the start of the failure that has ended (Unix ms), or None if unknown.
         """
         now, subject = self._clock.now_ms(), self._subject(endpoint)
         row = health_row(endpoint)

@@ -80,7 +80,7 @@ class Relay:
             stream.wake()
 
     async def connect(self, session: ListenSession, position: int | None) -> Stream:
-        """Start a session's stream after `position`. If `position` is None, start after the stored position.
+        """Start a session's stream after `position`. If `position` is None, start after the latest known position.
 
         End all other streams of the session. Raises TooManyStreams, SessionGone or Unavailable.
         """
@@ -132,7 +132,7 @@ class Relay:
             self._announcer.streams_changed()
 
     def stream_of(self, session_id: bytes) -> Stream | None:
-        """Return the stream of a session, or None if the session is not connected."""
+        """Return the stream of a session, or None if the session is not connected to this process."""
         return self._streams.get(session_id)
 
     def note_progress(self, stream: Stream) -> None:

@@ -150,7 +150,7 @@ class Stream:
         """Send a test event over this stream. Return a future for its response.
 
         To stop waiting, the caller cancels the future. Return None if TESTS_AWAITED_MAX test events are already
-        waiting.
+        waiting for a response.
         """
         if sum(not future.done() for _, future in self._tests.values()) >= TESTS_AWAITED_MAX:
             return None
@@ -202,7 +202,7 @@ class Stream:
         unmatched = [type_seq for type_seq, name in names.items() if not self._matches(name)]
         now = self._relay.clock.now_ms()
         looks = now - self._seen_at >= LOOK_EVERY_MS
-        # A wake-up during the read may be for an event that the read does not include.
+        # Clear `_more` before the read, because a wake-up during the read may be for an event that the read misses.
         self._more = False
         try:
             # A notification from another process about a deleted session may have been lost.

@@ -118,9 +118,10 @@ class OperationalEvents:
         )
 
     async def _send(self, event: OperationalEvent) -> OperationalEvent | None:
-        """Store an event in every account that has a subscribed endpoint.
+        """Store an event in its account and in the operations account, if they have endpoints that receive the event.
 
-        Return None if the store is unavailable. Otherwise, return the event, so that its row can be deleted.
+        The endpoint that the event is about does not receive the event. Return None if the store is unavailable.
+        Otherwise, return the event, so that its row can be deleted.
         """
         event_type = self._type(event.kind)
         if event_type is None:

@@ -155,9 +155,9 @@ class ReplayJobs:
                 return found
 
     def put(self, replay: Replay) -> None:
-        """Add or update a replay.
+        """Add or update a replay, or remove a completed replay.
 
-        If the replay is not running, restore the previous status of its queued deliveries.
+        If the replay is not running, restore the previous status of the endpoint's queued replay deliveries.
         """
         now = self._clock.now_ms()
         job = self._jobs.get(replay.seq)
@@ -294,7 +294,8 @@ class ReplayJobs:
         if len(job.ahead.candidates) < limit and job.ahead.through < job.replay.last_event_seq:
             await self._read_ahead(job, endpoint)
         now, replay = self._clock.now_ms(), job.replay
-        # Allow as many unsettled deliveries as the replay releases in two intervals.
+        # Allow as many unsettled deliveries as the replay releases in two intervals, but at least twice as many as the
+        # endpoint's concurrency limit.
         rate_max = 2 * replay.rate_per_second * RELEASE_EVERY_MS // 1000
         outstanding_max = min(max(2 * lane.in_flight_max, rate_max), REPLAY_OUTSTANDING_MAX)
         own, until = self._shards.process_id, now + self._lease_ms

@@ -222,7 +222,7 @@ class HeldDeliveries:
         return count
 
     def _request(self, endpoint: LiveEndpoint) -> HeldRequest:
-        """Return a request to release an enabled endpoint's held deliveries, unless they must stay held."""
+        """Return a request to release an enabled endpoint's held deliveries, except deliveries that must stay held."""
         now = self._clock.now_ms()
         bucket = self._buckets.get(endpoint.seq)
         if bucket is None:

@@ -119,7 +119,7 @@ class DeliveryLanes:
         self.blocked = False
         """Whether attempts are blocked, because the store cannot store their outcomes."""
         self.draining = False
-        """Whether the process is stopping and therefore starts no more attempts."""
+        """Whether the process starts no more attempts, because it is stopping or does not deliver."""
         self._foreign_leases: dict[int, _ForeignLeases] = {}
         """For each endpoint that was taken over: the leases that other processes still hold.
 
@@ -131,7 +131,7 @@ class DeliveryLanes:
         self._starter = starter
 
     def drain(self) -> None:
-        """Start no further attempts, because the process is stopping."""
+        """Start no further attempts, because the process is stopping or does not deliver."""
         self.draining = True
 
     def block(self) -> None:

@@ -58,7 +58,10 @@ class AccessTokens:
         return held.token.header
 
     def request(self, endpoint: LiveEndpoint, client: OAuthClient, waiter: Waiter) -> None:
-        """Request a token for an endpoint. Call `waiter` exactly once, in a later iteration of the event loop."""
+        """Request a token for an endpoint, unless a request for this token is already in flight.
+
+        After the response, call `waiter` exactly once, in a later iteration of the event loop.
+        """
         now, key = self._clock.now_ms(), (endpoint.seq, endpoint.record.auth)
         pending = self._pending.get(key)
         if pending is not None:

@@ -60,7 +60,7 @@ _ENABLED: Final = EndpointState.ENABLED
 _EGRESS: Final = Failure.EGRESS
 _DELIVERED: Final = Outcome.DELIVERED
 _REDIRECT: Final = Outcome.REDIRECT
-# Other outcomes show that the receiver responds. They do not change the lane's window of concurrent attempts.
+# A success widens the lane's window of concurrent attempts, and a timeout resets it. Other outcomes do not change it.
 _SUCCESS = {Outcome.DELIVERED: True, Outcome.TIMEOUT: False}
 
 
@@ -150,7 +150,11 @@ class Attempts:
         self._aborting = True
 
     def start(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> None:
-        """Attempt a delivery. If the server must not send the delivery, store its new status without an attempt."""
+        """Attempt a delivery, unless the server must not send it or this process cannot send it now.
+
+        If the server must not send the delivery, store its new status. If this process cannot send it now, release its
+        lease.
+        """
         now = self._clock.now_ms()
         endpoint = self._cache.endpoints.get(delivery.endpoint_seq)
         if self._lanes.erased and delivery.event_seq in self._lanes.erased:

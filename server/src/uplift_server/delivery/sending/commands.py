@@ -48,9 +48,9 @@ class Commands(Protocol):
         """
 
     async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
-        """Wait until the outcome of the endpoint's test is stored.
+        """Wait for the outcome of the endpoint's test, for at most `within_ms`.
 
-        The method can return earlier. The caller must then check the store for the outcome.
+        The wait can end before the outcome is stored, so the caller must check the store for the outcome.
         """
 
 
@@ -114,11 +114,11 @@ class LocalCommands:
     async def decide(
         self, command: Command, also: Callable[[Transaction], None], fence: int | None = None, *, process_id: int = 0
     ) -> LeasedDelivery | None:
-        """Cancel or resend a delivery. For a resend, return the leased delivery.
+        """Cancel or resend a delivery. For a resend, return the delivery, leased to the process `process_id`.
 
-        The transaction that changes the delivery also calls `also`. If `process_id` is 0, no process leases the resend,
-        and the resend is due now. Raises InFlight (a subclass of Conflict) if the delivery has a lease with a fence
-        other than `fence`. Also raises Conflict, Missing or Unavailable.
+        If `process_id` is 0, do not lease the delivery, but make it due now. Call `also` in the transaction that
+        changes the delivery. Raises InFlight (a subclass of Conflict) if the delivery has a lease with a fence other
+        than `fence`. Also raises Conflict, Missing or Unavailable.
         """
         now = self._clock.now_ms()
         endpoint_seq, event_seq = command.endpoint_seq, command.event_seq
@@ -146,9 +146,9 @@ class LocalCommands:
         return leased
 
     async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
-        """Wait until the outcome of the endpoint's test is stored.
+        """Wait for the outcome of the endpoint's test, for at most `within_ms`.
 
-        The method can return earlier. The caller must then check the store for the outcome.
+        The wait can end before the outcome is stored, so the caller must check the store for the outcome.
         """
         await self._tests.wait(endpoint_seq, within_ms)
 
@@ -227,7 +227,7 @@ class LocalCommands:
         )
 
     def _attempt_now(self, delivery: LeasedDelivery | None) -> None:
-        """Start the attempt for a resend ahead of all waiting deliveries."""
+        """Start the attempt for a resend now, or queue the delivery. If neither is possible, release its lease."""
         if delivery is None:
             return
         endpoint = self._cache.endpoints.get(delivery.endpoint_seq)

@@ -129,9 +129,9 @@ class RunningTests:
             self._lanes.start(test.lane, delivery)
 
     async def wait(self, endpoint_seq: int, within_ms: int) -> None:
-        """Wait until the outcome of the endpoint's test is stored.
+        """Wait until the outcome of the endpoint's test is stored, for at most `within_ms`.
 
-        If another process runs the test, wait only for POLL_MS.
+        If another process runs the test, wait for at most POLL_MS.
         """
         test = self._running_tests.get(endpoint_seq)
         if test is not None:

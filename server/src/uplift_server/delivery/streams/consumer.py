@@ -206,7 +206,8 @@ class StreamConsumer:
     async def _next_events(self, messages: Sequence[StreamMessage]) -> list[_Event]:
         """Check the next messages, up to the size of one commit, and return their events.
 
-        If the checks take a long time, let other tasks run in between.
+        Stop before a message whose check needs a newer cache. If the checks take a long time, let other tasks run in
+        between.
         """
         events: list[_Event] = []
         rows, began = 0, self._clock.monotonic_us()
@@ -228,7 +229,7 @@ class StreamConsumer:
     # ---- checks
 
     def _checked(self, message: StreamMessage) -> _Event | None:
-        """Return the event in a message, or the problem with the event.
+        """Check a message. Return its event with either a draft or a rejection.
 
         Return None if this process must first update its cache.
         """
@@ -355,7 +356,7 @@ class StreamConsumer:
                 self._traces.note_sender(result[0].seq, result[0].id, traceparent)
         elif isinstance(result, IdempotencyConflict):
             if result.field == "id" and draft.has_server_id:
-                # No other event has this ID, so the stored event is this one after a later change, such as an erasure.
+                # No other event has this ID, so the database contains this event, changed later (for example, erased).
                 event.is_done = True
             else:
                 event.rejection = self._published.conflict(_as_sent(draft), result)
@@ -408,9 +409,10 @@ def _as_sent(draft: Draft) -> Draft:
 
 
 def _derived_id(message: StreamMessage) -> bytes:
-    """Return an ID for an event that has none.
+    """Return an ID for an event whose emitter chose none.
 
-    A repeated message has the same ID, because the ID depends only on the message.
+    If NATS delivers the message again, the ID is the same: it depends only on the message's position and time in the
+    stream.
     """
     random = hashlib.sha256(f"{message.seq} {message.published_ns}".encode()).digest()[:RANDOM_BYTES]
     return uuid7(message.published_at, random)
@@ -434,7 +436,10 @@ def _row(event: _Event, now: int) -> RejectedEvent:
 
 
 async def _publish(event: _Event, link: Link) -> None:
-    """Publish a rejected event to the stream of rejected events. Repeats have the same message ID."""
+    """Publish a rejected event to the stream of rejected events.
+
+    The message ID depends only on the original message, so NATS recognizes a repeat.
+    """
     message = event.message
     message_id = f"{message.seq}-{message.published_ns}"
     await link.store(rejected_subject(event.account), _rejected_message(event, link), message_id)

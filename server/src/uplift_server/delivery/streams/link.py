@@ -26,8 +26,8 @@ HEADER_BYTES_MAX: Final = 256
 
 NATS disconnects a client whose message and headers are too large.
 """
-# The client starts TLS on an existing connection. Therefore, asyncio warns whenever a TLS connection ends. An operator
-# cannot change this.
+# The client starts TLS on an existing connection. Therefore, asyncio logs this warning whenever a TLS connection ends.
+# Hide the warning, because an operator cannot prevent it.
 _TLS_WARNING: Final = "returning true from eof_received() has no effect when using ssl"
 logging.getLogger("asyncio").addFilter(lambda record: record.msg != _TLS_WARNING)
 _API: Final = "$JS.API."

@@ -1,4 +1,4 @@
-"""Interfaces that the event stream uses to check published events and to read and set the state of this process."""
+"""Interfaces between the event stream and the server: event checks, trace spans, singleton jobs and cache freshness."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +26,8 @@ class PublishedEvents(Protocol):
     def check(self, account_seq: int, body: bytes, *, sent_at: int) -> Draft | Rejection:
         """Check an event for an account. Return its draft, or a rejection if the event is not valid.
 
-        `body` is the event's JSON, and `sent_at` is in Unix ms."""
+        `body` is the event as JSON. `sent_at` is the time when the stream stored the event (Unix ms).
+        """
 
     def unknown_account(self, account: str) -> Rejection:
         """Return the rejection of an event whose subject contains an unknown account."""

@@ -206,7 +206,7 @@ class Pull:
         self._heard_at = self._clock.now_ms()
         request = {
             "batch": STREAM_BATCH_MESSAGES_MAX,
-            # NATS never sends a message that is larger than this limit.
+            # NATS never sends a message that is larger than this limit, so the limit must allow the largest message.
             "max_bytes": max(STREAM_BATCH_BYTES_MAX, self.link.message_bytes_max + _SUBJECT_BYTES_MAX),
             "expires": EXPIRES_S * _NS,
             "idle_heartbeat": HEARTBEAT_S * _NS,

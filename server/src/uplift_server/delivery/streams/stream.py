@@ -313,7 +313,8 @@ async def read_stream(link: Link, now: int) -> StreamReading:
     """Read the state of the event stream. Raises StreamUnavailable or StreamError."""
     found = await link.call(f"STREAM.INFO.{EVENTS_STREAM}")
     state, config, cluster = found["state"], found["config"], found.get("cluster") or {}
-    # A NATS server without a majority responds too, and counts itself among the replicas. A single server names itself.
+    # A NATS server that has lost the majority still responds, but names no leader, or names itself although it has no
+    # contact with the other servers. A server outside a cluster also names itself as the leader.
     if not cluster.get("leader"):
         raise StreamUnavailable(
             "the stream has no leader: NATS is electing one, or too few NATS servers are running or connected"

@@ -109,7 +109,7 @@ class Resolver:
         if task is None:
             task = self._pending[name] = asyncio.get_running_loop().create_task(self._lookup(name))
         try:
-            # The timeout of one caller must not cancel the lookup for the others.
+            # The timeout of one caller must not cancel the lookup for the other callers.
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             if task.cancelled():
