@@ -190,7 +190,7 @@ class Application:
             self._watching = asyncio.create_task(self._watch(self._file), name="file watch")
 
     async def wait_stopped(self) -> None:
-        """Wait until a caller requests a stop with `request_stop`."""
+        """Wait until a caller requests a stop with `request_stop`, or until an error ends the server."""
         await self._stopped.wait()
 
     def request_stop(self) -> None:
@@ -208,7 +208,10 @@ class Application:
         return self._unknown_schema or (None if self._file is None else self._file.lost)
 
     async def stop(self) -> None:
-        """Stop within 20 s: reject requests, settle or release the leased deliveries, and close the database."""
+        """Stop the server: reject requests, settle or release the leased deliveries, and close the database.
+
+        The shutdown takes at most 20 s, plus `rescue_seconds_max`.
+        """
         self._close_ingest()
         self._gate.close()
         self._server.should_exit = True

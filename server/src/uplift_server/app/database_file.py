@@ -1,4 +1,7 @@
-"""Detects whether a running server's SQLite file was deleted, replaced or truncated, and saves readable data."""
+"""Detects whether a running server's SQLite file was deleted, replaced or truncated.
+
+If the server can still read the original file, it saves the data in a new file.
+"""
 
 import asyncio
 import contextlib

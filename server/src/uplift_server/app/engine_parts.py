@@ -166,7 +166,7 @@ def build_engine(
     """Build all parts of an engine.
 
     `public_url` is the URL of the dashboard. `on_lines` receives the log lines about attempts. For `on_loop_failure`,
-    see `Engine`. `random_bytes` is the source of IDs and retry jitter.
+    see `Engine`. `random_bytes` supplies random bytes for IDs and retry jitter.
     """
     shards, jobs, lease_ms = foundation.shards, foundation.jobs, settings.lease_ms
     counters, audience, due = EngineCounters(), Audience(), DueEndpoints()

@@ -83,8 +83,8 @@ class StreamParts:
     async def start(self) -> None:
         """Connect to the stream, and run the publisher and the consumer.
 
-        If the connection fails, log the cause and return. Raises ConfigError if the configuration of the NATS servers
-        does not meet the requirements.
+        If the connection does not succeed within CONNECT_MS, return and keep trying in the background. Raises
+        ConfigError if the configuration of the NATS servers does not meet the requirements.
         """
         self._begin(Loop("event stream", self.stream.run))
         self._begin(Loop("event publisher", self.ingest.run))

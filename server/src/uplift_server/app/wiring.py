@@ -1,4 +1,4 @@
-"""Converts the configuration to the settings of each part."""
+"""Creates several parts of the server from the configuration, and the settings of other parts."""
 
 from typing import TYPE_CHECKING
 

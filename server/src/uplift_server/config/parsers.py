@@ -31,7 +31,7 @@ POSTGRESQL_PARAMETERS: Final = (
     "pooler",
 )  # fmt: skip
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
-_SESSIONS: Final = ("any", "primary", "read-write")  # Other values allow connections to read-only servers.
+_SESSIONS: Final = ("any", "primary", "read-write")  # The other values select read-only or standby servers.
 _SSLMODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _CODES: Final = "percent-encode characters such as @, / and # in user and password (%40, %2F, %23)"
 
@@ -92,7 +92,7 @@ def integer(low: int, high: int) -> Callable[[str], int]:
 
 
 def boolean(text: str) -> bool:
-    """Parse true or false."""
+    """Parse `true` or `false`. The parser also accepts `1`, `0`, `yes` and `no`, and ignores case."""
     try:
         return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
     except KeyError:
@@ -266,7 +266,7 @@ def _check_encryption(given: Mapping[str, str]) -> None:
 
 
 def without_password(url: str) -> str:
-    """Mask the password in a database URL."""
+    """Mask the passwords in a database URL, or in NATS URLs that are separated by commas."""
     return re.sub(r"(://[^:/@]*):[^@/]*@|([?&]\w*password=)[^&]*", _masked, url)
 
 

@@ -17,8 +17,9 @@ NAME: Final = "UPLIFT_SECRET_KEY"
 def secret_key(config: Config) -> str:
     """Return the encryption key as base64.
 
-    Unless the operator sets the key, the server generates and stores a key at its first start. Call this function
-    before the database is created. A new key's file has a temporary name until `publish_key` is called.
+    On PostgreSQL, the operator must set the key. On SQLite, the server generates and stores a key at its first start,
+    unless the operator sets the key. At this start, call the function before the database is created. A new key's file
+    has a temporary name until `publish_key` is called.
 
     Raises ConfigError if the key is not available, or if a rotation is not finished. If a database exists without its
     key, the key was lost. In this case, the function does not generate a key, because a new key would hide the loss.
@@ -153,7 +154,7 @@ def make_durable(directory: Path) -> None:
 
 
 def storage_error(what: str, error: OSError) -> ConfigError:
-    """Return a ConfigError for a failed operation on a key file."""
+    """Return a ConfigError for a failed operation on a key file. `what` follows the word "cannot" in the message."""
     reason = f"cannot {what}: {error.strerror}"
     return ConfigError(
         ConfigProblem(NAME, reason, f"give the server's user write access to the directory, or set {NAME}")

@@ -1,6 +1,7 @@
 """Sources of settings: the environment overrides `uplift.toml`, which overrides the defaults.
 
-For a secret, the environment can name a file instead: `UPLIFT_OPERATOR_KEY_FILE=/run/secrets/operator-key`.
+For a secret, or a URL that can contain a password, the environment can name a file that contains the value:
+`UPLIFT_OPERATOR_KEY_FILE=/run/secrets/operator-key`.
 
 The server does not start if the name of a setting is unknown or a value is not valid. The error lists all problems.
 """

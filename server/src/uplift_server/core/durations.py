@@ -35,7 +35,7 @@ def parse_duration(text: str) -> int:
 
 
 def format_duration(duration_ms: int) -> str:
-    """Return the shortest string that `parse_duration` parses as this number of milliseconds (0 or more)."""
+    """Format milliseconds (0 or more) in the notation that `parse_duration` parses, such as `1h30m`."""
     rest = duration_ms
     text = ""
     for unit, size in _UNITS_MS.items():

@@ -1,4 +1,4 @@
-"""All fixed limits. Each name contains its unit. Settings for operators are in `config/`."""
+"""Fixed limits of the server. Each name contains its unit. The limits that operators can set are in `config/`."""
 
 # Events
 EVENT_DATA_BYTES_MAX = 256 * 1024
@@ -16,7 +16,7 @@ OBJECT_ID_CHARACTERS_MAX = 128
 EVENT_BODY_BYTES_MAX = EVENT_DATA_BYTES_MAX + 16 * 1024
 # The body of any other request to the HTTP API.
 REQUEST_BODY_BYTES_MAX = 1024 * 1024
-# The request line and headers that are kept between two reads. A read returns up to 256 KiB.
+# The request line and headers, without the part from the first read, which returns up to 256 KiB.
 REQUEST_HEADERS_BYTES_MAX = 64 * 1024
 # Request bodies that are not complete yet.
 # The first limit is a total for each group: operators, service keys, accounts, and anonymous visitors.
@@ -178,6 +178,7 @@ ERROR_CHARACTERS_MAX = 300
 RETRY_AFTER_MS_MAX = 24 * 3600 * 1000
 
 # The engine
+
 # When the server stops, it waits at most this long for attempts in flight: one attempt timeout and a margin.
 # The shutdown takes at most 20 s in total.
 DRAIN_MS_MAX = 16_000

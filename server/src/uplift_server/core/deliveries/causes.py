@@ -133,9 +133,9 @@ def _explained(causes: tuple[Cause, ...]) -> tuple[tuple[str, Explanation], ...]
     return tuple((pattern, Explanation(*texts)) for pattern, *texts in causes)
 
 
-# If an outcome has several explanations, the first pattern that matches the attempt's error selects one. Each pattern
-# has at least two words, so that no host name in an error can match. Release 0.1 stored "egress address" instead of
-# "egress IP", and "speak TLS" instead of "support TLS".
+# For each outcome, the first pattern that matches the attempt's error selects the explanation. The empty pattern
+# matches every error. All other patterns have at least two words, so that no host name in an error can match.
+# Release 0.1 stored "egress address" instead of "egress IP", and "speak TLS" instead of "support TLS".
 _OWN_FAULTS: Final = (
     "egress (?:ip|address) |the egress proxy (?!could not reach)|the sender was closed|internal error: "
     "|too many open files|no buffer space|cannot allocate memory|cannot assign requested|address already in use"

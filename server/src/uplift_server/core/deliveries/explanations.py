@@ -44,7 +44,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EventFacts:
-    """Facts about an event, from which the server explains a delivery. Times are Unix ms."""
+    """The facts about an event that the server uses to explain a delivery. Times are Unix ms."""
 
     type: str
     created_at: int
@@ -58,7 +58,7 @@ class EventFacts:
 
 @dataclass(frozen=True, slots=True)
 class EndpointFacts:
-    """Facts about an existing endpoint, from which the server explains a delivery. Times are Unix ms."""
+    """The facts about an existing or deleted endpoint that the server uses to explain a delivery. Times are Unix ms."""
 
     state: str
     """The endpoint's state: `enabled`, `paused` or `disabled`."""
@@ -80,7 +80,7 @@ class EndpointFacts:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryFacts:
-    """The facts that the server uses to explain a delivery. Times are Unix ms."""
+    """The facts about a delivery that the server uses to explain the delivery. Times are Unix ms."""
 
     status: Status
     waiting: Waiting | None

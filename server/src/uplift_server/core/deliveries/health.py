@@ -15,7 +15,8 @@ FAILURES_MIN: Final = 5
 class HealthRule:
     """The time limits, in ms, for a failing endpoint.
 
-    After `warn_after_ms`, the server warns the account. After `disable_after_ms`, the server disables the endpoint.
+    The server warns the account when an endpoint has been failing for `warn_after_ms`, and disables the endpoint when
+    it has been failing for `disable_after_ms`.
     """
 
     warn_after_ms: int
@@ -135,16 +136,17 @@ class Health(NamedTuple):
         return stored._replace(last_failure_at=self.last_failure_at, warned_at=self.warned_at)
 
     def warn_at(self, rule: HealthRule) -> int | None:
-        """Return the time when the server will warn the account unless an attempt succeeds (Unix ms).
+        """Return the time (Unix ms) when the server will warn the account unless an attempt succeeds.
 
-        Return None if the endpoint is not failing, or if the server has already warned the account.
+        The warning comes later if the endpoint has fewer than FAILURES_MIN consecutive failures at this time. Return
+        None if the endpoint is not failing, or if the server has already warned the account.
         """
         if self.failing_since is None or self.warned:
             return None
         return self.failing_since + self.excused_ms + rule.warn_after_ms
 
     def disable_at(self, rule: HealthRule) -> int | None:
-        """Return the time when the server will disable the endpoint unless an attempt succeeds (Unix ms).
+        """Return the time (Unix ms) when the server will disable the endpoint unless an attempt succeeds.
 
         Return None if the endpoint is not failing. A late warning, for example after server downtime, still gives the
         full time between warning and disabling.

@@ -37,7 +37,7 @@ LOCAL_RESPONSES_KEPT_MAX: Final = 1000
 def session_secret(key: bytes, key_id: bytes) -> str:
     """Return the secret that all listen sessions of an API key share.
 
-    The server derives the secret from `key` and `key_id`, and never stores it.
+    The server derives the secret from its own `key` and the ID of the API key (`key_id`), and never stores it.
     """
     return PREFIX + b64encode(hmac.digest(key, key_id, "sha256")).decode("ascii")
 
@@ -102,7 +102,7 @@ def parse_local_response(text: str) -> LocalResponse | None:
 def _storable(text: str, bytes_max: int | None = None) -> str:
     r"""Truncate a string to `bytes_max` bytes of UTF-8. Replace lone surrogates and NUL with `?`.
 
-    JSON can carry lone surrogates (`"\\ud800"`). SQLite and PostgreSQL cannot store lone surrogates, and PostgreSQL
+    JSON can carry lone surrogates (`"\ud800"`). SQLite and PostgreSQL cannot store lone surrogates, and PostgreSQL
     cannot store NUL.
     """
     return text.replace("\0", "?").encode("utf-8", "replace")[:bytes_max].decode("utf-8", "ignore")

@@ -33,10 +33,10 @@ class FailureGroup:
 
 
 def largest_group(failing_since: Iterable[int]) -> FailureGroup | None:
-    """Return the largest group of failing endpoints, or None if no group has ENDPOINTS_MIN endpoints.
+    """Return the largest group of failing endpoints, or None if fewer than ENDPOINTS_MIN endpoints are failing.
 
-    If several groups are equally large, return the earliest one. `failing_since` contains Unix times in ms, in any
-    order.
+    If several groups are equally large, return the earliest one. The group can have fewer than ENDPOINTS_MIN endpoints.
+    `failing_since` contains Unix times in ms, in any order.
     """
     begun = sorted(failing_since)
     if len(begun) < ENDPOINTS_MIN:

@@ -25,7 +25,7 @@ SkipReason = Literal["replay_unfinished", "endpoint_deleted"]
 """Why a bulk resend skips an endpoint's deliveries."""
 STATUSES_DEFAULT: Final = (Status.FAILED,)
 BURST_MS: Final = 100
-"""The maximum part of an idle period, in ms, for which a replay can release deliveries afterward."""
+"""The maximum idle time, in ms, that a replay can make up for by releasing several deliveries at once."""
 
 _REPLAYABLE: Final = {status.text: status for status in ENDED}
 _NOT_REPLAYABLE: Final = {

@@ -118,8 +118,8 @@ def reason_in(line: str | None) -> str | None:
 def first_line(body: bytes) -> str | None:
     """Return the first line of a response as readable text, or None if the response has no text.
 
-    A JSON or HTML document counts as one line. If the response names a known reason after the first line, the function
-    appends the reason's code as `[code]`.
+    A JSON or HTML document counts as one line. The function truncates the line and masks secrets in it. If the response
+    names a known reason after the first line, the function appends the reason's code as `[code]`.
     """
     # Do not cache the result: a cache would keep the text of erased responses in memory.
     text = body[:_BODY_BYTES_READ_MAX].decode("utf-8", "replace").strip()

@@ -9,7 +9,7 @@ from uplift_server.core.deliveries.responses import reason_in
 
 VerdictCode = Literal["verified", "accepts_wrong", "rejects_valid", "error", "slow"]
 _NOT_REJECTIONS: Final = frozenset({408, 429})
-"""Status codes 408 (timeout) and 429 (too many requests), with which a receiver does not reject the signature."""
+"""Client error codes that are unrelated to the signature: 408 (timeout) and 429 (too many requests)."""
 _NO_ROUTE: Final = frozenset({404, 405, 410})
 """Status codes that mean that a receiver rejects a request's path, not its signature."""
 

@@ -20,8 +20,8 @@ class Exceeded(Enum):
 def exceeded(of_all: int, of_account: int) -> Exceeded | None:
     """Return the limit that one more stream of an account would exceed, or None if there is capacity.
 
-    The last quarter of the capacity is reserved for accounts with few streams, so that a few accounts cannot use all
-    streams.
+    `of_all` and `of_account` are the numbers of open streams of the process and of the account. The last quarter of the
+    capacity is reserved for accounts with few streams, so that a few accounts cannot use all streams.
     """
     if of_all >= STREAMS_MAX:
         return Exceeded.ALL

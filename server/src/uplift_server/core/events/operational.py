@@ -25,4 +25,4 @@ class OperationalKind(NamedCode):
 
 
 OPERATIONAL_TYPES: Final = frozenset(kind.type_name for kind in OperationalKind)
-"""The names of the operational event types. Only endpoints that subscribe to these names receive the events."""
+"""The names of the operational event types. Only a subscription that names a type or its group matches the type."""

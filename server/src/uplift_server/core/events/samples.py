@@ -67,7 +67,7 @@ _Item = TypeVar("_Item")
 def sample_data(name: str, now_ms: int, random_bytes: bytes) -> dict[str, object]:
     """Return the `data` of a fictional event that occurs at `now_ms` (Unix ms). `name` is a built-in event type.
 
-    The function needs at least 8 random bytes. Raises KeyError for types that are not built in.
+    Pass at least 8 random bytes to get different data on each call. Raises KeyError for types that are not built in.
     """
     return {"object": _GENERATORS[name](_Random(random_bytes), now_ms)}
 

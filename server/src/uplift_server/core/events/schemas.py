@@ -27,9 +27,9 @@ def check_depth(value: Any, field: str) -> Problem | None:
 
 
 def check_schema(schema: Any, text: str, field: str = "schema") -> Problem | None:
-    """Return a problem if a JSON Schema exceeds a limit or has an unknown reference.
+    """Return a problem if a schema exceeds a limit, or has an unknown reference or a recursion that is not allowed.
 
-    `text` is the schema as sent.
+    `text` is the schema as JSON.
     """
     if len(text) > SCHEMA_CHARACTERS_MAX:
         message = f"The schema has {len(text):,} characters. Use at most {SCHEMA_CHARACTERS_MAX:,}."
@@ -117,9 +117,9 @@ def _places(root: Any, value: Any, known: dict[int, int]) -> int:
 
 
 def _referred(root: Any, reference: Any) -> Any:
-    """Return the target of a reference within the schema, or None for a reference to another document.
+    """Return the target of a reference that begins with `#`, or None for any other reference.
 
-    The compiler checks references to other documents.
+    SchemaGraph resolves the other references, and reports references to other documents.
     """
     if not isinstance(reference, str) or not reference.startswith("#"):
         return None

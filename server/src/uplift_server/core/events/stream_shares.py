@@ -1,8 +1,8 @@
 """Limits each account's share of the event stream.
 
-A full stream rejects the events of all accounts, so no account may fill it alone. Each process counts the events that
-it publishes. A load balancer distributes the requests of an account over all processes, so the shares are similar in
-all processes.
+A full stream rejects the events of all accounts, so no account may fill it alone. Each process counts the bytes of the
+events that it publishes. A load balancer distributes the requests of an account over all processes, so the shares are
+similar in all processes.
 """
 
 from typing import Final
@@ -10,7 +10,7 @@ from typing import Final
 NEARLY_FULL: Final = 0.75
 """If at least this fraction of the stream is in use, the server limits each account's share."""
 NEARLY_EMPTY: Final = 0.01
-"""If less than this fraction of the stream is in use, the server resets its event counts."""
+"""If less than this fraction of the stream is in use, the server resets the byte counts of all accounts."""
 SHARE_MAX: Final = 0.5
 """The largest fraction of the counted bytes that an account may publish while the stream is nearly full."""
 COUNTED_MIN: Final = 0.01

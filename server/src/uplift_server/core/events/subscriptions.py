@@ -46,7 +46,7 @@ def matching_patterns(event_type: str) -> list[str]:
 def pattern_problems(
     patterns: Sequence[str], known_names: Collection[str], field: str = "event_types"
 ) -> tuple[list[str], list[Problem]]:
-    """Return the valid names and patterns in a list, and all problems with the list."""
+    """Return the names and patterns with a valid form, even if they match no event type, and all problems."""
     checked = [check_pattern(pattern, field) for pattern in patterns]
     valid = [pattern for pattern, problem in zip(patterns, checked, strict=True) if problem is None]
     problems = [problem for problem in checked if problem is not None]

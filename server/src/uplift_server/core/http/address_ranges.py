@@ -1,4 +1,4 @@
-"""All blocks of special-purpose addresses.
+"""Address blocks: all special-purpose blocks, and the public address space around them.
 
 Sources: the IANA IPv4 and IPv6 Special-Purpose Address Registries, the multicast and reserved blocks in the RFCs on
 address architecture, deprecated blocks that routers may still forward, and the addresses of cloud metadata services.

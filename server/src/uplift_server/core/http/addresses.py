@@ -38,7 +38,7 @@ class AddressPolicy:
 
         `address` is IPv4 or IPv6 text without brackets. The code is `https_required` if the policy allows only
         encrypted connections to the address. Otherwise, the code is `address_not_allowed`, including for invalid
-        addresses and addresses with a scope ID, such as `fe80::1%eth0`.
+        addresses and addresses with a zone, such as `fe80::1%eth0`.
         """
         parsed = _parse(address)
         if parsed is None or "%" in address:
@@ -62,9 +62,9 @@ def describe(address: str) -> str:
 
 
 def describe_resolved(address: str) -> str:
-    """Describe the kind of an address to which a name resolved, without any part of the address.
+    """Describe the kind of an address to which a name resolved: only its block, and not the address itself.
 
-    Otherwise, internal DNS results would leak to users who can create endpoints.
+    The address would reveal internal DNS results to users who can create endpoints.
     """
     parsed = _parse(address)
     return "not an IP address" if parsed is None else _description(parsed, show_inner=False)
@@ -73,10 +73,10 @@ def describe_resolved(address: str) -> str:
 def parse_literal(host: str) -> str | None:
     r"""Return the canonical text of the address in a URL's host, or None if the host is a name.
 
-    Accepts every notation that browsers (WHATWG URL, *host parsing*) and `inet_aton` accept, so that no notation can
-    hide an address: decimal, octal and hexadecimal numbers, one to four parts, a trailing dot, IPv6 with or without
-    brackets. Raises ValueError for an invalid address: brackets around anything but IPv6, an IPv6 scope, or a host that
-    is not IPv4 but has a number as its last label.
+    The function accepts every notation that browsers (WHATWG URL, *host parsing*) and `inet_aton` accept, so that no
+    notation can hide an address: decimal, octal and hexadecimal numbers, one to four parts, a trailing dot, and IPv6
+    with or without brackets. Raises ValueError for an invalid address: brackets around anything but IPv6, an IPv6 zone,
+    or a host that is not IPv4 but has a number as its last label.
     """
     if host.startswith("[") or ":" in host:
         return _canonical_ipv6(host)

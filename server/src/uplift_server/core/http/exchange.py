@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class Failure(IntEnum):
-    """The reason why the server received no complete response before the timeout of an exchange."""
+    """The reason why an exchange ended without a complete response."""
 
     TIMEOUT = 1
     DNS = 2

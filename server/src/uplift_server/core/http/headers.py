@@ -57,7 +57,8 @@ def check_headers(headers: Mapping[str, str]) -> list[Problem]:
     """Return the problems with an endpoint's custom headers.
 
     A header has at most one problem, whose field is `headers.<name>`. If there are too many headers, the result
-    contains a problem whose field is `headers`."""
+    contains a problem whose field is `headers`.
+    """
     problems = [problem for problem in [check_header_count(headers)] if problem is not None]
     seen = set[str]()
     for name, value in headers.items():

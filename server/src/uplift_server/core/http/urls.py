@@ -1,8 +1,8 @@
 """Strict parsing of endpoint URLs, so that all later steps use unambiguous parts.
 
-`docs/addresses.md` lists the rules and codes. Characters that browsers repair (backslashes, tabs, spaces, missing
-slashes) are not allowed, because two parsers could disagree about the host. The parser recognizes an IP address in
-every notation that `inet_aton` or browsers accept, so that it never treats an address as a name.
+`docs/addresses.md` lists the rules and codes. Mistakes that browsers silently correct (backslashes, tabs, spaces,
+missing slashes) are not allowed, because two parsers could disagree about the host. The parser recognizes an IP address
+in every notation that `inet_aton` or browsers accept, so that it never treats an address as a name.
 """
 
 import re
@@ -34,7 +34,7 @@ _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\s\\\ud800-\udfff]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _PARTS = re.compile(r"//(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?P<query>[^#]*)(?P<fragment>.*)")
 _AUTHORITY = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>[^:]*))?")
-# Convert only ASCII letters, because UTS 46 does not map every other letter to its lowercase form.
+# Convert only ASCII letters, because UTS 46 does not always map a non-ASCII letter to its lowercase form.
 _TO_LOWER_CASE: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 # Paths that need no quotes in a shell.
@@ -103,7 +103,7 @@ def check_resolved(url: EndpointUrl, addresses: Iterable[str], policy: AddressPo
     """Return the problem with a URL whose host name resolves to `addresses`, if any.
 
     One allowed address is enough, because each connection uses only allowed addresses. `addresses` is empty if the name
-    does not resolve. For such a name, https is allowed. http is allowed only if the name is a single label, because
+    does not resolve. In this case, https is allowed, but http is allowed only for a name with a single label, because
     such a name is private.
     """
     found = url.known_addresses or tuple(addresses)
@@ -229,7 +229,7 @@ def _port(text: str | None, scheme: str) -> int:
 
 
 def _check(url: EndpointUrl, policy: AddressPolicy) -> Problem | None:
-    """Check the parts of a URL that can be checked without DNS."""
+    """Return a problem if the policy does not allow the URL. The check uses no DNS lookup."""
     if not policy.allow_private_networks:
         if _is_private(url):
             code = ADDRESS_NOT_ALLOWED if url.encrypted else HTTPS_REQUIRED

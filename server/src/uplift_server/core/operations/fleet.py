@@ -346,7 +346,7 @@ def _egress(state: FleetState) -> Iterator[FleetProblem]:
         )
 
 
-# ---- texts
+# Texts
 
 
 def _verb(count: int) -> str:

@@ -199,8 +199,8 @@ def percentile_ms(durations: Mapping[int, int], share: float) -> float | None:
 def sparse_text(counts: Mapping[int, int] | Mapping[Outcome, int]) -> str:
     """Format counts as text for the database, and omit counts of 0.
 
-    The keys are the numbers of outcomes or duration classes. For example, `0:17 5:1` contains the count 17 for key 0,
-    and the count 1 for key 5.
+    Each key is the number that identifies an outcome or a duration class. For example, `0:17 5:1` contains the count 17
+    for key 0, and the count 1 for key 5.
     """
     return " ".join([f"{number:d}:{count}" for number, count in sorted(counts.items()) if count])
 

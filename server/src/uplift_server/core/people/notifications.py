@@ -123,8 +123,8 @@ def retry_at(
 ) -> int | None:
     """Return the time (Unix ms) at which to retry an email after a temporary failure, or None if the server gives up.
 
-    The last attempt is due `expires_after_ms` after `created_at`. Therefore, even an email that waited during a long
-    downtime gets one attempt.
+    The last attempt is due `expires_after_ms` after `created_at`. Server downtime can delay an attempt that is due, but
+    does not cancel it.
     """
     end = created_at + expires_after_ms
     if now_ms >= end:

@@ -48,8 +48,7 @@ INVITATIONS_PER_SIGN_IN_MAX: Final = 20
 
 
 def normalize_email(text: str) -> str:
-    """Return an email address in the form that identifies a person: in lower case, without leading or trailing
-    spaces."""
+    """Return an email address in the form that identifies a person: trimmed, and in lower case if it is ASCII."""
     found = text.strip()[: EMAIL_CHARACTERS_MAX + 1]
     # Convert only ASCII: `lower` also turns the Kelvin sign into k, so it could turn one mailbox into another.
     return found.lower() if found.isascii() else found

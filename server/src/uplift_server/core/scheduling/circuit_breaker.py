@@ -1,9 +1,9 @@
 """Circuit breaker for an endpoint.
 
-The breaker opens after many failures in a row. While it is open, the endpoint gets one probe at a time, with growing
-waits between probes. Other due deliveries wait without using up attempts. The first success closes the breaker. A
-`Retry-After` header opens the breaker for the requested time. `delivery/health/circuit_breaker.py` updates the breaker
-after each attempt.
+The breaker opens after many failures in a row, or after a minute in which every attempt timed out. While it is open,
+the endpoint gets one probe at a time, with growing waits between probes. Other due deliveries wait without using up
+attempts. The first success closes the breaker. A `Retry-After` header opens the breaker for the requested time.
+`delivery/health/circuit_breaker.py` updates the breaker after each attempt.
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ TIMEOUTS_OPEN_AFTER_MS: Final = 60_000
 class BreakerRule:
     """The rule that determines when a breaker opens, and the longest wait between probes.
 
-    `failures` is the number of consecutive failures that opens the breaker. If `failures` is 0, the breaker never
-    opens. `probe_max_ms` limits the wait between probes, and the wait that a receiver can request.
+    `failures` is the number of consecutive failures after which the breaker opens. If `failures` is 0, the breaker
+    never opens. `probe_max_ms` limits the wait between probes, and the wait that a receiver can request.
     """
 
     failures: int
@@ -56,7 +56,7 @@ class Breaker:
         """Return the breaker after a failed attempt. An open breaker stays open.
 
         `retry_after_ms` is the wait that the receiver requests, or 0. A wait of more than 0 opens the breaker, unless
-        the rule turns the breaker off.
+        `rule.failures` is 0.
         """
         failures = self.failures + 1
         since = (now_ms if self.timeouts_since is None else self.timeouts_since) if timed_out else None

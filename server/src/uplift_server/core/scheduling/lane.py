@@ -134,7 +134,10 @@ class Lane(Generic[T]):
         self.parked = False
 
     def free_capacity(self, now_ms: int) -> int:
-        """Return the number of deliveries that the lane can still take into memory."""
+        """Return how many more deliveries the lane can take into memory.
+
+        The number is negative if the lane already has too many deliveries.
+        """
         held = self.waiting_count + self.reserved
         if self.breaker.probe_at is not None:
             return max(0, 1 - held - self.in_flight)

@@ -1,9 +1,10 @@
 """Fair order of waiting deliveries: round robin over accounts, endpoints and kinds of attempts.
 
 A lane holds the waiting deliveries of one endpoint and counts its attempts in flight, so an endpoint that hangs fills
-only its own lane. If slots are scarce, the process alternates between accounts, and between the endpoints of each
-account. Within a lane, it alternates between first attempts, retries and replays. An account has a limited share of the
-slots and a limited number of attempts per host. Callers pass the time as `now_ms`.
+only its own lane. Each attempt in flight takes one of the process's slots. If slots are scarce, the process alternates
+between accounts, and between the endpoints of each account. Within a lane, it alternates between first attempts,
+retries and replays. An account has a limited share of the slots and a limited number of attempts per host. Callers pass
+the time as `now_ms`.
 """
 
 from collections import deque
@@ -159,7 +160,7 @@ class Lanes(Generic[T]):
             self._queue_if_ready(lane)
 
     def pop(self, now_ms: int) -> tuple[Lane[T], T] | None:
-        """Return the next delivery with its lane and count the attempt as in flight.
+        """Return the next delivery and its lane, and count the attempt as in flight.
 
         Return None if no attempt may start now.
         """
@@ -244,8 +245,8 @@ class Lanes(Generic[T]):
     def _may_start(self, lane: Lane[T], now_ms: int) -> bool:
         """Return whether a lane may start an attempt now.
 
-        If a limit on its host or on unproven lanes prevents the attempt, park the lane. If the lane must wait until a
-        later time, start its timer.
+        If the limit for its host or for unproven lanes prevents the attempt, park the lane until a slot is free. If the
+        lane must wait until a later time, start its timer.
         """
         if lane.proven and lane.is_overdue(now_ms):
             self._set_proven(lane, proven=False)

@@ -17,7 +17,7 @@ _SECONDS: Final = re.compile(r"([0-9]+)(\.[0-9]+)?")
 
 @dataclass(frozen=True, slots=True)
 class RetrySchedule:
-    """The waits after attempts 1, 2, 3 and so on, in ms. A schedule with n delays allows n + 1 attempts."""
+    """The delays after attempts 1, 2, 3 and so on, in ms. A schedule with n delays allows n + 1 attempts."""
 
     delays_ms: tuple[int, ...]
 
@@ -27,7 +27,7 @@ class RetrySchedule:
         return len(self.delays_ms) + 1
 
     def delay_ms(self, attempts_made: int, draw: float) -> int | None:
-        """Return the wait in ms after `attempts_made` attempts (at least 1), or None if the retries are exhausted.
+        """Return the delay in ms after `attempts_made` attempts (at least 1), or None if the retries are exhausted.
 
         `draw` in [0, 1) selects the jitter.
         """

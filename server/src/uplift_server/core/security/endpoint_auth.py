@@ -139,7 +139,7 @@ def check_auth_with(auth: EndpointAuth | None, url: str, headers: Mapping[str, s
 
 
 def certificate_warning_at(expires_at: int, warned_at: int | None) -> int | None:
-    """Return the time of the next warning about a client certificate's expiry (Unix ms).
+    """Return the time (Unix ms) of the next warning about a client certificate's expiry.
 
     Return None after the last scheduled warning. `warned_at` is the time of the latest warning that was sent. A late
     warning replaces any earlier warnings that were not sent.

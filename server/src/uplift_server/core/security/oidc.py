@@ -193,7 +193,7 @@ def authorization_url(
 def sign_out_url(metadata: ProviderMetadata, client: OidcClient, *, id_token: str | None, back: str) -> str | None:
     """Return the URL that ends the person's session at the provider and then redirects to `back`.
 
-    Return None if the provider has no such URL.
+    If the URL would be too long with `id_token`, omit the token. Return None if the provider has no such URL.
     """
     if metadata.end_session_endpoint is None:
         return None
@@ -208,8 +208,8 @@ def sign_out_url(metadata: ProviderMetadata, client: OidcClient, *, id_token: st
 def get_request(url: EndpointUrl, user_agent: str, access_token: str | None = None) -> bytes:
     """Return the headers of a GET request.
 
-    The headers close the connection after the response. Therefore, the client never reuses a connection, and never
-    repeats the request on a new one.
+    The `connection: close` header ends the connection after the response. Therefore, the client never reuses a
+    connection, and never has to repeat the request on a new one.
     """
     bearer = "" if access_token is None else f"authorization: Bearer {access_token}\r\n"
     head = (

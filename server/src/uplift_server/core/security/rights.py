@@ -16,7 +16,7 @@ from uplift_server.core.security.scopes import Scope
 class Role(NamedCode):
     """The role of a member in an account.
 
-    The roles are ordered by their rights, fewest first. The database stores the number of the role.
+    The roles are ordered by their permissions, fewest first. The database stores the number of the role.
     """
 
     MEMBER = 0

@@ -138,7 +138,7 @@ def _states(key: bytes) -> tuple["_Hash", "_Hash"]:
     """Return the inner and outer SHA-256 states after the padded key has been hashed (RFC 2104, section 2).
 
     A signature of a 1 KiB body takes 0.94 µs with copies of the two states, 1.7 µs with `hmac.digest`, and 1.2 µs with
-    `hmac.HMAC.copy` (CPython 3.11). The two functions hash the key's blocks again.
+    `hmac.HMAC.copy` (CPython 3.11). `hmac.digest` hashes the key's blocks again on every call.
     """
     if len(key) > _BLOCK_BYTES:
         key = hashlib.sha256(key).digest()
