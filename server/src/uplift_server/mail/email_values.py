@@ -213,5 +213,5 @@ def _shown(text: str, characters_max: int) -> str:
 
 
 def _without_secrets(text: str) -> str:
-    """Remove the user name, password, query and fragment from the URLs in a string."""
+    """Remove the user name and password from the URLs in a string. Replace the query and fragment with `?…`."""
     return _QUERY.sub("?…", _USERINFO.sub("", text))

@@ -1,4 +1,4 @@
-"""The outbox: sends notifications to the mail server, and retries for three days.
+"""The outbox: sends notifications to the mail server, and retries for up to three days.
 
 After the mail server accepts a message, a transaction marks the notification as sent. If the process crashes before the
 transaction, or if the server's response is lost, the outbox resends the message. The resent message has the same

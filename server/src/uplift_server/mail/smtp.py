@@ -138,7 +138,7 @@ class SmtpServer:
             if client.is_connected:
                 with contextlib.suppress(SMTPException, OSError, TimeoutError):
                     async with asyncio.timeout(min(QUIT_SECONDS, self._seconds)):
-                        # The library's `quit` would wait for the server to close; see `_abort`.
+                        # The library's `quit` would wait until the server closes the connection. See `_abort`.
                         await client.execute_command(b"QUIT")
         finally:
             _abort(client)

@@ -116,7 +116,7 @@ class Accounts:
 
         The dashboard reads the value every second, so the queries must be cheap. The queries cover events, audit log
         entries, test attempts, statistics, replays and listen sessions. Attempts that are not tests need no query,
-        because they change the cached health of an endpoint, and the value includes the health of all endpoints.
+        because they change the cached health of their endpoint, which is part of the value.
         """
         caller.require(Scope.EVENTS_READ)
         account_seq = caller.require_account()
@@ -177,9 +177,9 @@ class Accounts:
         await self._context.run_shielded(self._delete(caller, self._id(account)))
 
     def _id(self, account: str) -> bytes:
-        """Return the ID of the account with this public ID or uid. Raises NotFound.
+        """Return the ID of the account with this public ID or uid. Raises NotFound for an unknown uid.
 
-        A public ID is accepted even if the account was deleted.
+        Does not check whether the account with this public ID exists.
         """
         account_id = ids.parse_prefixed(ids.ACCOUNT, account)
         if account_id is not None:

@@ -48,7 +48,8 @@ class AuditLog:
     def _subject(self, caller: Caller, text: str | None) -> str | None:
         """Return the public ID of the account or endpoint with the uid `text`.
 
-        Return `text` itself if no account or endpoint has this uid.
+        Return `text` itself if it is the name of an event type, or if no account or endpoint that the caller can access
+        has this uid.
         """
         cache = self._context.cache
         if text is None or text in cache.event_types:

@@ -61,9 +61,12 @@ class Reading:
 
     stored: DatabaseReading
     open: Mapping[int, OpenCounts] | None
-    """The counts of open deliveries by endpoint number. After an upgrade, None until the server has counted them."""
+    """The numbers of pending and held deliveries, by endpoint sequence number.
+
+    After an upgrade, None until the server has counted the deliveries.
+    """
     due: Mapping[int, int]
-    """The earliest due time of each endpoint's due deliveries (Unix ms), by endpoint number."""
+    """The earliest due time of each endpoint's due deliveries (Unix ms), by endpoint sequence number."""
     next_at: int
     """When the next reading may start (Unix ms)."""
 
@@ -107,13 +110,14 @@ class Backlogs:
 
     @property
     def is_responding(self) -> bool:
-        """Whether the last reading succeeded and the current reading, if any, has not stalled."""
+        """Whether the database responds: the last reading succeeded, and no reading in progress has stalled."""
         return self._last_succeeded and (self._done is None or self._context.now() - self._began_at < STALLED_MS)
 
     async def latest(self, wait_seconds: float = WAIT_SECONDS) -> Reading | None:
-        """Return the newest reading, after a short wait for a reading in progress.
+        """Start a reading if one is due, wait briefly until it finishes, and return the newest reading.
 
-        Return None if the newest reading is older than STALE_MS.
+        The wait takes up to `wait_seconds`, or up to FIRST_WAIT_SECONDS before the first reading. Return None if there
+        is no reading, or if the newest reading is older than STALE_MS.
         """
         if self._done is None and (self._last is None or self._context.now() >= self._last.next_at):
             self._done = asyncio.Event()
@@ -200,7 +204,7 @@ class Backlogs:
             after = found[-1].endpoint_seq
 
     def _own_oldest_due(self, due: Mapping[int, int]) -> dict[str, int | None]:
-        """Return, for each cause of delay, the earliest due time of the deliveries that it delays.
+        """Return, for each cause of delay, the earliest due time of the delayed deliveries.
 
         The result covers the enabled endpoints that this process owns, or all enabled endpoints if no process sends
         deliveries.

@@ -96,7 +96,7 @@ class BulkResends:
     ) -> BulkResend:
         """Create the replays of a bulk resend.
 
-        Raises Invalid, AccountRequired, or Conflict if the account has too many replays.
+        Raises Invalid, AccountRequired, or Conflict if the account has too many unfinished replays.
         """
         caller.require(Scope.DELIVERIES_WRITE)
         wrong = check_idempotency_key(idempotency_key)

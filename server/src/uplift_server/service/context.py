@@ -114,7 +114,7 @@ class ServiceContext:
         Invalid if the cursor is invalid or if `problems` is not empty.
         """
         found = None if listing.cursor is None else self.cursors.decode(listing.cursor, count)
-        # Reject larger numbers, which would overflow in queries.
+        # Reject numbers above CURSOR_VALUE_MAX, because they would overflow in queries.
         if listing.cursor is not None and (
             found is None or not all(-1 <= number <= CURSOR_VALUE_MAX for number in found)
         ):

@@ -142,10 +142,10 @@ class Credentials:
     async def accept_invitation(self, token: str, name: str, password: str, *, address: str | None = None) -> str:
         """Add the invited person as a member, and return the session cookie.
 
-        A person who has a password enters it. A person without a password chooses a name and a password. If the link
-        was not emailed, the errors for invalid input are the same in both cases, so that they do not reveal whether the
-        person exists. Raises NotFound, Invalid (`name`, `password`), Unauthorized, SecondFactorRequired, RateLimited,
-        Busy or Conflict.
+        `password` is the person's existing password if `must_enter_password` returns True. Otherwise, `name` and
+        `password` are new. If the link was not emailed, the errors for invalid input are the same in both cases, so
+        that they do not reveal whether the person exists. Raises NotFound, Invalid (`name`, `password`), Unauthorized,
+        SecondFactorRequired, RateLimited, Busy or Conflict.
         """
         invitation, person = await self._invited(token)
         if invitation is None:
@@ -192,7 +192,7 @@ class Credentials:
         self._context.run_in_background(self._context.database.write(add_email))
 
     async def reset(self, token: str, password: str, *, address: str | None = None) -> str:
-        """Replace a forgotten password, end all sessions, begin a new session, and return its cookie.
+        """Replace a forgotten password, end all the person's sessions, begin a new session, and return its cookie.
 
         Raises NotFound, Invalid (`password`), SecondFactorRequired, Busy or Conflict.
         """
@@ -306,9 +306,9 @@ class Credentials:
         return person
 
     def _was_mailed(self, invitation: Invitation) -> bool:
-        """Return whether only the owner of the email address received the link.
+        """Return whether the server sent the link only to the invited email address.
 
-        Without email, the inviter also sees the link.
+        If the server does not send email, the inviter gets the link instead.
         """
         return invitation.proves and self._links.sends_email
 
@@ -401,7 +401,7 @@ def new_cookie(context: ServiceContext) -> str:
 def audit_member_action(
     connection: Transaction, member: Member, action: str, by: str, now: int, address: str | None
 ) -> None:
-    """Add a member's action to the account's audit log. `by` is the sign-in method, such as `password`."""
+    """Add a member's action to the account's audit log. `by` is the sign-in method, such as `portal link`."""
     subject = ids.prefixed(ids.MEMBER, member.id)
     actor = Actor(ActorKind.MEMBER, member.person.title, subject, address)
     details = {"by": by, "role": member.role.text} if action == "member.joined" else {"by": by}

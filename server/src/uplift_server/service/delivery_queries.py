@@ -1,4 +1,4 @@
-"""Filters for delivery lists, shared by lists and bulk resends."""
+"""Filters for lists of deliveries and attempts, and for bulk resends."""
 
 import re
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ _STATUS_CODE: Final = re.compile(r"[1-5](?:\d\d|xx)")
 
 
 class DeliveryQuery(NamedTuple):
-    """Filters for a delivery list. Timestamps are Unix ms.
+    """Filters for deliveries. Timestamps are Unix ms.
 
-    A delivery matches if, for each filter, it has one of the given values.
+    A delivery matches if it has one of the given values for each filter that is set.
     """
 
     status: Sequence[str] = ()

@@ -103,7 +103,7 @@ def stored_findings(config: Config) -> Iterator[Finding]:
 
 
 def held_findings(config: Config) -> Iterator[Finding]:
-    """Check the number and the age of the held deliveries, because retention does not delete them."""
+    """Count the held deliveries. Warn if one is older than UPLIFT_RETENTION, because retention does not delete it."""
     try:
         found = _held(config)
     except Unavailable as error:

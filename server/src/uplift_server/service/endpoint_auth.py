@@ -92,9 +92,10 @@ async def auth_problems(auth: EndpointAuth | Unset | None, url_checker: UrlCheck
 
 
 def with_facts(auth: EndpointAuth) -> EndpointAuth:
-    """Return the authentication settings with the subject, fingerprint and expiration time of the certificate.
+    """Return the authentication settings with the subject and the fingerprint of the client certificate.
 
-    Settings without a client certificate stay unchanged. The settings must be valid.
+    The result also contains the earliest expiration time in the certificate chain. Settings without a client
+    certificate stay unchanged. The settings must be valid.
     """
     if isinstance(auth, OAuthClient):
         return auth

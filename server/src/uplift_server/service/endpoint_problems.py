@@ -29,9 +29,9 @@ class EndpointProblems:
     failing: int
     """The number of enabled endpoints that are failing, including warned endpoints."""
     broken: int
-    """The number of endpoints that are failing, or that the server disabled because they were failing."""
+    """The number of endpoints that are failing, or that the server disabled because of failures or a 410 response."""
     delivering: int
-    """The number of endpoints that are enabled, or that the server disabled because they were failing."""
+    """The number of endpoints that are enabled, or that the server disabled because of failures or a 410 response."""
     holding: int
     """The number of endpoints with held deliveries."""
     backlog: EndpointBacklog

@@ -14,7 +14,7 @@ from uplift_server.store.records import EndpointFilter, EndpointState
 
 
 class EndpointQuery(NamedTuple):
-    """Filters for an endpoint list. An endpoint matches if, for each filter, it has one of the given values."""
+    """Filters for endpoints. An endpoint matches if it has one of the given values for each filter that is set."""
 
     state: Sequence[str] = ()
     """Names of states, or `failing` for enabled endpoints whose last attempt failed."""

@@ -114,7 +114,7 @@ class EndpointTests:
         receiver does not respond to the first test, do not send the second test. Raises the same errors as `send`.
         """
         caller.require_right(Right.ENDPOINTS_TEST)
-        # The URL can change during the check.
+        # Keep the endpoint's current URL, because the URL can change during the check.
         checked = self._endpoints.find_cached(caller, endpoint)
         wrong = await self._send(caller, endpoint, None, problems=problems, wait_ms=CHECK_WAIT_MS, wrong_signature=True)
         valid = None

@@ -40,9 +40,9 @@ class EngineStatus:
         return self._shards.owns(endpoint_seq)
 
     def waiting_events(self, endpoint_seq: int) -> Collection[int] | None:
-        """Return the sequence numbers of the events whose deliveries are leased in the endpoint's lane.
+        """Return the sequence numbers of the events whose leased deliveries to this endpoint are waiting in memory.
 
-        Return None if another process owns the endpoint.
+        The result does not include deliveries in flight. Return None if another process owns the endpoint.
         """
         return self._lanes.waiting_events(endpoint_seq) if self._shards.owns(endpoint_seq) else None
 
@@ -69,14 +69,14 @@ class EngineStatus:
     def warn_at(self, endpoint_seq: int) -> int | None:
         """Return the time (Unix ms) at which the server will warn the contacts of a failing endpoint.
 
-        Return None during a mass failure, or if the time is unknown.
+        Return None during a mass failure, or if the endpoint is not enabled, is not failing or was already warned.
         """
         return self._monitor.warn_at(endpoint_seq)
 
     def disable_at(self, endpoint_seq: int) -> int | None:
         """Return the time (Unix ms) at which the server will disable a failing endpoint.
 
-        Return None during a mass failure, or if the time is unknown.
+        Return None during a mass failure, or if the endpoint is not enabled or is not failing.
         """
         return self._monitor.disable_at(endpoint_seq)
 
@@ -130,7 +130,7 @@ class EngineStatus:
 
     def _probe_at(self, endpoint: LiveEndpoint) -> int | None:
         lane = self._lanes.find(endpoint.seq) if self._shards.owns(endpoint.seq) else None
-        # Other processes have no lane for the endpoint.
-        # After a restart, the owner has no lane until the endpoint's first delivery.
+        # Only the endpoint's owner has a lane. After a restart, the owner creates the lane for the first delivery.
+        # Without a lane, use the stored health.
         breaker = restore_breaker(endpoint.health, self._breaker) if lane is None else lane.breaker
         return breaker.probe_at

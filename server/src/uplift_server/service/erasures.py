@@ -37,7 +37,7 @@ class ErasureDraft:
 
 
 class ErasurePreview(NamedTuple):
-    """The events that an erasure would erase. `complete` is False if the count did not finish in time."""
+    """The number of events that an erasure would erase. `complete` is False if the count did not finish in time."""
 
     found: Found
     missing: int
@@ -154,7 +154,7 @@ class Erasures:
             return erasures.get(connection, account_seq, earlier)
 
         if idempotency_key is not None:
-            # Without the server's key, anyone with the digest could check a guessed object ID.
+            # Store a keyed digest. A plain digest would let its readers check a guessed object ID.
             digest = hmac.digest(self._key, idempotency_key.body_digest, "sha256")
             idempotency_key = idempotency_key._replace(body_digest=digest)
         request = idempotent_request(idempotency_key, account_seq, _KIND)

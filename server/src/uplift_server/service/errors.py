@@ -52,7 +52,7 @@ class Forbidden(ServiceError):
 
 
 class ConfirmationRequired(Forbidden):
-    """The signed-in person must enter the password again before this request."""
+    """The signed-in person must confirm their identity again before this request."""
 
     def __init__(self) -> None:
         super().__init__("This action requires a recent password confirmation. Enter your password again.")

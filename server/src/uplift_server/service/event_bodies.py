@@ -141,7 +141,10 @@ def _readable(
     problems: list[Problem],
     texts_of_unknown: Mapping[str, str] = NO_TEXTS,
 ) -> Incoming | None:
-    """Return the readable fields of one event, or None if the event is not a JSON object."""
+    """Return the readable fields of one event, and add the problems with the other fields to `problems`.
+
+    Return None if the event is not a JSON object. `texts_of_unknown` contains error messages for some unknown fields.
+    """
     fields = _fields_of(body)
     if fields is None:
         text = "The event must be a JSON object with `type` and `data`."

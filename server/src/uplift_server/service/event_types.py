@@ -23,8 +23,8 @@ from uplift_server.store.records import EventType, Page
 
 EVENT_TYPE_JSON_BYTES_MAX: Final = 256 * 1024
 _KIND: Final = "event type"
-# The audit log records only that these fields changed, because their values are long.
 _AUDITED: Final = ("group", "api_version", "archived")
+"""The fields whose values the audit log contains. The values of the other fields are too long."""
 _TAKEN: Final = Problem("name", "taken", "The event type already exists. Update it, or use another name.")
 
 

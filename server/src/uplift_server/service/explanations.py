@@ -213,11 +213,14 @@ class _Read(NamedTuple):
 
     deliveries: Page[Delivery]
     failures: dict[int, Attempt]
-    """The failed last attempts of the deliveries on the page, by endpoint number."""
+    """The failed last attempts of the deliveries on the page, by endpoint sequence number."""
     endpoints: set[int]
     """The sequence numbers of all endpoints that have or had a delivery of the event."""
     attempted: dict[int, bool]
-    """Whether an attempt to deliver the event succeeded, by endpoint number. Endpoints without attempts are absent."""
+    """Whether an attempt to deliver the event succeeded, by endpoint sequence number.
+
+    Endpoints without attempts are absent.
+    """
     deleted: list[tuple[Endpoint, int]]
     """Endpoints that were deleted before the event, each with the time of its deletion."""
     sessions: list[ListenSession]

@@ -20,7 +20,7 @@ UNSET: Final = Unset.UNSET
 
 
 def given(value: T | Unset) -> T:
-    """Return the value of a required field."""
+    """Return the value of a required field. The caller must have rejected requests without the field."""
     assert not isinstance(value, Unset), "a missing field has already been rejected"
     return value
 
@@ -38,10 +38,10 @@ def given_or_none(value: T | Unset | None) -> T | None:
 def values_after(
     stored: Mapping[str, str], sent: Mapping[str, str | None] | Unset | None, *, merges: bool
 ) -> dict[str, str]:
-    """Return the keys and values of an object after a request.
+    """Return the metadata that an object has after a request. `stored` is its current metadata.
 
-    If `merges` is set, `sent` changes only the keys that it contains, and the value None removes a key. Otherwise,
-    `sent` replaces all keys and values. If `sent` is None, the result is empty.
+    If `sent` is UNSET, the metadata does not change. If `merges` is set, `sent` changes only the keys that it contains,
+    and the value None removes a key. Otherwise, `sent` replaces all metadata. If `sent` is None, the result is empty.
     """
     if isinstance(sent, Unset):
         return dict(stored)

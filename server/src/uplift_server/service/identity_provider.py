@@ -157,7 +157,10 @@ class IdentityProvider:
         return None
 
     async def _userinfo(self, metadata: ProviderMetadata, tokens: Tokens, subject: str) -> dict[str, Any]:
-        """Return the claims from the userinfo endpoint. The result is empty if the provider has no such endpoint."""
+        """Return the claims from the userinfo endpoint.
+
+        The result is empty if the provider has no such endpoint, or sent no access token.
+        """
         url = metadata.userinfo_endpoint
         if url is None or tokens.access_token is None:
             return {}

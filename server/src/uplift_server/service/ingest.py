@@ -102,7 +102,8 @@ class Ingest:
     ) -> Draft:
         """Check an event, and return its draft.
 
-        `sent_at` is Unix ms, by default now. Raises Invalid or PayloadTooLarge.
+        `sent_at` (Unix ms) is when the event was sent, by default now. The event's expiry, if any, must be later.
+        Raises Invalid or PayloadTooLarge.
         """
         found = list(problems)
         draft = self._draft(account_seq, event, "", found, sent_at)

@@ -88,9 +88,10 @@ def join_by_invitation(
 ) -> Member | None:
     """Add an invited person as a member. Return None if the invitation was used, was withdrawn or has expired.
 
-    `known` is the person's record from the password check, and `password_hash` is the hash of a new password. Raises
-    Conflict if the person's record has changed since the password check, if the person is already a member, or if the
-    account was deleted or is full.
+    `known` is the person's record from before the transaction, or None for a new person. `password_hash` is the hash of
+    a new password, or None if the person entered the existing password. Raises Conflict if the person's record has
+    changed, if a person who entered the existing password is already a member, or if the account was deleted or is
+    full.
     """
     accounts.lock(connection, invitation.account_seq)
     if invitations.consume(connection, invitation.id, now=now) is None:

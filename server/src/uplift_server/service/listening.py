@@ -270,7 +270,7 @@ class Listening:
         request = idempotent_request(idempotency_key, account_seq, _KIND)
         try:
             if idempotency_key is None:
-                # Check first, so that rejected requests do not reach the writer that all accounts share.
+                # Check the limit with a read, so that rejected requests do not use the writer that all accounts share.
                 await self._context.database.read(lambda c: listening.require_capacity(c, account_seq))
             return await self._context.database.write(create_once(request, session_id, now, create, load))
         except UnknownEvent as error:

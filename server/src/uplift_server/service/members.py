@@ -101,9 +101,9 @@ class Members:
     ) -> ShownInvitation:
         """Invite a person by email, or create a link to give to the person if email is not configured.
 
-        A new invitation replaces a pending invitation to the same email. Raises NotFound, Forbidden if the role of the
-        new or the replaced invitation is above the caller's role, Conflict if the account has too many invitations, or
-        RateLimited.
+        A new invitation replaces a pending invitation to the same email. Raises NotFound, Invalid (also if the person
+        is already a member), Forbidden if the role of the new or the replaced invitation is above the caller's role,
+        Conflict if the account has too many invitations, or RateLimited.
         """
         owner = self._managed_account(caller, account)
         require_valid([*problems, *draft.problems(), check_idempotency_key(idempotency_key)])
@@ -116,7 +116,10 @@ class Members:
         )
 
     async def withdraw(self, caller: Caller, account: str, invitation: str) -> None:
-        """Withdraw an invitation, so that its link no longer works. Raises NotFound."""
+        """Withdraw an invitation, so that its link no longer works.
+
+        Raises NotFound, or Forbidden if the invitation's role is above the caller's role.
+        """
         owner, now = self._managed_account(caller, account), self._context.now()
         invitation_id = parse_id(ids.INVITATION, invitation, _INVITATION_KIND)
 
@@ -137,7 +140,8 @@ class Members:
     ) -> Member:
         """Change the role of a member.
 
-        Raises NotFound, Forbidden for a role above the caller's role, or Conflict if the account would have no owner.
+        Raises NotFound, Forbidden if the old or the new role is above the caller's role, Invalid if a guest cannot
+        have the new role, or Conflict if the account would have no owner.
         """
         owner = self._managed_account(caller, account)
         require_valid([*problems, None if isinstance(role, Unset) else check_role(role)])

@@ -111,9 +111,9 @@ class Metrics:
         )
 
     async def _endpoints(self, reading: Reading | None) -> _EndpointCounts:
-        """Count the endpoints in each state, the endpoints with an expiring certificate, and the failing endpoints.
+        """Count the endpoints by state, and the failing endpoints by the outcome of their last attempt.
 
-        Also count the pending deliveries of the failing endpoints.
+        Also count the pending deliveries of the failing endpoints, and the endpoints whose certificate expires soon.
         """
         states, failing, pending = dict.fromkeys(_STATES, 0), dict.fromkeys(_OUTCOMES, 0), 0
         expiring, expires_before = 0, self._context.now() + CERTIFICATE_WARNINGS_MS[-1]

@@ -32,7 +32,7 @@ class EndpointStatus(StrEnum):
     """Status filters for the endpoint list."""
 
     FAILING = "failing"
-    """Endpoints that are failing or warned, or that the server disabled because they were failing."""
+    """Endpoints that are failing or warned, or that the server disabled because of failures or a 410 response."""
     WARNED = "warned"
     DISABLED = "disabled"
     PAUSED = "paused"
@@ -102,8 +102,8 @@ class EndpointSummary:
     """When the server will disable the endpoint (Unix ms). Set only while it is failing."""
     backlog: EndpointBacklog
     cause: FailureCause | None
-    """The cause of the failures. Set only if the endpoint is failing, or if the server disabled it because of
-    failures."""
+    """The cause of the failures. Set only if the endpoint is failing, or if the server disabled it because of failures
+    or a 410 response."""
 
 
 class EndpointList(NamedTuple):
@@ -150,11 +150,11 @@ class OperatorLists:
         return AccountSummary(account, len(own), sum(map(_is_failing, own)), off, backlog, severity)
 
     async def endpoints(self, caller: Caller, search: EndpointSearch, listing: Listing) -> EndpointList:
-        """Return endpoints of all accounts, newest first. Raises NotFound if the search names an unknown account.
+        """Return a page of the endpoints that match a search, newest first.
 
         With the status filter FAILING, the endpoints are grouped by cause, largest group first, and each group is
         sorted by `search.order`. If the search does not filter by cause, each group has up to LISTED_PER_CAUSE
-        endpoints.
+        endpoints. Raises NotFound if the search names an unknown account.
         """
         caller.require_operator(reads=True)
         before = self._context.decode_cursor(listing, 1)

@@ -176,7 +176,7 @@ class OperatorOverview:
         return counts
 
     async def _late(self, reading: Reading | None) -> tuple[dict[HeldUpBy, int], list[LimitedEndpoint]]:
-        """Return, for each cause of delay, the earliest due time of the deliveries that it delays.
+        """Return, for each cause of delay, the earliest due time of the delayed deliveries.
 
         Also return the endpoints whose own limits delay their deliveries.
         """

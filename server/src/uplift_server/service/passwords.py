@@ -77,7 +77,7 @@ def _hash(password: str) -> str:
 
 
 def _matches(password_hash: str, password: str) -> bool:
-    # Import at the first sign-in, because most processes never need it.
+    # Import argon2 only at the first sign-in, because most processes never need it.
     from argon2.exceptions import VerifyMismatchError  # noqa: PLC0415
 
     try:

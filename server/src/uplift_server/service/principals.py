@@ -66,7 +66,7 @@ class Principal:
     role: Role | None = None
     """The role of the member. None for other principals."""
     confirmed_at: int | None = None
-    """When the person last entered the password (Unix ms)."""
+    """When the person last confirmed their identity, at sign-in or by entering the password again (Unix ms)."""
     is_read_only: bool = False
     """Whether the principal is an operator who can only read."""
     subject: str | None = None
@@ -174,7 +174,7 @@ class Principal:
             self.require_operator(reads=reads)
 
     def require_confirmed(self, now_ms: int) -> None:
-        """Raise ConfirmationRequired for a person who did not enter the password recently."""
+        """Raise ConfirmationRequired for a signed-in person who has not confirmed their identity recently."""
         if not self.is_key and not is_confirmed(self.confirmed_at, now_ms):
             raise ConfirmationRequired
 
@@ -235,7 +235,7 @@ class Caller:
         self.principal.require_all_accounts(scope, reads=reads)
 
     def require_confirmed(self, now_ms: int) -> None:
-        """Raise ConfirmationRequired for a person who did not enter the password recently."""
+        """Raise ConfirmationRequired for a signed-in person who has not confirmed their identity recently."""
         self.principal.require_confirmed(now_ms)
 
     def require_account(self) -> int:

@@ -78,7 +78,10 @@ def reserved_event_type(name: str, field: str = "type") -> Problem:
 
 
 def too_many_streams(limit: Exceeded, what: str, fix: str) -> errors.ServiceError:
-    """Return the error for too many streams. `what` names the streams, and `fix` says how to stop one of them."""
+    """Return the error for an account or a server that has reached its limit of streams.
+
+    `what` names the streams, and `fix` says how to stop one of them.
+    """
     if limit is Exceeded.ACCOUNT:
         return errors.RateLimited(f"The account has reached its limit of {what}. {fix}, or try again later.")
     return errors.Busy(f"The server has reached its limit of {what}. Try again in a moment.")

@@ -112,7 +112,11 @@ class Replays:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> ShownReplay:
-        """Create a replay. Raises Invalid, or Conflict if its endpoint has an unfinished replay."""
+        """Create a replay.
+
+        Raises Invalid, or Conflict if its endpoint has an unfinished replay or the account has too many unfinished
+        replays.
+        """
         caller.require(Scope.DELIVERIES_WRITE)
         endpoint, selection = self._select(caller, draft, [*problems, check_idempotency_key(idempotency_key)])
         found = await self._count(selection)

@@ -94,7 +94,7 @@ class Search:
     async def _deliveries(self, caller: Caller, digits: str) -> list[Hit]:
         """Find deliveries by the first hexadecimal digits of their ID.
 
-        A delivery ID contains the digits of the event's ID, followed by some digits of the endpoint's ID.
+        A delivery ID contains the digits of the event's ID, followed by the last 12 digits of the endpoint's ID.
         """
         digits = digits.lower()[:_DELIVERY_DIGITS]
         if not caller.principal.allows(Scope.DELIVERIES_READ):
@@ -122,7 +122,10 @@ class Search:
         return [Hit(HitKind.REPLAY, text, account, f"Replay, {found.state.text}", found.created_at)]
 
     def _cached(self, caller: Caller, text: str) -> Iterator[Hit]:
-        """Find endpoints by ID, uid or URL. For an operator, also find accounts by ID, uid, name or contact."""
+        """Find endpoints by ID, uid or URL.
+
+        If the caller has not selected an account, also find accounts by ID, uid, name or contact.
+        """
         cache, wanted = self._context.cache, text.casefold()
         # If none of these conditions is true, the text is more likely to be an object ID than a part of a URL.
         if "/" in text or "." in text or text.startswith(f"{ids.ENDPOINT}_") or self._is_endpoint_uid(caller, text):

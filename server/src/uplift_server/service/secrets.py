@@ -74,8 +74,7 @@ class ShownSecrets:
     repeated: bool = False
 
 
-# Errors within transactions. A store error rolls back only the failed write of a batch.
-# Any other error rolls back the whole batch.
+# Transactions raise these errors, and `_write` converts them to service errors.
 class _Deleted(Conflict):
     """The endpoint was deleted during the request."""
 

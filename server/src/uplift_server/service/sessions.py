@@ -1,7 +1,7 @@
 """Dashboard sessions.
 
-Each session's cookie is 32 random bytes, and the store contains only its digest. The server looks up the session for
-each request. Therefore, changed roles, removed members and revoked operator keys take effect immediately.
+Each session's cookie is 32 random bytes. The store contains only the cookie's digest. The server looks up the session
+for each request. Therefore, changed roles, removed members and revoked operator keys take effect immediately.
 """
 
 from typing import Final, NamedTuple

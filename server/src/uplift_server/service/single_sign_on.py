@@ -116,7 +116,8 @@ class SingleSignOn:
     async def sign_out_url(self, visitor: Visitor, cookie: str, back: str) -> str | None:
         """Return the URL that signs the visitor out at the provider and then returns to `back`.
 
-        Return None if the visitor did not sign in at the provider, or if the provider does not support sign-out.
+        Return None if the visitor did not sign in at the provider, or if the provider does not respond or does not
+        support sign-out.
         """
         if visitor.subject is None:
             return None
@@ -153,7 +154,7 @@ class SingleSignOn:
             raise Busy(_DOWN) from error
 
     async def _code(self, response: AuthorizationResponse, address: str | None) -> str:
-        """Return the authorization code from the provider's response. Raises Unauthorized."""
+        """Return the authorization code from the provider's response. Raises Unauthorized or Busy."""
         named = response.issuer
         if named is None and (await self._metadata()).names_issuer:
             named = ""
@@ -181,7 +182,7 @@ class SingleSignOn:
         id_token = _encrypted(identified.id_token, cookie)
         confirmed_at = identity.authenticated_at
         if confirmed_at is None and again:
-            # The provider was asked to authenticate the person again, but does not report the time.
+            # The server required a new authentication, but the provider does not report its time.
             confirmed_at = now
         session = replace(
             new_session(cookie, now, SINGLE_SIGN_ON_SESSION_TTL_MS),
@@ -256,7 +257,10 @@ def _rejected(cause: str, address: str | None, text: str = _FAILED) -> Unauthori
 
 
 def _encrypted(id_token: str, cookie: str) -> bytes:
-    """Encrypt an ID token with a key that only the browser stores, because the token contains personal data."""
+    """Encrypt an ID token, because it contains personal data.
+
+    The key is derived from the session cookie, which only the browser stores.
+    """
     nonce = os.urandom(_NONCE_BYTES)
     return nonce + _cipher(cookie).encrypt(nonce, id_token.encode(), None)
 

@@ -47,9 +47,10 @@ class Statistics:
         return await self._read_one(scope, period)
 
     async def of_endpoints(self, caller: Caller, endpoints: Sequence[str]) -> dict[str, Series]:
-        """Return the hourly statistics of these endpoints for the last 24 hours, by endpoint ID. Raises NotFound.
+        """Return the hourly statistics of these endpoints for the last 24 hours. The keys are the given IDs and uids.
 
-        An endpoint that is not in the cache has empty statistics.
+        An ID that is not in the cache has empty statistics. Raises NotFound for an unknown uid or another account's
+        endpoint.
         """
         caller.require(Scope.DELIVERIES_READ)
         known = self._context.cache.endpoints_by_id
@@ -63,9 +64,9 @@ class Statistics:
         return dict.fromkeys(endpoints, empty) | await self._read(scopes, span)
 
     async def of_accounts(self, caller: Caller, accounts: Sequence[str]) -> dict[str, Series]:
-        """Return the hourly statistics of these accounts for the last 24 hours, by account ID.
+        """Return the hourly statistics of these accounts for the last 24 hours. The keys are the given IDs and uids.
 
-        Raises Forbidden unless the caller is an operator.
+        Raises NotFound, or Forbidden unless the caller is an operator.
         """
         caller.require_operator(reads=True)
         scopes = {account: self._scope_of_account(account) for account in accounts}

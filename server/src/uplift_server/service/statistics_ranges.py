@@ -62,7 +62,7 @@ class StatisticsQuery(NamedTuple):
 
 
 class Group(NamedTuple):
-    """The statistics of an event type or an endpoint, without durations."""
+    """The statistics of an event type or an endpoint, without the outcomes and the durations of attempts."""
 
     name: str
     """The event type, or the ID of the endpoint."""

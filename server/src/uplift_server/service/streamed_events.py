@@ -26,7 +26,10 @@ class StreamedEvents:
         self._ingest = ingest
 
     def check(self, account_seq: int, body: bytes, *, sent_at: int) -> Draft | Rejection:
-        """Return the draft of an event, or its rejection. `body` is the event's JSON, and `sent_at` is Unix ms."""
+        """Return the draft of a published event, or its rejection.
+
+        `body` is the event's JSON. `sent_at` is the time of publication (Unix ms).
+        """
         event: Event | Incoming | None = None
         try:
             if len(body) > EVENT_BODY_BYTES_MAX:
@@ -42,7 +45,7 @@ class StreamedEvents:
             return Rejection(problem) if event is None else _rejection(problem, event)
 
     def unknown_account(self, account: str) -> Rejection:
-        """Return the rejection for an event whose subject contains an unknown account."""
+        """Return the rejection for an event whose message subject contains an unknown account."""
         text = f"The account {account[:64]} does not exist. Publish to `uplift.events.` and the account's ID or uid."
         return Rejection(_document(Invalid([Problem("account", "account_unknown", text)])))
 
