@@ -287,7 +287,7 @@ ObjectId = Annotated[
 
 
 class ErasureNew(Body):
-    """A request to erase events: either an object ID or event IDs."""
+    """A request to erase events, which are selected by either an object ID or event IDs."""
 
     object_id: str | None = Field(
         default=None,

@@ -50,7 +50,7 @@ class BoundedWebsocket(WebSocketsSansIOProtocol):
         return True
 
     def keepalive_timeout(self) -> None:
-        """Abort the connection if the client does not respond to a ping."""
+        """Abort the connection, because the client did not respond to a ping in time."""
         super().keepalive_timeout()
         # Abort the connection, because a normal close waits until the client has read all data.
         self.transport.abort()

@@ -13,8 +13,8 @@ class CorkedTransport:
 
     The transport sends the buffered data at the end of each event loop iteration, or when `flush` is called.
 
-    When uvicorn closes the connection after the last response, the transport calls `linger`. If `linger` returns True,
-    `linger` later closes the connection.
+    When uvicorn closes the connection, the transport calls the callback `linger`. If the callback returns True, the
+    transport leaves the connection open, and the owner of the callback closes the connection later.
     """
 
     __slots__ = ("_call_soon", "_linger", "_parts", "_transport", "is_closing")
@@ -26,7 +26,7 @@ class CorkedTransport:
         self._call_soon = loop.call_soon
         self._linger = linger
         self._parts: list[bytes] = []
-        # A direct reference is faster, and uvicorn calls this method for each request.
+        # A direct reference is faster than `__getattr__`, and uvicorn calls this method for each request.
         self.is_closing = transport.is_closing
 
     def __getattr__(self, name: str) -> Any:

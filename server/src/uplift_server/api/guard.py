@@ -22,7 +22,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Guard:
-    """ASGI middleware that limits the duration of all requests, and converts exceptions to error responses."""
+    """ASGI middleware that limits the duration of HTTP requests, and converts exceptions to error responses."""
 
     def __init__(self, app: App, seconds_max: float = ANSWER_SECONDS_MAX) -> None:
         self._app = app

@@ -143,7 +143,7 @@ class BoundedHeads(HttpToolsProtocol):
                 self._note_unfinished_body(len(data))
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the text of uvicorn
-        """Reject input that uvicorn cannot parse. First, send the responses to earlier requests that are complete."""
+        """Reject input that uvicorn cannot parse. First, respond to the complete requests that precede this input."""
         self._discards = True
         cycle = self._newest()
         if cycle is None or cycle.response_complete:
@@ -184,7 +184,10 @@ class BoundedHeads(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Discard an unread body after the response, so that it does not stay in memory with an idle connection."""
+        """Send the buffered response, and discard the unread body of its request.
+
+        Otherwise, an idle connection would keep the body in memory.
+        """
         # Write now, because on a busy server the event loop's next iteration starts tens of milliseconds later.
         cast(CorkedTransport, self.transport).flush()
         cycle = self.cycle
@@ -193,9 +196,9 @@ class BoundedHeads(HttpToolsProtocol):
         super().on_response_complete()
 
     def _note_unfinished_body(self, count: int) -> None:
-        """Start the time limit for the rest of a request body.
+        """Start the time limit for a request body when its first part arrives.
 
-        If the response is complete, count the discarded bytes instead.
+        If the response is already complete when a later part arrives, count the bytes of this part as discarded.
         """
         if self._body_of != self._begun:
             self._body_of, self._body_since, self._discarded_bytes = self._begun, self.loop.time(), 0
@@ -215,7 +218,7 @@ class BoundedHeads(HttpToolsProtocol):
         if self._complete == self._begun or self._in_head:
             return
         if self.pipeline:
-            # Restart the limit, because the server reads no body while its request waits for an earlier response.
+            # Restart the limit, because the server does not read the body until it has sent the earlier responses.
             self._body_since = self.loop.time()
         seconds_left = self._body_since + self.body_seconds_max - self.loop.time()
         if seconds_left > 0:
@@ -224,7 +227,10 @@ class BoundedHeads(HttpToolsProtocol):
             self._end_late()
 
     def _give_up(self, begun_before: int) -> None:
-        """Close the connection if no request has started, or if a request has been incomplete since the last check."""
+        """Close the connection if no request has started, or if a request has been incomplete since the last check.
+
+        Otherwise, schedule the next check. `begun_before` is the number of requests that had started at the last check.
+        """
         if self._begun == begun_before and self._complete < max(self._begun, 1):
             self._end_late()
         else:

@@ -176,7 +176,8 @@ class IngestRoutes:
             complete: bytes = message.get("body", b"")
             return complete
         with self._unfinished_bodies.reservation_of(caller.principal) as reservation:
-            # Reserve a known size in advance, because several incomplete bodies could together exceed the limit.
+            # If the size is known, reserve all of it now. Otherwise, several bodies could start to arrive, and together
+            # exceed the memory limit before any of them is complete.
             reservation.grow_to(headers.content_length or 0)
             body = bytearray()
             while True:

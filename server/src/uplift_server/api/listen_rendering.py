@@ -9,7 +9,7 @@ from uplift_server.store.listening import ListenResponse
 
 
 def listen_session_view(shown: ShownSession, *, spans: bool) -> ListenSessionView:
-    """Return the API model of a listen session."""
+    """Return the API model of a listen session. If `spans` is true, the model contains the account."""
     session = shown.session
     secret = {} if shown.secret is None else {"secret": shown.secret}
     return ListenSessionView(

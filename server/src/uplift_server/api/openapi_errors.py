@@ -119,7 +119,7 @@ def _implied_codes(described: Mapping[str, Any]) -> Iterator[str]:
         yield from _WITH_BODY
     for each in described.get("parameters", ()):
         if each["name"] == "endpoint":
-            # The uid of an endpoint is unique only within its account.
+            # The uid of an endpoint is unique only within its account, so some callers must select the account.
             yield "account_required"
         if each["in"] == "query":
             yield from _WITH_QUERY

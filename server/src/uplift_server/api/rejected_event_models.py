@@ -48,7 +48,7 @@ class RejectedEventView(BaseModel):
 
 
 def rejected_event_view(rejected: RejectedEvent, *, spans: bool) -> RejectedEventView:
-    """Return the API model of a rejected event."""
+    """Return the API model of a rejected event. If `spans` is true, the model contains the account, if known."""
     account = None if rejected.account_id is None else ids.prefixed(ids.ACCOUNT, rejected.account_id)
     return RejectedEventView(
         id=ids.prefixed(ids.REJECTED_EVENT, rejected.id),

@@ -228,7 +228,7 @@ def secret_view(shown: ShownSecrets) -> SecretView:
 
 
 def event_view(event: Event, *, spans: bool) -> EventView:
-    """Return the API model of an event without its body."""
+    """Return the API model of an event without its body. If `spans` is true, the model contains the account."""
     return EventView(
         id=ids.uuid_text(event.id),
         **account_field(event.account_id, spans=spans),
@@ -245,13 +245,16 @@ def event_view(event: Event, *, spans: bool) -> EventView:
 
 
 def one_event(event: Event, *, spans: bool) -> bytes:
-    """Return an event with its body as JSON. Copy the bytes of the body, because parsing would reformat its numbers."""
+    """Return an event with its body as JSON. If `spans` is true, the result contains the account.
+
+    Copy the bytes of the body, because parsing would reformat its numbers.
+    """
     rest = event_view(event, spans=spans).model_dump_json(exclude_unset=True).encode()
     return rest[:-1] + b',"body":' + (b"null" if event.body is None else event.body) + b"}"
 
 
 def events_with_bodies(page: Page[Event] | StreamPage[Event], context: ServiceContext, *, spans: bool) -> bytes:
-    """Return one page of events with their bodies as JSON. `one_event` renders each event."""
+    """Return one page of events with their bodies as JSON. If `spans` is true, each event contains its account."""
     nothing: list[Event] = []
     rest = listed(page.of(nothing), str, context).model_dump_json(exclude_unset=True).encode()
     start = b'{"data":['
@@ -259,7 +262,7 @@ def events_with_bodies(page: Page[Event] | StreamPage[Event], context: ServiceCo
 
 
 def delivery_view(shown: ShownDelivery, *, spans: bool) -> DeliveryView:
-    """Return the API model of a delivery."""
+    """Return the API model of a delivery. If `spans` is true, the model contains the account."""
     delivery, waiting = shown.delivery, shown.waiting
     is_open = delivery.status in OPEN
     failed = delivery.status is Status.FAILED and delivery.failed_reason is not None
@@ -284,7 +287,7 @@ def delivery_view(shown: ShownDelivery, *, spans: bool) -> DeliveryView:
 
 
 def attempt_view(attempt: Attempt, delivery: Delivery, *, spans: bool = False) -> AttemptView:
-    """Return the API model of an attempt."""
+    """Return the API model of an attempt. If `spans` is true, the model contains the account."""
     answered = bool(attempt.response_head)
     return AttemptView(
         id=ids.attempt_id(delivery.event_id, delivery.endpoint_id, attempt.number),
@@ -349,7 +352,7 @@ def explanation_view(explained: Explained) -> ExplanationView:
 
 
 def audit_view(entry: AuditEntry, *, spans: bool) -> AuditEntryView:
-    """Return the API model of an audit log entry."""
+    """Return the API model of an audit log entry. If `spans` is true, the model contains the account, if any."""
     return AuditEntryView(
         at=format_timestamp(entry.at),
         **({} if entry.account_id is None else account_field(entry.account_id, spans=spans)),
@@ -362,7 +365,7 @@ def audit_view(entry: AuditEntry, *, spans: bool) -> AuditEntryView:
 
 
 def replay_view(shown: ShownReplay, *, spans: bool) -> ReplayView:
-    """Return the API model of a replay."""
+    """Return the API model of a replay. If `spans` is true, the model contains the account."""
     replay, selection = shown.replay, shown.replay.selection
     return ReplayView(
         id=ids.prefixed(ids.REPLAY, replay.id),
@@ -414,7 +417,7 @@ def bulk_resend_preview(preview: BulkPreview) -> BulkResendPreview:
 
 
 def bulk_resend_view(resend: BulkResend, *, spans: bool) -> BulkResendView:
-    """Return the API model of a bulk resend."""
+    """Return the API model of a bulk resend. If `spans` is true, each replay in the model contains its account."""
     return BulkResendView(
         count=sum(each.replay.total for each in resend.replays),
         replays=[replay_view(each, spans=spans) for each in resend.replays],
@@ -455,9 +458,9 @@ def _outcome_text(outcome: Outcome | None) -> str | None:
 
 
 def account_field(account_id: bytes, *, spans: bool) -> dict[str, Any]:
-    """Return the field `account` if the response can contain objects from several accounts.
+    """Return a dictionary with the field `account`, or an empty dictionary if `spans` is false.
 
-    Otherwise, return an empty dictionary.
+    `spans` is true if the response can contain objects from several accounts.
     """
     return {"account": ids.prefixed(ids.ACCOUNT, account_id)} if spans else {}
 

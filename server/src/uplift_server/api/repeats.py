@@ -6,6 +6,9 @@ HEADER = "idempotency-replayed"
 
 
 def mark_repeated(response: Response, *, repeated: bool) -> None:
-    """Set the header if an earlier request with the same idempotency key created the object."""
+    """Set `Idempotency-Replayed` in the response if `repeated` is true.
+
+    A request is repeated if an earlier request with the same idempotency key created the object.
+    """
     if repeated:
         response.headers[HEADER] = "true"

@@ -1,4 +1,4 @@
-"""Rejects requests that repeat certain headers, because the server and a proxy could use different values."""
+"""Rejects requests that repeat certain headers, because a proxy and the server could each use a different value."""
 
 from collections.abc import Sequence
 from typing import Final

@@ -99,7 +99,7 @@ def _traces(config: Config) -> Iterator[Finding]:
 
 
 def _example_values(config: Config) -> Iterator[Finding]:
-    """Find settings whose values were copied from an example in the documentation."""
+    """Find settings with placeholders or examples from the documentation, and an encryption key that is not random."""
     secret = {each.name for each in SETTINGS if each.can_be_file}
     for name, (source, text) in config.given.items():
         where = f"{name} ({source})"
@@ -162,7 +162,7 @@ def _port(config: Config) -> Finding:
 
 
 def _sqlite(config: Config) -> Iterator[Finding]:
-    """If no server is running, check the SQLite file, its schema, integrity and key."""
+    """Check the SQLite file, its schema, integrity and key. Call this only while no server is running."""
     path = config.database_path
     directory = nearest_existing(path.absolute().parent)
     writable = os.access(directory, os.W_OK | os.X_OK) and (not path.exists() or os.access(path, os.R_OK | os.W_OK))
@@ -264,7 +264,11 @@ def _key(config: Config, path: Path) -> Finding:
 
 
 def _opening(config: Config, values: Iterable[EncryptedValue], remedy: str, *, unbound: bool) -> Finding:
-    """Check that the encryption key decrypts all values."""
+    """Check that the encryption key decrypts all values.
+
+    `remedy` is the instruction to show if the key is wrong. If `unbound` is true, the check accepts values that an
+    earlier release encrypted without binding them to their column.
+    """
     try:
         cipher = Cipher(parse_key(secret_key(config)), accepts_unbound=unbound)
     except ConfigError as error:

@@ -263,7 +263,7 @@ def _for_people(delivery: dict[str, Any]) -> dict[str, Any]:
 def stands(delivery: dict[str, Any]) -> str:
     """Return the status and the last failure of a delivery, such as `failed: timeout`.
 
-    If a retry is scheduled, the time until the retry replaces the status, such as `in 4 min: timeout`.
+    For a pending delivery, the reason why the delivery waits replaces the status, such as `in 4 min: timeout` or `due`.
     """
     status, outcome = delivery["status"], delivery.get("last_outcome")
     if status == Status.PENDING.text:
@@ -271,7 +271,7 @@ def stands(delivery: dict[str, Any]) -> str:
         is_past = due == "now" or due.endswith("ago")
         if waiting_for == WaitingFor.PROBE:
             return f"circuit open, {'probe due' if is_past else f'probe {due}'}"
-        # Another process has leased the delivery, so this process cannot tell whether it is in flight.
+        # Another process has leased the delivery, so the API server cannot tell whether an attempt is in flight.
         if waiting_for == WaitingFor.WORKER:
             return "due or in flight"
         if waiting_for == WaitingFor.ORDER:

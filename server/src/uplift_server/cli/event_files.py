@@ -43,7 +43,7 @@ def send_file(client: Calls, output: Output, source: str, account: str | None) -
                     try:
                         _send_lines(emitter, file, source, results)
                     except KeyboardInterrupt:
-                        # Users can repeat the command to send the remaining events.
+                        # Do not wait for all responses: the user can repeat the command to send the remaining events.
                         with suppress(EventsRejected, TimeoutError):
                             emitter.close(INTERRUPTED_SECONDS_MAX)
                         raise

@@ -25,7 +25,7 @@ def account_path(calls: Calls, text: str) -> str:
 
 
 def key(calls: Calls, text: str, path: str) -> dict[str, Any]:
-    """Find an API key in a list by its ID or a unique ID prefix."""
+    """Find an API key by its ID or a unique ID prefix, in the list at the API path `path`."""
     return find(calls, path, "key", "key_", text)
 
 

@@ -62,9 +62,10 @@ def reach(config: Config, *, create: bool = False) -> Iterator[Calls]:
 
 
 def _uses_running_server(config: Config) -> bool:
-    """Return whether the command must use the running server.
+    """Return whether the command uses the running server instead of a temporary server.
 
-    On PostgreSQL, a temporary server can run alongside the running server.
+    On PostgreSQL, a temporary server can run alongside the running server. The command then uses the running server
+    only if the operator key is configured and the server serves the API.
     """
     if not config.on_postgresql:
         return server_runs(config)
@@ -249,7 +250,10 @@ def responds(config: Config) -> bool:
 
 
 def serves_api(config: Config) -> bool:
-    """Return whether the server at the configured address serves the API. Workers do not serve the API."""
+    """Return whether the server at the configured address serves the API. Workers do not serve the API.
+
+    Return True if the server does not respond.
+    """
     try:
         return _get(config, "/v1/accounts?limit=1").status not in _WORKER_STATUS_CODES
     except ApiFailure:

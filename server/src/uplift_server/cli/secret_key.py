@@ -85,7 +85,7 @@ async def _rotate(config: Config, new_key_file: Path | None) -> "tuple[Reencrypt
     """Encrypt all values with the new key.
 
     Return the total number of values, the number of re-encrypted values, and the path of the file that keeps the old
-    key.
+    key. The path is None if the rotation replaces no key file, for example if UPLIFT_SECRET_KEY contains the key.
     """
     from uplift_server.store.encryption import Cipher, parse_key  # noqa: PLC0415
     from uplift_server.store.encryption_upgrade import accepts_unbound  # noqa: PLC0415

@@ -202,7 +202,8 @@ class StopLimit:
 class Stopper:
     """Handles the stop signals.
 
-    The first SIGTERM or SIGINT stops the server cleanly. The second signal ends the process immediately.
+    The first SIGTERM, SIGINT or SIGHUP stops the server cleanly. After this signal, SIGTERM and SIGINT end the process
+    immediately, and SIGHUP has no effect.
     """
 
     def __init__(self, application: "Application", output: Output, stop_limit: StopLimit) -> None:

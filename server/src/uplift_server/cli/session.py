@@ -34,7 +34,7 @@ class Session(kit.Session):
 
         The client calls the running server, or a temporary one. Raises CliError or ConfigError.
         """
-        # Import here because `reach` needs the settings of this module.
+        # Import here, so that an import of this module does not load uvloop and structlog.
         from uplift_server.cli.reach import reach  # noqa: PLC0415
 
         return reach(self.config())

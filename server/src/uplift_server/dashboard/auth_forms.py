@@ -57,8 +57,8 @@ def sent_auth(form: Form) -> FilledAuth:
 def auth_in(form: Form, stored: ShownEndpoint | None, problems: list[Problem]) -> EndpointAuth | Unset | None:
     """Return the authentication settings in a form.
 
-    Return None if the form removes the settings, or UNSET if it does not change them. Add a problem for a missing
-    secret.
+    Return None if the form removes the settings, or UNSET if the form does not change them. If a secret is missing, add
+    a problem and return UNSET.
     """
     sent, shown = sent_auth(form), None if stored is None else stored.auth
     if sent.auth_type == OAuthClient.type:
@@ -88,6 +88,6 @@ def at_auth_fields(problems: Iterable[Problem]) -> list[Problem]:
 
 
 def expiring_certificate(shown: ShownEndpoint, now: int) -> int | None:
-    """Return the expiry time of the client certificate (Unix ms), or None if the server does not warn about it yet."""
+    """Return the time when the client certificate expires (Unix ms), or None if no certificate expires soon."""
     expires_at = shown.endpoint.certificate_expires_at
     return expires_at if expires_at is not None and expires_at - now <= CERTIFICATE_WARNINGS_MS[0] else None

@@ -1,7 +1,7 @@
 """Charts as SVG. Colors come from CSS classes, so charts follow the light and dark themes.
 
-Each chart has a label for screen readers, labeled axes, and a title with the values of each column. Times are in UTC.
-dashboard.js converts them to the viewer's time zone.
+Each chart has a label for screen readers. Except for sparklines and bars, each chart has labeled axes, and a title with
+the values of each time bucket. Times are in UTC. dashboard.js converts them to the viewer's time zone.
 """
 
 from collections.abc import Sequence
@@ -119,7 +119,7 @@ def columns(given: Sequence[Column], label: str) -> Markup:
 def lines(slots: Sequence[Slot], given: Sequence[Line], label: str, *, limit: float | None = None) -> Markup:
     """Return a line chart of values in ms.
 
-    The chart has a line at `limit` if the highest value is at least a third of `limit`.
+    The chart shows `limit` as a horizontal line if the highest value is at least a third of `limit`.
     """
     highest = max((value for line in given for value in line.values if value is not None), default=0)
     top = ceiling(max(highest, limit or 0) if limit is not None and highest * 3 >= limit else highest)

@@ -41,8 +41,9 @@ class Choice:
 class Group:
     """A group of checkboxes.
 
-    A group contains event types that have the same first word, the operational event types, or the other selected
-    patterns. `whole` is the checkbox for all event types with this first word, including future event types.
+    A group contains one of the following: all event types with the same first word, the operational event types, or the
+    selected patterns that are in no other group. `whole` is the checkbox for all event types with the same first word,
+    including future event types, or None if the group has no such checkbox.
     """
 
     title: str
@@ -83,7 +84,7 @@ class Filled:
 
 
 def filled_with(shown: ShownEndpoint) -> Filled:
-    """Return the field values for a stored endpoint. Header values are masked."""
+    """Return the field values for a stored endpoint. Header values are masked, except for some standard headers."""
     endpoint = shown.endpoint
     return Filled(
         url=endpoint.url,
@@ -171,7 +172,7 @@ def groups(types: Sequence[EventType], chosen: Sequence[str]) -> list[Group]:
     operational: list[EventType] = []
     by_word: dict[str, list[EventType]] = {}
     for each in types:
-        # Every new endpoint receives the registration event, regardless of its subscription.
+        # Offer the registration event only if it is selected, because every new endpoint receives this event anyway.
         if each.name in wanted or (each.archived_at is None and each.name != WEBHOOK_CREATED):
             is_operational = each.name in OPERATIONAL_TYPES
             (operational if is_operational else by_word.setdefault(each.name.partition(".")[0], [])).append(each)
@@ -230,7 +231,10 @@ def _headers(lines: Sequence[str], stored: Mapping[str, str]) -> tuple[dict[str,
 
 
 def _setting(form: Form, setting: EndpointSetting, problems: list[Problem]) -> Any:
-    """Return the JSON value of a setting in a form. The service validates the value."""
+    """Return the JSON value of a setting in a form, or None if the field is empty. The service validates the value.
+
+    If the text cannot be parsed, add a problem and return None.
+    """
     text = form.text(setting.name)
     if not text:
         return None

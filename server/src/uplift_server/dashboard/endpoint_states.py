@@ -91,7 +91,7 @@ def state_card(shown: ShownEndpoint, *, now: int, contacts: int, sends_mail: boo
 
 
 def problem_card(shown: ShownEndpoint, *, now: int) -> ProblemCard:
-    """Return the compact card of an endpoint that is failing, disabled or paused, or that has held deliveries."""
+    """Return the problem card of an endpoint that is failing, disabled or paused, or that has held deliveries."""
     endpoint, found = shown.endpoint, cause_of(shown.endpoint.health)
     fix = "" if found is None else found.remedy
     rows = []

@@ -60,7 +60,7 @@ class Told:
 
     @property
     def timings(self) -> str:
-        """The phases' durations, on one line of text."""
+        """The durations of the attempt's phases, on one line of text."""
         return ", ".join(f"{part.name} {span_ms(part.value)}" for part in self.phases)
 
     @property
@@ -117,7 +117,7 @@ def _head(head: bytes) -> str:
 
 
 def _phases(attempt: Attempt) -> tuple[Part, ...]:
-    """Return the phases of an attempt that took place, in order from DNS to the last byte."""
+    """Return the phases of an attempt in order, from DNS to the last byte. Omit phases that did not take place."""
     # Round down, because the other durations are rounded down. Otherwise, the last phase would be up to 1 ms too long.
     whole = attempt.duration_us // 1000
     opening = [

@@ -55,7 +55,10 @@ def latency_lines(series: Series) -> tuple[list[Slot], list[Line]]:
 
 
 def failure_counts(numbers: Statistics) -> list[tuple[str, int, tuple[Part, Part]]]:
-    """Return the outcomes of failed attempts with their counts and shares. The most frequent outcome comes first."""
+    """Return each outcome of failed attempts as text, its count, and the parts of a bar that shows its share.
+
+    The most frequent outcome comes first.
+    """
     counts = sorted(numbers.failures.items(), key=lambda each: (-each[1], each[0]))
     whole = sum(count for _, count in counts)
     return [

@@ -35,7 +35,10 @@ def filter_input(stored: str | None) -> str:
 
 
 def filter_of(form: Form, problems: list[Problem]) -> dict[str, object] | Unset | None:
-    """Return the filter in a form, or UNSET if the form has no filter field. Add a problem for invalid JSON."""
+    """Return the filter in a form, None if the field is empty, or UNSET if the form has no filter field.
+
+    If the text is not a JSON object, add a problem and return UNSET.
+    """
     if not form.flag("filter"):
         return UNSET
     try:

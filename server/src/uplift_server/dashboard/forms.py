@@ -79,7 +79,7 @@ class Form:
         return [line for each in self.raw(name).split("\n") if (line := each.strip())]
 
     def flag(self, name: str) -> bool:
-        """Whether the form contains this field.
+        """Return whether the form contains this field.
 
         Browsers send the field of a checkbox only if the checkbox is selected.
         """

@@ -20,7 +20,10 @@ from uplift_server.store.errors import Unavailable
 
 LOOK_SECONDS: Final = 1.0
 LOOK_SECONDS_BUSY: Final = 5.0
-"""The poll interval while the process is busy, in seconds. A shorter interval would then delay events."""
+"""The poll interval for operators, and for accounts while the process is busy, in seconds.
+
+A shorter interval would delay events while the process is busy.
+"""
 CORES_BUSY: Final = 0.4
 TURN_SECONDS_MAX: Final = 0.1
 """The maximum time, in seconds, between the reloads of two pages while the process is not busy."""
@@ -171,7 +174,7 @@ class _Load:
         """Whether the process used more than CORES_BUSY cores between the last two measurements."""
 
     def look(self, visit: Visit) -> None:
-        """Measure the process's CPU use, at most twice per poll interval."""
+        """Measure the process's CPU use and update `busy`, at most twice per LOOK_SECONDS."""
         loop_s, processor_s = asyncio.get_running_loop().time(), visit.services.context.clock.processor_s()
         elapsed_s = loop_s - self._before[0]
         if elapsed_s >= LOOK_SECONDS / 2:

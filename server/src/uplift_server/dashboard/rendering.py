@@ -47,12 +47,12 @@ PAUSE_SECONDS: Final = 0.002
 During the pause, the event loop runs several iterations for these tasks.
 """
 YEAR_SHOWN_AFTER_MS: Final = 180 * 86_400_000
-"""If a timestamp differs from now by more than this many ms, the page shows its year.
+"""If a timestamp differs from now by this many ms or more, the page shows its year.
 
 Keep the formats in sync with dashboard.js.
 """
 DAY_SHOWN_AFTER_S: Final = 7 * 86_400
-"""If a time differs from now by more than this many seconds, the page shows the date instead of the relative time."""
+"""If a time differs from now by this many seconds or more, the page shows the date instead of the relative time."""
 
 
 async def render(template: str, context: Mapping[str, Any]) -> str:

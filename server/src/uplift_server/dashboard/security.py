@@ -132,7 +132,7 @@ def same(given: str, expected: str) -> bool:
 
 
 def is_foreign(request: Request, public_url: str) -> bool:
-    """Whether the browser reports that a page on another site sent the request.
+    """Return whether the browser reports that a page on another site sent the request.
 
     The public URL's host also counts as this site's host, because a reverse proxy can change the `Host` header.
     """
@@ -146,6 +146,6 @@ def is_foreign(request: Request, public_url: str) -> bool:
 
 
 def is_own(request: Request, public_url: str) -> bool:
-    """Whether the browser reports that a page of this dashboard sent the request."""
+    """Return whether the browser reports that a page of this dashboard sent the request."""
     reported = request.headers.get("sec-fetch-site") == "same-origin" or request.headers.get("origin", "null") != "null"
     return reported and not is_foreign(request, public_url)

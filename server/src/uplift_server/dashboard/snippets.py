@@ -43,7 +43,7 @@ _RUNS: Final = {
 }
 _PATH: Final = "/webhook"
 _PORT: Final = "5000"
-# Paths that no language or framework treats as special syntax, such as a route parameter.
+# Matches paths without characters that have a special meaning in a language or framework, such as `{` in routes.
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9/._~-]*")
 
 
@@ -70,7 +70,10 @@ def snippet(framework: str) -> str:
 
 
 def receiver(framework: str, url: str | None = None) -> Receiver:
-    """Return the code sample for one of FRAMEWORKS. The sample uses the path and port in an endpoint's URL."""
+    """Return the code sample for one of FRAMEWORKS. The sample uses the path and port in an endpoint's URL.
+
+    If `url` is None, the sample uses the default path and port.
+    """
     path, port = (_PATH, None) if url is None else _path_and_port(url)
     code = snippet(framework).replace(f'"{_PATH}"', f'"{path}"')
     if framework == "django":

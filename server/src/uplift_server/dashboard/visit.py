@@ -145,7 +145,10 @@ class Visit:
         return self.visitor is not None and not self.visitor.is_read_only
 
     def can_call(self, needs: str | None) -> bool:
-        """Whether an API key with the visitor's permissions could make an API call. `needs` is a scope or OPERATOR."""
+        """Return whether an API key with the visitor's permissions could make an API call.
+
+        `needs` is the scope that the call requires, OPERATOR, or None if the call requires no scope.
+        """
         principal = self.caller.principal
         is_allowed = principal.is_operator and not principal.is_read_only
         return is_allowed or needs is None or needs in principal.scopes
@@ -183,7 +186,7 @@ class Visit:
         return self.dashboard.safety.cookie(self.request, name)
 
     async def is_still_let_in(self) -> bool:
-        """Whether the visitor still has access to this page. Raises Unavailable."""
+        """Return whether the visitor still has access to this page. Raises Unavailable."""
         visitor = await self.services.sessions.visitor(self.cookie(SESSION_COOKIE))
         if visitor is None:
             return False
@@ -208,7 +211,7 @@ class Visit:
         return value
 
     def listing(self) -> Listing:
-        """Return the number of rows and the cursor of the list page that the URL requests."""
+        """Return the number of rows per page and the cursor in the URL, as a Listing, which services accept."""
         return Listing(PAGE_ITEMS, self.query.optional("cursor"))
 
     def cursor(self, key: tuple[int, ...] | None) -> str | None:
@@ -284,16 +287,16 @@ class Visit:
         return is_own(self.request, self.dashboard.public_url)
 
     def is_own_token(self, token: str) -> bool:
-        """Whether the form token is valid for this session.
+        """Return whether a form token is valid for this session or, without a session, for this browser's form cookie.
 
-        Without a session, the token must be valid for this browser.
+        Return False if the browser reports that a page on another site sent the form.
         """
         known = self.visitor is not None or self.cookie(FORM_COOKIE) is not None
         foreign = is_foreign(self.request, self.dashboard.public_url)
         return known and not foreign and same(token, self.csrf_token)
 
     async def has_token(self) -> bool:
-        """Whether the request has this session's form token, in a header or a field."""
+        """Return whether the request contains a valid form token, in a header or a field."""
         return self.is_own_token(self.request.headers.get(CSRF_HEADER) or (await self.form()).text(CSRF_FIELD))
 
     def sign_in(self, cookie: str) -> None:
@@ -336,7 +339,7 @@ class Visit:
         return self.render(template, 422, problems=by_field(problems), **context)
 
     def leave(self, path: str, notice: str | None = None, *, problem: str | None = None) -> Response:
-        """Redirect to another page. The page shows the notice, or the reason why the form was rejected."""
+        """Redirect to another page. The page shows `notice`, or `problem`, the reason why a form was rejected."""
         text = notice if problem is None else problem
         if text is not None:
             self.notify(text, is_problem=problem is not None)

@@ -32,7 +32,7 @@ _US: Final = 1_000_000
 
 
 class Rejection(NamedCode):
-    """The reason why the server rejected an event."""
+    """The reason why the server rejected an event with 503."""
 
     FULL = 0
     """The queue for storing events is full."""

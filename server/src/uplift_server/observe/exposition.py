@@ -26,7 +26,7 @@ def render(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
     encode, content_type = choose_encoder(accept)
     registry = CollectorRegistry()
     registry.register(_Collector(snapshot))
-    # The memory, CPU time, open files and start time of this process, under their standard metric names.
+    # Add the memory, CPU time, open files and start time of this process, under their standard metric names.
     ProcessCollector(registry=registry)
     return encode(registry), content_type
 

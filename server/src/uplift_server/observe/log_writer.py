@@ -52,7 +52,7 @@ class LogWriter:
         self._thread.start()
 
     def put(self, payload: Payload, lines: int = 1) -> None:
-        """Queue lines without waiting.
+        """Queue lines without waiting. Drop them if the queue is full or the writer is closed.
 
         `payload` contains the lines as bytes, or is a function that the thread calls to get the bytes. `lines` is the
         number of lines.
@@ -177,9 +177,10 @@ class QueuedStream(io.TextIOBase):
 
 
 def raw_stream(stream: TextIO) -> BinaryIO:
-    """Return an unbuffered copy of a text stream.
+    """Return an unbuffered binary stream to the same file as a text stream.
 
-    A buffered stream has a lock, which a hanging thread would still hold at exit.
+    A buffered stream has a lock, which a hanging thread would still hold at exit. If the text stream has no file
+    descriptor, return its buffer.
     """
     try:
         return cast(BinaryIO, open(stream.fileno(), "wb", buffering=0, closefd=False))

@@ -1,9 +1,9 @@
 """Writes log lines to standard error: readable text on a terminal, otherwise one JSON object per line.
 
-The format `none` writes only warnings and errors, as readable text. Every line starts with `at` (UTC, in ms), `level`
-and `message`, followed by the caller's fields. Never log bodies, secrets or keys. As a precaution, the log masks fields
-whose names contain a word such as `body` or `secret`. If the log cannot write a line, it drops the line, and the caller
-continues.
+The format `none` writes only warnings and errors, as readable text. Every line starts with `at` (a UTC timestamp),
+`level` and `message`, followed by the caller's fields. Never log bodies, secrets or keys. As a precaution, the log
+masks fields whose names contain a word such as `body` or `secret`. If the log cannot write a line, it drops the line,
+and the caller continues.
 """
 
 import contextlib
@@ -96,7 +96,7 @@ class _TolerantStream(io.TextIOBase):
 def _once_a_minute() -> Callable[[logging.LogRecord], bool]:
     """Return a filter that passes the same warning at most once every REPEAT_SECONDS seconds.
 
-    The filter adds the number of suppressed repeats to the warning.
+    The filter adds the number of suppressed repeats to the warning. The filter passes every error.
     """
     held: dict[str, tuple[float, int]] = {}
 

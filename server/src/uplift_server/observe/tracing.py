@@ -117,7 +117,7 @@ class OtlpTracer:
         span.end(began_at + int(line.duration_ms * _NS_PER_MS))
 
     def _own(self, event_id: bytes, sender_span: TraceContext | None) -> TraceContext:
-        """Return an event's span, which is the parent of its attempts' spans."""
+        """Return the trace context of an event's span, which is the parent of the spans of the event's attempts."""
         own = event_span(event_id, sender_span, sampled=True)
         if sender_span is not None:
             return own

@@ -71,7 +71,8 @@ class Article:
 def article(text: str, served: Callable[[str], str | None]) -> Article:
     """Convert Markdown text to HTML.
 
-    `served` resolves the target of a link or image to an address. If `served` returns None, only the link text remains.
+    `served` resolves the target of a link or image to an address. If `served` returns None, only the link text or the
+    image's alternative text remains.
     """
     parser = _parser()
     tokens = parser.parse(text)
@@ -142,9 +143,9 @@ def _parser() -> MarkdownIt:
 
 
 def _details(state: StateBlock, start: int, _end: int, silent: bool) -> bool:
-    """Parse `<details>`, the only HTML element in our documents. Drop HTML comments.
+    """Parse a line with the tags of `<details>`, the only HTML element in our documents. Drop a line with a comment.
 
-    The opening tags, the closing tag and each comment must be on separate lines.
+    The opening tags, the closing tag and each comment must be on separate lines. Return False for all other lines.
     """
     line = state.src[state.bMarks[start] + state.tShift[start] : state.eMarks[start]]
     begins = _DETAILS.fullmatch(line)
@@ -178,7 +179,7 @@ def _fence(
 
 
 def _anchored(tokens: list[Token]) -> Iterator[Heading]:
-    """Add an anchor to each heading. Also add a link to this anchor, except in the title."""
+    """Yield the headings. Add an anchor to each heading, and except in the title, add a link to this anchor."""
     taken: set[str] = set()
     for opening, words in pairwise(tokens):
         if opening.type == "heading_open":
@@ -192,7 +193,7 @@ def _anchored(tokens: list[Token]) -> Iterator[Heading]:
 
 
 def _linked(tokens: list[Token], served: Callable[[str], str | None]) -> Iterator[Token]:
-    """Replace the targets of links and images. If a target is not served, only the link text remains."""
+    """Replace the targets of links and images. If a target is not served, keep only the text of the link or image."""
     kept = True
     for token in tokens:
         if token.type == "image":

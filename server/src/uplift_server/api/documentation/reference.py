@@ -225,7 +225,7 @@ def _in_responses(document: Schema) -> set[str]:
 
 
 def _references(value: Any) -> Iterator[str]:
-    """Yield the names of the schemas that a part of the OpenAPI document refers to."""
+    """Yield the name of each schema that `value`, a part of the OpenAPI document, refers to."""
     if isinstance(value, Mapping):
         if str(value.get("$ref", "")).startswith(REF):
             yield model(value)

@@ -61,7 +61,7 @@ class SampleRequest:
 
     @property
     def target(self) -> str:
-        """The path, followed by the query."""
+        """The path, with the query string if there is a query."""
         return f"{self.path}?{urlencode(self.query)}" if self.query else self.path
 
 

@@ -57,7 +57,7 @@ def sections(address: str, page: str, html: str) -> list[Section]:
 
 
 def find(index: Iterable[Section], query: str) -> list[Result]:
-    """Return the sections that contain every term of a query, best matches first."""
+    """Return up to RESULTS_MAX sections that contain every term of a query, best matches first."""
     terms = query[:QUERY_CHARACTERS_MAX].lower().split()[:TERMS_MAX]
     if not terms:
         return []

@@ -31,7 +31,7 @@ class Summary:
 
     @property
     def complete(self) -> bool:
-        """Whether `steady` and `shaky` verified every event, and all deliveries have the status `delivered`."""
+        """Whether both receivers accepted every event, all signatures were valid, and no delivery is unfinished."""
         everywhere = self.steady_verified == self.shaky_verified == self.sent
         return everywhere and not self.unverified and not self.unfinished
 

@@ -131,7 +131,10 @@ def _query(visit: Visit, asked: Form, caller: Caller, problems: list[Problem]) -
 
 
 def _endpoints(visit: Visit, caller: Caller, texts: Sequence[str], problems: list[Problem]) -> list[str]:
-    """Return the IDs of the endpoints that match the filter. The filter contains IDs and parts of URLs."""
+    """Return the endpoint IDs in `texts`, and the IDs of the endpoints whose URLs contain one of the other texts.
+
+    Add a problem for each text that occurs in no URL, or in the URLs of too many endpoints.
+    """
     found: dict[str, None] = {}
     for text in texts:
         if text.startswith(f"{ids.ENDPOINT}_"):

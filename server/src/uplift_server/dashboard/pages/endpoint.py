@@ -50,7 +50,7 @@ class Tab:
 async def tab(
     visit: Visit, name: str, *, shown: ShownEndpoint | None = None, status: int = 200, **context: Any
 ) -> Response:
-    """Return the page with the state card and a tab below it. Raises NotFound."""
+    """Return the endpoint page with the state card and, below the card, the tab with this name. Raises NotFound."""
     endpoint = visit.parameter("endpoint")
     if shown is None:
         shown = await visit.services.endpoints.get(visit.caller, endpoint)

@@ -129,7 +129,7 @@ def _progress(visit: Visit, shown: ShownReplay) -> Progress:
     sends = replay.state is ReplayState.RUNNING and shown.reason is None
     if left is None or not sends:
         return Progress(sent, left, rate, None)
-    # The average rate is not meaningful at the start.
+    # At the start, use the maximum rate, because the average rate is not meaningful yet.
     expected = min(rate, replay.rate_per_second) if sent >= replay.rate_per_second else replay.rate_per_second
     return Progress(sent, left, rate, left / expected)
 
@@ -181,7 +181,10 @@ def _context(visit: Visit, draft: ReplayDraft, preview: Preview | None = None) -
 
 
 def _body(draft: ReplayDraft) -> dict[str, object]:
-    """Return the body of the API request that creates this replay. Omit empty fields."""
+    """Return the body of the API request that creates this replay.
+
+    Omit empty fields, except an empty `status` together with `include_missing`.
+    """
     given = {
         "endpoint": draft.endpoint,
         "status": list(draft.status or ()),

@@ -92,7 +92,7 @@ def _replay(visit: Visit, shown: ShownReplay) -> Mapping[str, object]:
 def _process(process: Process) -> Mapping[str, object]:
     delivers = process.role.delivers
     return {
-        # Omit the suffix after #, which only identifies the machine.
+        # Omit the digest after #, which distinguishes machines and containers that have the same host name.
         "place": f"{process.host.partition('#')[0]}, process {process.pid}",
         "role": process.role,
         "version": process.version,
