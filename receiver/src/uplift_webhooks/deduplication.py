@@ -9,7 +9,8 @@ The deduplicator stores the event's ID when the block ends without an error. Unt
 other handlers of the event get EventInProgress and make the sender retry. If they responded with 2xx and the first
 handler failed, the event would be lost. An error in the block releases the claim. After a crash, the claim expires. In
 both cases, the next attempt counts as the first. Every event is handled at least once. An event is handled twice only
-if the claim expires before the block ends, or after a crash between the end of your work and the end of the block.
+if the claim expires before the block ends, after a crash between the end of your work and the end of the block, or if
+the deduplicator no longer has the event's ID.
 """
 
 import hashlib
@@ -41,7 +42,10 @@ CLAIM_SECONDS: Final = 60.0
 This time is longer than the sender's timeout of 15 seconds, but short enough for a retry after a crash to succeed.
 """
 ENTRIES_MAX: Final = 1_000_000
-"""Maximum number of entries in a MemoryDeduplicator, about 300 bytes each. The oldest entries are removed first."""
+"""Maximum number of entries in a MemoryDeduplicator. Each entry takes about 300 bytes.
+
+The least recently used entries are removed first.
+"""
 BUSY_SECONDS: Final = 10.0
 """Maximum wait for other writers to the same file, in seconds."""
 _FORGOTTEN_AT_A_TIME: Final = 10
@@ -133,7 +137,7 @@ class Claim:
 
 
 class Deduplicator(ABC):
-    """Base class of deduplicators, which are thread-safe. For asyncio, the `with` block can contain `await`."""
+    """Base class of deduplicators, which store handled events. Thread-safe. The `with` block can contain `await`."""
 
     def __init__(self, remember_seconds: float, claim_seconds: float) -> None:
         """`remember_seconds` is the retention period of a handled event. `claim_seconds` is the duration of a claim.
@@ -156,13 +160,14 @@ class Deduplicator(ABC):
         ...     if newest:
         ...         handle(event)
 
-        `newest` is False for a repeat, and for an event older than a handled event about the same object. Events are
-        ordered by `created`, then by ID: the order in which one server process accepted them. `key` identifies the
-        object. The default is the string or integer at `data.object.id`, such as the session's ID. Two events about one
-        object are never handled at the same time.
+        The variable after `as` is False for a repeat, and for an event older than a handled event about the same
+        object. Events are ordered by `created`, then by ID: the order in which one server process accepted them. `key`
+        identifies the object. The default is the string or integer at `data.object.id`, such as a session ID. Without
+        an object ID, the method works like `first_time`. Two events about one object are never handled at the same
+        time.
 
-        For a test event, `newest` is False and the deduplicator stores nothing, unless `include_tests` is set. A test
-        event has example data, whose ID can be the ID of a real object.
+        For a test event, the variable is False and the deduplicator stores nothing, unless `include_tests` is set. A
+        test event has example data, whose ID can be the ID of a real object.
         """
         skips = event.test and not include_tests
         if key is None:
@@ -292,7 +297,7 @@ class SqliteDeduplicator(Deduplicator):
 
         Raises:
             ValueError: `remember_seconds` or `claim_seconds` is not positive.
-            sqlite3.Error: the file cannot be used. Later calls may also raise it.
+            sqlite3.Error: the file cannot be used. Later calls may also raise this error.
         """
         super().__init__(remember_seconds, claim_seconds)
         self._path: Final = Path(path).absolute()

@@ -32,9 +32,9 @@ _BYTES_PER_VALUE: Final = 16
 
 
 def earlier_forms(body: bytes) -> Iterator[EarlierForm]:
-    """Yield the bytes that a body may have had before it was changed in transit.
+    """Yield the possible original bytes of a body that a proxy or the application changed.
 
-    Each item contains a description of the change, its cause code and the original bytes.
+    Each item contains a description of the change, a cause code and the original bytes.
     """
     for ending in (b"\n", b"\r\n", b" "):
         if body.endswith(ending):
@@ -89,7 +89,7 @@ def _depths(value: object) -> list[int] | None:
 
 
 def _arranged(value: object, forms: Callable[[object], Iterator[bytes]]) -> Iterator[bytes]:
-    """Yield JSON forms of a value. For an event, also yield forms with Uplift's member order and envelope."""
+    """Yield JSON forms of a value. For an object, also yield forms with Uplift's member order and envelope format."""
     yield from forms(value)
     if not isinstance(value, dict):
         return

@@ -19,7 +19,7 @@ Reason = Literal[
 
 
 class WebhookVerificationError(ValueError):
-    """Raised for a request that is not authentic or not valid, and for an invalid secret.
+    """Raised for a request that is not authentic or not valid, and for a missing or invalid secret.
 
     Respond with 400 or 401. You can log the error: it does not contain the secret, a computed signature or any part of
     the body.

@@ -89,11 +89,11 @@ class ExportCompleted(Event):
 
 @dataclass(frozen=True, slots=True)
 class EndpointWarned(Event):
-    """`endpoint.warned`: an endpoint keeps failing, and the server will disable it."""
+    """`endpoint.warned`: an endpoint has been failing for a long time. If it keeps failing, the server disables it."""
 
     @property
     def object(self) -> EndpointHealth:
-        """The endpoint that keeps failing. `disable_at` is the time at which the server will disable it."""
+        """The failing endpoint. If it keeps failing, the server disables it at `disable_at`."""
         return read(EndpointHealth, self.data)
 
 

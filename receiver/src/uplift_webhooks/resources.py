@@ -1,8 +1,8 @@
 """The objects in event data, as the event catalog describes them.
 
-If the event omits a field, or if the field is null or has the wrong type, the attribute is None (or empty for a list).
-`raw` is the complete JSON object, including fields that this version of the library does not define. `repr` omits
-personal data and links.
+If the event omits a field, or if the field is null or has the wrong type, the attribute is None (or an empty tuple or
+dictionary). `raw` is the complete JSON object, including fields that this version of the library does not define.
+`repr` omits personal data and links.
 """
 
 from collections.abc import Callable, Mapping
@@ -241,7 +241,7 @@ class EndpointHealth(Resource):
     failing_since: str | None = _text()
     """When the endpoint began to fail, ISO 8601."""
     disable_at: str | None = _text()
-    """In `endpoint.warned`: the time at which the server will disable the endpoint."""
+    """In `endpoint.warned`: the time at which the server disables the endpoint if it keeps failing, ISO 8601."""
     recovered_at: str | None = _text()
     failed_attempts: int | None = _integer()
     """Number of failed attempts since the last success."""

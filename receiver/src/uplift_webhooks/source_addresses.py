@@ -27,7 +27,7 @@ _Published = tuple[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, float], 
 
 
 class Source(Protocol):
-    """The interface of an API client, such as `uplift_webhooks.api.Client`."""
+    """Interface of an API client that can get the egress IPs, such as `uplift_webhooks.api.Client`."""
 
     def source_ips(self) -> dict[str, Any]:
         """Return the response to `GET /v1/source-ips`. Raises ApiFailure."""
@@ -45,8 +45,8 @@ class SourceAddresses:
         If `source` is a client, `allows` requests the addresses on first use, and then every `refresh_seconds`.
 
         Raises:
-            ValueError: an address is not valid, `refresh_seconds` is not positive, or the source is an AsyncClient or
-                has another type.
+            ValueError: an address is not valid, `refresh_seconds` is not positive, or `source` has another type, such
+                as AsyncClient.
         """
         if not refresh_seconds > 0:
             raise ValueError("refresh_seconds must be greater than 0.")
@@ -78,8 +78,8 @@ class SourceAddresses:
         header: clients can forge it. An IPv4-mapped IPv6 address (`::ffff:…`) counts as the IPv4 address.
 
         Raises:
-            ApiFailure: no addresses have been received yet. The client tries again after 1 minute. Received addresses
-                stay valid until newer ones arrive.
+            ApiFailure: no addresses have been received yet. The first call after 1 minute repeats the request.
+                Received addresses stay valid until newer ones arrive.
         """
         try:
             asked = _plain(ipaddress.ip_address(address))

@@ -48,8 +48,9 @@ class Webhook:
         """`secret` is the endpoint's secret, or a list of secrets during a rotation. Default: UPLIFT_WEBHOOK_SECRET.
 
         `allow_uplift_signature` also accepts requests that have only `x-uplift-signature-256`. This signature has no
-        timestamp, so anyone who records a request can replay it. `debug` adds the result of `explain` to errors. Do not
-        use `debug` in production: it takes time and gives attackers details.
+        timestamp, so anyone who records a request can replay it. `tolerance_seconds` is the maximum difference between
+        a request's timestamp and the clock. With `debug`, errors state the likely cause from `explain`. Do not use
+        `debug` in production: it takes time and gives attackers details.
 
         Raises:
             WebhookVerificationError: `secret_missing` or `secret_invalid`.
@@ -81,7 +82,7 @@ class Webhook:
         return read_event(*self._open(body, headers))
 
     def explain(self, body: bytes | bytearray, headers: Headers) -> Explanation:
-        """Return whether the request passes verification and, if not, the likely cause.
+        """Return whether `unwrap` accepts the request and, if not, the likely cause.
 
         Use this method for debugging. It tests for common mistakes, such as a body that was parsed and serialized
         again, and never raises. The result contains neither the secret nor a computed signature.
@@ -93,7 +94,7 @@ class Webhook:
         return VERIFIED
 
     def _open(self, body: object, headers: object) -> tuple[dict[str, Any], str | None]:
-        """Verify the request like `_verified`. With `debug`, add the likely cause to errors."""
+        """Verify the request like `_verified`. With `debug`, errors state the likely cause from `explain`."""
         try:
             return self._verified(body, headers)
         except WebhookVerificationError as error:

@@ -60,9 +60,9 @@ class Accounts(Noun[Way]):
         metadata: Mapping[str, str] | None = None,
         if_match: JsonObject | str | None = None,
     ) -> Call[JsonObject]:
-        """Update or create the account with this uid. Omitted fields do not change.
+        """Update or create the account whose uid is `account`. Omitted fields do not change.
 
-        `metadata` replaces all existing metadata.
+        `metadata` replaces all existing metadata. `update` describes `if_match`.
         """
         body = given(
             name=name,
@@ -84,7 +84,7 @@ class Accounts(Noun[Way]):
 
     @verb
     def delete(self, account: str) -> Call[None]:
-        """Delete an account with its keys and endpoints. Cancel the account's pending deliveries."""
+        """Delete an account with its keys and endpoints, and cancel its pending and held deliveries."""
         return delete(_account(account))
 
 
@@ -187,7 +187,7 @@ class Members(Noun[Way]):
 
     @verb
     def remove(self, account: str, member: str) -> Call[None]:
-        """Remove a member and end the member's sessions."""
+        """Remove a member, who can then no longer access the account."""
         return delete(f"{_account(account)}/members/{segment(member)}")
 
     @verb
@@ -246,9 +246,9 @@ class Erasures(Noun[Way]):
         dry_run: bool = False,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
-        """Erase the events about the object `object_id`, or the events in `event_ids`.
+        """Start an erasure of the events about the object `object_id`, or of the events in `event_ids`.
 
-        With `dry_run`, only count the events.
+        The call does not wait until the erasure is complete. With `dry_run`, only count the events.
         """
         body = given(object_id=object_id, event_ids=texts(event_ids), dry_run=dry_run or None)
         return post(f"{_account(account)}/erasures", body, idempotency_key=idempotency_key)
@@ -309,7 +309,7 @@ class EventTypes(Noun[Way]):
 
     @verb
     def list(self, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None) -> Call[Page]:
-        """Return one page of event types."""
+        """Return one page of event types, newest first."""
         return get_page(_EVENT_TYPES, limit=limit, cursor=cursor, order=order)
 
     iterate = every(list)
@@ -363,7 +363,7 @@ class EventTypes(Noun[Way]):
 
 
 class AuditLog(Noun[Way]):
-    """`/v1/audit-log`: the actor, action, time and IP address of every change."""
+    """`/v1/audit-log`: recorded actions, such as changes and sign-ins, with their actors, times and IP addresses."""
 
     @verb
     def list(

@@ -37,7 +37,8 @@ class AsyncReconciliation:
 class AsyncClient(Everything[Awaited]):
     """Async version of Client. Every call runs in asyncio's default thread pool.
 
-    A cancelled call continues in its thread for at most `timeout_seconds` per attempt.
+    If you cancel a call, its thread still completes the call with its retries. Each request takes at most
+    `timeout_seconds`.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class AsyncClient(Everything[Awaited]):
         timeout_seconds: float = TIMEOUT_SECONDS,
         retries: int = RETRIES,
     ) -> None:
-        """Accept the same arguments as `Client`."""
+        """Accept the same arguments as `Client`, except `use_proxy`."""
         self._client: Final = Client(
             api_url, api_key, account=account, timeout_seconds=timeout_seconds, retries=retries
         )
@@ -93,6 +94,6 @@ class AsyncClient(Everything[Awaited]):
         created_after: Instant | None = None,
         include_tests: bool = False,
     ) -> AsyncReconciliation:
-        """Return every event in the account, like `Client.reconcile`."""
+        """Return an async iterable of all events in the account, like `Client.reconcile`."""
         run = self._client.reconcile(cursor, types, created_after=created_after, include_tests=include_tests)
         return AsyncReconciliation(run)

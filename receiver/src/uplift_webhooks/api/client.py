@@ -30,7 +30,7 @@ _BACKOFF_SECONDS: Final = 0.5
 
 
 class Client(Everything[Blocking]):
-    """API client with one key. It reuses connections and is thread-safe.
+    """Client for the HTTP API. Uses one API key, reuses connections and is thread-safe.
 
     Objects are dictionaries. The API reference (`/docs/api` on your server) describes their fields. A call raises
     ApiError if the server rejects it, and ApiUnreachable if there is no valid response. Both are subclasses of
@@ -47,15 +47,15 @@ class Client(Everything[Blocking]):
         retries: int = RETRIES,
         use_proxy: bool = True,
     ) -> None:
-        """Create a client. The variables `UPLIFT_API_URL` and `UPLIFT_API_KEY` contain the default URL and key.
+        """Create a client. The environment variables `UPLIFT_API_URL` and `UPLIFT_API_KEY` set the default URL and key.
 
         The client removes a `/v1` at the end of the URL.
 
-        `account` selects the account for an operator key. `timeout_seconds` limits each request, including its
-        response. `retries` is the maximum number of retries. The client retries every call after a 429 or 503 response
-        with a `Retry-After` of at most 30 seconds. It also retries a GET request that gets no complete response, or a
-        429 or 503 response without `Retry-After`. Every POST has an `Idempotency-Key`, so that a retry never creates an
-        object twice.
+        With an operator key or a service key, `account` (an ID or uid) selects the account. `timeout_seconds` limits
+        each request, including its response. `retries` is the maximum number of retries. The client retries every call
+        after a 429 or 503 response with a `Retry-After` of at most 30 seconds. It also retries a GET request that gets
+        no complete response, or a 429 or 503 response without `Retry-After`. Every POST has an `Idempotency-Key`, so
+        that a retry never creates an object twice.
 
         With `use_proxy`, the client uses the proxy that the environment variables set (`HTTPS_PROXY`, `NO_PROXY`). It
         trusts the certificate authorities of the system, or those in `SSL_CERT_FILE`.
@@ -106,9 +106,9 @@ class Client(Everything[Blocking]):
         body: object = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """Make any call. Send `body` as JSON and return the JSON response, or None if the response is empty.
+        """Make any API call. Send `body` as JSON and return the decoded response, or None if the response is empty.
 
-        If `body` is bytes, it must be JSON.
+        If `body` is bytes, it must already be JSON.
 
         `path` starts with `/`. Parameters in `query` that are None are omitted. If a value is a list, the parameter is
         repeated for each item. `query` and `body` may contain datetimes.
@@ -136,10 +136,10 @@ class Client(Everything[Blocking]):
         created_after: Instant | None = None,
         include_tests: bool = False,
     ) -> Reconciliation:
-        """Return every event in the account, oldest first, whether or not it was delivered.
+        """Return an iterable of all events in the account, oldest first, whether or not they were delivered.
 
-        `cursor` continues an earlier reconciliation. Without it, the first event is the oldest event, or the first
-        event after `created_after`. `types` contains names, and patterns such as `movement.*`. The default is all
+        `cursor` continues an earlier reconciliation. Without `cursor`, the first event is the oldest event, or the
+        first event after `created_after`. `types` contains names, and patterns such as `movement.*`. The default is all
         types. The iteration omits test events unless `include_tests` is set. The iteration ends after the newest event.
         See `Reconciliation` for how to store the cursor.
         """

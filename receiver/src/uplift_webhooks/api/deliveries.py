@@ -74,7 +74,11 @@ class Deliveries(Noun[Way]):
 
     @verb
     def resend(self, delivery: str) -> Call[JsonObject]:
-        """Resend a delivery immediately, regardless of its status."""
+        """Resend a delivery immediately, even if it was delivered, failed or cancelled.
+
+        Raises ApiError with status 409 if the server cannot resend the delivery, for example because an attempt is in
+        flight, the endpoint is not enabled, or the event has expired.
+        """
         return post(path_of(_DELIVERIES, delivery, "resend"))
 
     @verb
@@ -95,7 +99,8 @@ class Deliveries(Noun[Way]):
     ) -> Call[JsonObject]:
         """Resend the matching deliveries, in one replay per endpoint. By default, only failed deliveries match.
 
-        With `dry_run`, only count the deliveries.
+        The server skips deleted endpoints, and endpoints with an unfinished replay. With `dry_run`, only count the
+        deliveries.
         """
         body = given(
             status=texts(status),

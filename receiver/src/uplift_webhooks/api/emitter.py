@@ -88,12 +88,12 @@ class _Waiting:
 class Emitter:
     """Sends events in the background, in the order of the `send` calls. Thread-safe.
 
-    The server stores each event once: every event has an idempotency key, so the emitter can safely repeat a request
-    that got no response. One thread sends the waiting events in batches, one request at a time. While the server does
-    not respond, events wait in memory, up to a limit. At the limit, `send` blocks. At the end of the `with` block or of
-    the process, the emitter waits up to CLOSE_SECONDS_MAX for responses. If the process is killed, the events in memory
-    are lost. To send an event if and only if your own transaction commits, use a transactional outbox (see the
-    documentation of your server).
+    The server stores each event once: every event has an idempotency key or your own `id`, so the emitter can safely
+    repeat a request that got no response. One thread sends the waiting events in batches, one request at a time. While
+    the server does not respond, events wait in memory, up to a limit. At the limit, `send` blocks. At the end of the
+    `with` block or of the process, the emitter waits up to CLOSE_SECONDS_MAX for responses. If the process is killed,
+    the events in memory are lost. To send an event if and only if your own transaction commits, use a transactional
+    outbox (see the documentation of your server).
 
     >>> with Emitter("https://webhooks.example.com", "svc_…", account="acc_…") as emitter:   # doctest: +SKIP
     ...     emitter.send("athlete.created", {"object": {"id": "a1"}})
@@ -108,9 +108,11 @@ class Emitter:
         waiting_events_max: int = WAITING_EVENTS_MAX,
         waiting_bytes_max: int = WAITING_BYTES_MAX,
     ) -> None:
-        """Create an emitter. The variables `UPLIFT_API_URL` and `UPLIFT_API_KEY` contain the default URL and key.
+        """Create an emitter. Events belong to `account`, unless `send` names another account.
 
-        `account` is the default account of events. With an account's own key (`sk_…`), events do not need an account.
+        With an account's own key (`sk_…`), events do not need an account. The environment variables `UPLIFT_API_URL`
+        and `UPLIFT_API_KEY` set the default URL and key. `waiting_events_max` and `waiting_bytes_max` limit the events
+        that wait in memory.
 
         Raises:
             ValueError: an argument or an environment variable is not valid.
@@ -162,8 +164,8 @@ class Emitter:
         Block while the queue is full. The future raises ApiError if the server rejects the event. You can ignore the
         future: `flush` and the end of the `with` block also report rejected events. If you cancel the future while the
         event is still waiting, the emitter does not send the event. If you pass neither `id` nor `idempotency_key`, the
-        emitter generates a key. Endpoints whose `ordering` is "key" receive events with the same `ordering_key` in
-        order.
+        emitter generates an idempotency key. Endpoints whose `ordering` is "key" receive events with the same
+        `ordering_key` in order.
 
         Raises:
             ValueError: an argument is not valid, or the emitter is closed.

@@ -1,4 +1,4 @@
-"""API calls for integrators, one class per resource."""
+"""API calls for endpoints and events, and types that other API calls also use."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
@@ -153,10 +153,10 @@ class Endpoints(Noun[Way]):
         ordering: Ordering | None = None,
         if_match: JsonObject | str | None = None,
     ) -> Call[JsonObject]:
-        """Update or create the endpoint with this uid. Omitted fields do not change.
+        """Update or create the endpoint whose uid is `endpoint`. Omitted fields do not change.
 
         `headers` and `metadata` replace all existing headers and metadata. To remove a filter, call `update`. Only the
-        response that creates the endpoint contains its `secret`.
+        response that creates the endpoint contains its `secret`. `update` describes `if_match`.
         """
         body = given(
             url=url,
@@ -195,16 +195,16 @@ class Endpoints(Noun[Way]):
         event_types: Iterable[str] | None = None,
         limit: int | None = None,
     ) -> Call[JsonObject]:
-        """Evaluate a filter against the newest events.
+        """Evaluate a filter against the newest events. Return `total`, `matched` and `events`.
 
-        Return `total`, `matched` and `events`. The `path` of an event is the first path in its data that did not match.
+        The `path` of an event is the first path in its data that does not match, or None if the event matches.
         """
         body = given(event_types=texts(event_types), limit=limit)
         return post(f"{_ENDPOINTS}/filter-preview", {**body, "filter": None if filter is None else {**filter}})
 
     @verb
     def delete(self, endpoint: str) -> Call[None]:
-        """Delete an endpoint and cancel its pending deliveries."""
+        """Delete an endpoint, and cancel its pending and held deliveries."""
         return delete(path_of(_ENDPOINTS, endpoint))
 
     @verb
@@ -305,7 +305,10 @@ class Endpoints(Noun[Way]):
         uplift_header: Literal["old", "new"] | None = None,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
-        """Rotate an endpoint's secret. The old secret stays active for `overlap_seconds` (default 24 hours)."""
+        """Rotate an endpoint's secret. The old secret stays active for `overlap_seconds` (default 24 hours).
+
+        During this time, `uplift_header` selects the secret for `x-uplift-signature-256` (default: the old secret).
+        """
         body = given(secret=secret, overlap_seconds=overlap_seconds, uplift_header=uplift_header)
         return post(path_of(_ENDPOINTS, endpoint, "secret", "rotate"), body, idempotency_key=idempotency_key)
 
@@ -383,8 +386,8 @@ class Events(Noun[Way]):
     ) -> Call[JsonObject]:
         """Send an event. Return its `id`, `created_at` and `duplicate`. The key needs the scope `events:write`.
 
-        `include="endpoints"` adds the IDs of the endpoints that the event matched. Endpoints whose `ordering`
-        is "key" receive events with the same `ordering_key` in order.
+        `include="endpoints"` adds the IDs of the endpoints that receive the event. Endpoints whose `ordering` is "key"
+        receive events with the same `ordering_key` in order.
         """
         body = given(type=type, data=data, id=id, ordering_key=ordering_key, expires_at=expires_at)
         return post(_EVENTS, body, idempotency_key=idempotency_key, include=include)
@@ -410,7 +413,7 @@ class Events(Noun[Way]):
     def deliveries(
         self, event: str, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None
     ) -> Call[Page]:
-        """Return one page of an event's deliveries."""
+        """Return one page of an event's deliveries. The delivery to the newest endpoint comes first."""
         return get_page(path_of(_EVENTS, event, "deliveries"), limit=limit, cursor=cursor, order=order)
 
     @verb

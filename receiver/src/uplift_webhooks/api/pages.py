@@ -52,7 +52,7 @@ class Page:
 
     data: list[JsonObject]
     next_cursor: str | None
-    """The `cursor` of the next page, or None on the last page."""
+    """The `cursor` of the next page. None on the last page, except in a list of events in ascending order."""
     has_more: bool
     """Whether there are more items after this page."""
     prev_cursor: str | None = None
@@ -93,7 +93,7 @@ def items(found: Iterator[Page]) -> Iterator[JsonObject]:
 
 
 def segment(text: str) -> str:
-    """Return an ID as a path segment. Raises ValueError if the ID would change the rest of the path."""
+    """Return an ID as a path segment. Raises ValueError if the ID is empty, `.` or `..`."""
     if text in {"", ".", ".."}:
         raise ValueError("An ID must not be empty, '.' or '..'.")
     return quote(text, safe="")

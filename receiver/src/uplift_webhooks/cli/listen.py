@@ -197,7 +197,7 @@ def _stopped_by_signals() -> Iterator[None]:
 
 @contextmanager
 def _on_signals(act: Callable[[], object]) -> Iterator[None]:
-    """Handle Ctrl-C and SIGTERM in the block, and restore the previous handlers.
+    """Call `act` on Ctrl-C and SIGTERM in the block, and restore the previous handlers after the block.
 
     Handlers that asyncio sets are not enough: when a loop closes, asyncio restores the system's handlers, which end the
     program with code 143.
@@ -254,7 +254,7 @@ def _explained(calls: Calls, made: dict[str, Any], ended: Ended) -> CliError:
 
 
 def _end(calls: Calls, made: dict[str, Any]) -> None:
-    """End the session. If this call fails, the server deletes the session within 1 day."""
+    """Delete the session. If this call fails, the server deletes the session after 1 day without a connection."""
     with suppress(CliError), closing(Calls(calls.api_url, calls.api_key, calls.advice, timeout_seconds=3)) as hasty:
         hasty.delete(f"{_SESSIONS}/{segment(made['id'])}")
 

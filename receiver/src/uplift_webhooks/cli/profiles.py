@@ -51,9 +51,10 @@ def config_file(environ: Mapping[str, str]) -> Path:
 
 
 def find_access(asked: Asked, environ: Mapping[str, str] = os.environ, *, keyless: bool = False) -> Access:
-    """Return the server and the key from options, `--profile`, the environment, or the default profile, in this order.
+    """Find the server's URL and the API key in options, `--profile`, the environment or another profile, in this order.
 
-    `keyless`: a key is not required. Raises CliError. Messages never contain a key.
+    The other profile is the one that UPLIFT_PROFILE names, or the default profile. `keyless`: a key is not required.
+    Raises CliError. Messages never contain a key.
     """
     file = config_file(environ)
     set_there = {"api_url": environ.get(URL_VARIABLE, "").strip(), "api_key": environ.get(KEY_VARIABLE, "").strip()}

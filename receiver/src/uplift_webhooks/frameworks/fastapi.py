@@ -37,7 +37,10 @@ class VerifiedEvent:
         self._body_bytes_max: Final = body_bytes_max
 
     async def __call__(self, request: Request) -> AsyncIterator[AnyEvent]:
-        """Return the request's verified event. Raises HTTPException if the request is not valid."""
+        """Yield the request's verified event.
+
+        Raises HTTPException if the request is not valid, or if the route raises EventInProgress.
+        """
         if request.method != "POST":
             raise _exception(WRONG_METHOD)
         body = bytearray()

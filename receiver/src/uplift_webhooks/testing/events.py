@@ -20,10 +20,10 @@ def make_event(
     test: bool = False,
     **changes: Any,
 ) -> bytes:
-    """Return the body of a new event with a new ID.
+    """Return the body of an event. By default, the event has a new ID and the catalog's example as its data.
 
-    Its data is `data`, or the catalog's example. `changes` contains new values for fields in the example's `object`.
-    Types outside the catalog require `data`. `created` is in Unix milliseconds. `test` marks the event as a test event.
+    `data` replaces the example. `changes` contains new values for fields in the example's `object`. Types outside the
+    catalog require `data`. `created` is in Unix milliseconds (default: now). `test` marks the event as a test event.
 
     >>> make_event("athlete.updated", level="college", changed=["level"])       # doctest: +SKIP
 

@@ -18,7 +18,7 @@ def sign(
     message_id: str | None = None,
     timestamp: int | None = None,
 ) -> dict[str, str]:
-    """Return the signature headers for a body, and `x-uplift-test` for the body of a test event.
+    """Return `content-type` and the signature headers for a body. For a test event, add `x-uplift-test`.
 
     The default `message_id` is the `id` in the body, or a new UUID. The default `timestamp` (Unix seconds) is now.
     Several secrets, newest first, produce the headers for a rotation: `webhook-signature` has one signature per secret,

@@ -118,7 +118,7 @@ class Calls:
         account: str | None = None,
         idempotency_key: str | None = None,
     ) -> Any:
-        """Create an object or start an action. With an idempotency key, repeated calls have no effect."""
+        """Create an object or start an action. Repeated calls with the same idempotency key have no effect."""
         headers = {} if idempotency_key is None else {"idempotency-key": idempotency_key}
         return self._call("POST", path, account, body=dict(body or {}), headers=headers)
 

@@ -186,8 +186,8 @@ def read_input(source: str, bytes_max: int, remedy: str) -> bytes:
 def read_secret(source: str) -> str:
     """Read a secret from a file or from standard input, without the final line break.
 
-    A secret is never an argument, because other users can see arguments. Raises CliError if the file is not readable or
-    is not UTF-8 text.
+    A file is safer than an argument, because other users of the machine can see a command's arguments. Raises CliError
+    if the file is not readable or is not UTF-8 text.
     """
     remedy = "use a text file with the secret in its first line"
     try:

@@ -107,7 +107,7 @@ def matching(
 
 @contextmanager
 def known_type(calls: Calls, name: str | None) -> Iterator[None]:
-    """Suggest the most similar event type if the server rejects a call because of an unknown event type."""
+    """If a call in the block fails because of an unknown event type, raise a CliError that suggests a similar type."""
     try:
         yield
     except CallRejected as error:

@@ -27,7 +27,7 @@ _ERRORS: Final = [Column("field", "FIELD"), Column("code", "CODE"), Column("mess
 
 
 def rejected_event_row(rejected: dict[str, Any]) -> dict[str, Any]:
-    """Return a rejected event as a table row. The cause is its first error."""
+    """Return a rejected event as a table row. The column `cause` contains the event's first error."""
     problem = rejected["problem"]
     errors = problem.get("errors")
     cause = f"{errors[0]['field']}: {errors[0]['message']}" if errors else problem["detail"]

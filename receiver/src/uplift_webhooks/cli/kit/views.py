@@ -97,7 +97,7 @@ def _check_line(attempt: dict[str, Any] | None) -> str:
 
 
 def _attempt(calls: Calls, test: dict[str, Any], program: str, account: str | None) -> dict[str, Any]:
-    """Return a test's attempt. If the attempt has not ended yet, wait until it ends."""
+    """Wait until a test's attempt ends. Return the attempt. Raises CliError if none ends within TEST_SECONDS_MAX."""
     if "outcome" in test:
         return test
     path = f"/v1/deliveries/{segment(test['id'])}"

@@ -1,4 +1,4 @@
-"""Sends events to the local server with Uplift's headers, and repeats each request until the server responds."""
+"""Sends events to the local server with Uplift's headers, and retries if the connection fails."""
 
 import asyncio
 import time
@@ -68,7 +68,7 @@ class Handover:
             self._note_away("connection refused")
 
     async def take(self, handing: Handing) -> LocalResponse:
-        """Forward an event, with retries. If all of them fail, return a response that contains an error."""
+        """Forward an event, with retries. If all requests fail, return a response that contains an error."""
         began = time.monotonic()
         wait = _FIRST_WAIT_SECONDS
         cut_off = 0

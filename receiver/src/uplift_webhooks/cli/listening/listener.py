@@ -69,9 +69,9 @@ class Expired(Exception):
     """
 
     def __init__(self, behind: str | None, begun: Mapping[str, int]) -> None:
-        """`behind` is the ID of an event, or None. The listener has forwarded this event and all earlier events.
+        """`behind` is the ID of the last event up to which all events were forwarded, or None if there is none.
 
-        `begun` maps the ID of each later event to the number of requests that the listener started for the event. The
+        `begun` maps the IDs of later events to the number of requests that the listener started for each event. The
         next session receives the later events again.
         """
         super().__init__("the session has expired")
@@ -376,7 +376,7 @@ class Listener:
 async def _first_of(*work: Coroutine[Any, Any, None]) -> None:
     """Run all coroutines until one ends, and then cancel the others.
 
-    If the first coroutine raised an error, raise the same error.
+    If the coroutine that ended raised an error, raise the same error.
     """
     tasks = [asyncio.ensure_future(each) for each in work]
     try:

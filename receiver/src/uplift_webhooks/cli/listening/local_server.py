@@ -26,7 +26,7 @@ class ConnectionLost(Exception):
 
 
 class _NoHttp(Exception):
-    """The response is not HTTP. The message states the cause."""
+    """The client cannot read the response as HTTP. The message states the cause."""
 
 
 class LocalServer:

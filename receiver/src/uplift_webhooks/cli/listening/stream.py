@@ -85,7 +85,7 @@ async def open_stream(address: Address, after: str | None, *, ping_seconds: floa
     `ping_seconds` is the interval between pings and the timeout for each response, so a dead connection is detected
     within twice this time.
     """
-    # Use the same TLS settings as the other API calls.
+    # Use the same proxy as the other API calls.
     proxy = proxy_to(urlsplit(address.api_url))
     try:
         return await _Connect(

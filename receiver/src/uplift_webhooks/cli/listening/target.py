@@ -64,7 +64,7 @@ def read_target(text: str) -> Target:
     if "@" in parts.netloc:
         raise ValueError("the URL contains a user name or password")
     try:
-        # Use the encoding that the connection uses for the host.
+        # Find host names that asyncio cannot encode for the connection.
         parts.hostname.encode("idna")
     except UnicodeError:
         raise ValueError("a label of the host is empty or longer than 63 characters") from None
