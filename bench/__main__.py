@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Run the chosen rows. Return 0 if all succeeded."""
+    """Run the chosen rows. Return the exit code, which is 0 if all rows succeeded."""
     parser = _parser()
     arguments = parser.parse_args()
     if arguments.list:

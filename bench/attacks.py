@@ -198,9 +198,9 @@ class Attacks:
                     counts[str(status)] += 1
 
     async def _unfinished(self, key: str, delay_s: float) -> None:
-        """Send most of a body after a delay, and wait for the end of the connection.
+        """After a delay, repeatedly send most of a body and wait for the end of the connection.
 
-        The delays spread the connections over time. Together they send 50 MB/s, about half of a gigabit network.
+        The delays spread the connections over time. In total, they send 50 MB/s, about half of a gigabit network.
         """
         await asyncio.sleep(delay_s)
         headers = {"authorization": f"Bearer {key}", "content_type": "application/json", "content_length": "270000"}

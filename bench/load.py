@@ -70,13 +70,13 @@ class Result:
     """Responses by status; 0: the connection was lost."""
     accept_ms: dict[str, float] = field(default_factory=dict)
     late_ms: dict[str, float] = field(default_factory=dict)
-    """Open loop: the time by which the generator sent requests late."""
+    """Open loop: the delay between the scheduled time of a request and the time at which the generator sent it."""
     refusal: str = ""
     """The body of one response other than 202."""
 
 
 class Writer:
-    """Renderer of requests. It renders everything except number, timestamp and account once."""
+    """Renderer of requests. It prepares everything in advance except the sequence number and the timestamp."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -111,7 +111,7 @@ class Writer:
         return "\r\n".join(lines).encode()
 
     def request(self, seq: int, sent_at: int) -> bytes:
-        """Return the request with an event, or with a batch that begins with it."""
+        """Return the request with the event `seq`, or with a batch that begins with this event."""
         count = len(self._accounts)
         if self._plan.batch == 1:
             index = seq % count
@@ -194,13 +194,13 @@ class Load:
         self._open: set[Connection] = set()
         self._connecting = 0
         self._connections = 0
-        """Events begun so far."""
+        """Connections begun so far, which determine the port of the next connection."""
         self._under_way = 0
         self._running = False
         self._stop = asyncio.Event()
         self._quiet = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        # Latencies use the monotonic clock; the receiver uses the wall clock.
+        # The difference of the clocks: latencies use the monotonic clock, and the receiver uses the wall clock.
         self._wall = time.time_ns() - time.monotonic_ns()
 
     async def run(self) -> Result:

@@ -46,7 +46,7 @@ class Others:
         self._busy = self._busy_s()
 
     def cores(self) -> float:
-        """Return the cores that others have used since the start, including the hypervisor's steal time."""
+        """Return the mean number of cores that others used since the start, including the hypervisor's steal time."""
         return max(0.0, (self._busy_s() - self._busy) / (time.monotonic() - self._began))
 
     def _busy_s(self) -> float:
@@ -74,7 +74,7 @@ def memory_mib(root: int) -> float:
 
 
 class MemoryWatch:
-    """Sampler of the memory of process trees, with the maximum."""
+    """Samples the memory of process trees during the block, and keeps the maximum."""
 
     def __init__(self, roots: Sequence[int], every_s: float = 1.0) -> None:
         self._roots = roots

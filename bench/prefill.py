@@ -29,7 +29,7 @@ _ANSWER: Final = b"HTTP/1.1 500 Failed\r\ncontent-length: 0\r\n\r\n"
 
 
 def prefill(database: Path, count: int, body_bytes: int, *, exhausted: bool = False) -> None:
-    """Add `count` deliveries, each failed once, spread over all endpoints and due in twelve hours.
+    """Add `count` deliveries with one failed attempt each, spread over all endpoints and due in twelve hours.
 
     With `exhausted`, all deliveries have failed and belong to the first endpoint. The server must have created the
     tables, and must be stopped.

@@ -1,4 +1,4 @@
-"""A progress bar on a terminal. Otherwise, no output."""
+"""A progress bar, which is shown only on a terminal."""
 
 import sys
 from collections.abc import Iterator

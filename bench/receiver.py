@@ -208,6 +208,6 @@ async def _main() -> None:
 
 
 if __name__ == "__main__":
-    # This process creates no reference cycles. The collector would scan millions of numbers repeatedly.
+    # This process creates no reference cycles, and the garbage collector would scan millions of numbers repeatedly.
     gc.disable()
     uvloop.run(_main())

@@ -61,7 +61,7 @@ def commits(directory: Path, secs: float) -> dict[str, float]:
 
 
 def requests(port: int, directory: Path, secs: float, connections: int) -> dict[str, float]:
-    """Return the requests per second of a bare client to the receiver."""
+    """Return the requests per second from `wrk`, or else from the bare client, to the receiver."""
     if wrk_installed():
         return {"wrk requests/s to the receiver": round(wrk(port, "/ok/reference", directory, secs, connections).per_s)}
     posted = client("bare", port, "/ok/reference", secs, connections)

@@ -139,7 +139,7 @@ class Scene(AbstractContextManager["Scene"]):
         keys: int = 0,
         drain_s: float = DRAIN_S,
     ) -> Measurement:
-        """Run the load for `secs`, wait for all deliveries, and return the counts."""
+        """Run the load for `secs`, wait for all deliveries, and return the measurement."""
         # Reset before the generator starts. On a busy machine, the generator could otherwise send before the reset.
         self.receiver.reset()
         load = self.begin(secs=secs, connections=connections, rate=rate, batch=batch, keys=keys)

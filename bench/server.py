@@ -61,7 +61,7 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """The parent of all processes of the server."""
+        """The process ID of the parent of all processes of the server."""
         assert self._process is not None, "the server runs"
         return self._process.pid
 

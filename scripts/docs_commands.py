@@ -18,7 +18,7 @@ _COMMON: Final = frozenset({"--config", "--json", "--debug", "--help"})
 
 
 def commands(program: str) -> str:
-    """Return every command with its usage, options and examples, below the panels of the program's help."""
+    """Return every command with its usage, options and examples, grouped by the panels of the program's help."""
     root: Any = typer.main.get_command(importlib.import_module(_MODULES[program]).app)
     panels: dict[str, list[str]] = {}
     for path, each in _leaves(root, ()):

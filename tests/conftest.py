@@ -59,7 +59,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mix slow and fast modules in parallel runs, and deselect tests that do not depend on the engine."""
+    """Mix slow and fast modules in parallel runs. Except on SQLite, deselect tests that do not depend on the engine."""
     if engines.chosen().name != "sqlite":
         config.hook.pytest_deselected(items=[item for item in items if not _has_a_database(item)])
         items[:] = filter(_has_a_database, items)

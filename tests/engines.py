@@ -43,20 +43,20 @@ class Place(Protocol):
         """Create the tables if they do not exist."""
 
     def database(self, *faults: type) -> Database:
-        """Return a database to open. `faults` are mixins of its class, the first one with the highest priority."""
+        """Return the database, not open yet. `faults` are mixins for its class, the first with the highest priority."""
 
     def run(self, body: Callable[[sa.Connection], R]) -> R:
         """Run a function in its own transaction."""
 
     def query(self, query: str) -> list[tuple[Any, ...]]:
-        """Return the rows of a query. This does not change any file."""
+        """Return the rows of a query, without changing any file."""
 
     def contents(self) -> bytes:
         """Return all bytes of the database, in any order."""
 
 
 class Engine(Protocol):
-    """The engine of the tests in a process."""
+    """A database engine for the tests of a process."""
 
     name: str
 
@@ -99,7 +99,7 @@ class SqlitePlace:
             self.file.write_bytes(_new_file())
 
     def database(self, *faults: type) -> Database:
-        """See Place. No other process can open the file afterwards, as with a server."""
+        """See Place. Lock the file as a server does, so that no other process can open it."""
         database: SqliteDatabase = _new_database(SqliteDatabase, faults, self.file)
         database.lock()
         return database

@@ -8,7 +8,7 @@ ABSENT = object()
 
 
 def expected(pattern: Any, value: Any) -> bool:
-    """The definition of a match, without regard to speed."""
+    """Return whether a value matches a pattern, by the definition and without regard to speed."""
     if isinstance(pattern, list):
         return any(alternative_matches(each, value) for each in pattern)
     if isinstance(value, list):

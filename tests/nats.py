@@ -66,9 +66,11 @@ class NatsCluster:
     ) -> None:
         """Prepare the nodes. `start` starts them.
 
-        `sync_interval` determines when JetStream calls fsync: after each message with `always`. A killed process loses
-        nothing without it, only a machine does. The configuration of a node is `nats.conf` in its directory. It can use
-        the variables of `environ`. With `can_isolate`, the nodes reach each other through a network that can fail.
+        `sync_interval` determines when JetStream calls fsync: after each message with `always`. Without fsync, a crash
+        of the machine loses messages, but a kill of the process does not. The configuration of a node is `nats.conf` in
+        its directory, which can use the variables of `environ`.
+
+        With `can_isolate`, the nodes reach each other through a network that can fail.
         """
         self._program = tool("nats-server")
         self.folder = folder
@@ -93,14 +95,14 @@ class NatsCluster:
             if nodes > 1:
                 others = [each for each in self.nodes if each != number]
                 routes = ", ".join(f'"nats://127.0.0.1:{self._route_port(number, other)}"' for other in others)
-                # Nodes would connect directly to the addresses that they learn from each other.
+                # Advertise an unused port: nodes would connect directly to the real ports if they learned them.
                 advertised = f'advertise: "127.0.0.1:{free_port()}"' if can_isolate else ""
                 text += CLUSTER.format(ports=ports, routes=routes, advertised=advertised)
             (node / "nats.conf").write_text(text)
 
     @property
     def url(self) -> str:
-        """All URLs, as the setting UPLIFT_NATS_URL has them."""
+        """The URLs of all nodes, as the value of the setting UPLIFT_NATS_URL."""
         return ",".join(self.urls)
 
     @property
@@ -217,7 +219,7 @@ class NatsCluster:
         self._wait(is_current, f"all nodes have the messages of {stream}")
 
     def messages(self, stream: str) -> int:
-        """Return the number of messages that a stream has, as its leader knows it."""
+        """Return the number of messages in a stream, according to its leader."""
         found = self._stream(self.leader(stream), stream)
         return int(found["state"]["messages"]) if found else 0
 

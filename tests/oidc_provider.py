@@ -38,12 +38,12 @@ def new_key(algorithm: str, kid: str) -> Key:
 
 @cache
 def first_key() -> Key:
-    """Return the key that every provider begins with. It takes longer to create than most tests."""
+    """Return the key that every provider begins with. Creating it takes longer than most tests."""
     return new_key("RS256", "first")
 
 
 def ann(**changes: Any) -> dict[str, Any]:
-    """Return the claims of a person."""
+    """Return the claims of the person Ann, with changes."""
     return {"sub": "248289761001", "email": "ann@example.com", "email_verified": True, "name": "Ann Rivers", **changes}
 
 
@@ -59,7 +59,7 @@ class Code:
 
 @dataclass
 class Provider:
-    """The provider as a test uses it."""
+    """The state of the provider, which a test reads and changes."""
 
     url: str = ""
     now: Callable[[], float] = time.time
@@ -84,7 +84,7 @@ class Provider:
         key: Key | None = None,
         **changes: str | None,
     ) -> str:
-        """Sign a person in at an authorization URL. Return the query of the response. None removes a parameter."""
+        """Sign a person in at an authorization URL. Return the response query with `changes`; None removes one."""
         query = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
         assert url.startswith(f"{self.url}/authorize?")
         assert query["response_type"] == "code"

@@ -33,12 +33,13 @@ pidfile = {directory}/pid
 
 
 class Pooler:
-    """PgBouncer in front of the PostgreSQL server that has its socket in a directory."""
+    """A PgBouncer process in front of the PostgreSQL server that has its socket in the directory `postgres`."""
 
     def __init__(self, postgres: Path, *, ignored: str = "", **more: str | bytes) -> None:
         """Start PgBouncer.
 
-        It ignores the `ignored` startup parameters. `more` are other settings. A value of bytes is written to a file.
+        It ignores the startup parameters in `ignored`. `more` contains other settings: bytes are written to a file, and
+        the value of the setting is the path of the file.
         """
         command = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
         assert command is not None, "these tests need PgBouncer: apt-get install -y pgbouncer"
@@ -52,7 +53,7 @@ class Pooler:
                 (self.directory / name).write_bytes(value)
             settings += f"{name} = {self.directory / name if isinstance(value, bytes) else value}\n"
         file.write_text(settings)
-        # Like PostgreSQL, it does not run as root.
+        # Like PostgreSQL, PgBouncer does not run as root.
         nobody = pwd.getpwnam("nobody")
         changed = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
         if changed:
@@ -65,7 +66,7 @@ class Pooler:
         self._wait()
 
     def url(self, direct: str) -> str:
-        """The URL of a database through the pooler."""
+        """Return the URL of a database through the pooler."""
         name = name_of(direct)
         return f"postgresql://postgres@127.0.0.1:{self.port}/{name}?pooler=transaction"
 

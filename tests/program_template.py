@@ -1,4 +1,4 @@
-"""A process that has imported `uplift-server`, and forks a child for each start. `tests.programs` runs it.
+"""A process that has imported `uplift-server`, and forks a child for each requested start. `tests.programs` runs it.
 
 Its first argument is the file descriptor of a socket on which it gets requests. When the socket closes, it exits.
 """

@@ -101,7 +101,7 @@ _templates: Final[list[_Template]] = []
 
 
 def _template() -> _Template:
-    """Return the process of this test process. Start it if it is not running."""
+    """Return the template of this test process. Start one if none is running."""
     if not _templates or not _templates[-1].is_running():
         _templates.append(_Template())
     return _templates[-1]
@@ -114,8 +114,8 @@ def _compared(environ: Mapping[str, str]) -> dict[str, str]:
 def can_start(environ: Mapping[str, str]) -> bool:
     """Return whether `start` supports an environment.
 
-    Only its settings may differ from the environment in which the program was imported, because other variables may
-    take effect when an interpreter starts. The tests do not measure the coverage of forks.
+    Only the settings in it may differ from the environment in which the program was imported, because other variables
+    may take effect when an interpreter starts. Runs with coverage are not supported: forks are not measured.
     """
     if "COVERAGE_PROCESS_CONFIG" in environ or "COVERAGE_PROCESS_START" in environ:
         return False

@@ -30,7 +30,7 @@ class Link:
 
 
 class UnreliableProxy:
-    """Forwards TCP connections to `port` on 127.0.0.1. `connect` opens a connection to the server."""
+    """Accepts TCP connections on `port` of 127.0.0.1, and forwards each to a connection that `connect` opens."""
 
     def __init__(self, connect: Callable[[], socket.socket]) -> None:
         self._connect = connect

@@ -1,4 +1,4 @@
-"""Another build (`--server`) and this one, in turn, at full load. Both servers run during the whole measurement.
+"""Another build (`--server`) and this one, in turn, at full load. While one is measured, the other one is idle.
 
 Without `--server`, the row compares this build with itself, which shows the error of the measurement.
 """

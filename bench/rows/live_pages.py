@@ -21,7 +21,7 @@ from bench.visitor import Visitor
 _USUAL_S: Final = 10.0
 _PAIRS: Final = 6
 _PAGES: Final = ("overview", "endpoints", "events", "overview", "events")
-"""The page of each user. Ten users open them, so each is open twice."""
+"""The pages of five users. Ten users open pages, so each entry is open twice."""
 
 
 class _Open:
@@ -100,7 +100,7 @@ def _measure(row: Row, options: Options) -> Report:
 
 
 def _run(scene: Scene, secs: float, rate: float, *, is_open: bool) -> tuple[Measurement, int]:
-    """Run the load with or without open pages. Return the number of reloads."""
+    """Run the load with or without open pages. Return the measurement and the number of reloads."""
     pages = [_open(scene, number) for number in range(2 * len(_PAGES))] if is_open else []
     words = "half load, ten open pages" if is_open else "half load"
     run = scene.run(words, secs=secs, rate=rate, connections=CONNECTIONS_MAX)

@@ -19,7 +19,7 @@ from uplift_server.dashboard.routes import Door
 _EVENTS: Final = 5_000_000
 _ACCOUNTS: Final = 2
 _ENDPOINTS: Final = 1_000
-"""For each account: the maximum."""
+"""The number of endpoints of each account, which is the maximum."""
 _VISITS: Final = 5
 _COUNTED_WITHIN_S: Final = 900.0
 _LOOK_S: Final = 0.2
@@ -103,7 +103,7 @@ def wait_counted(server: Server, events: int) -> float:
 
 
 def ids_of(server: Server, account: str) -> dict[str, str]:
-    """Return an ID of each kind, for its pages."""
+    """Create a replay, and return one ID of each kind of object that has pages."""
 
     def newest(path: str) -> dict[str, Any]:
         found: dict[str, Any] = server.call("GET", path, None, account)["data"][0]
@@ -123,7 +123,7 @@ def ids_of(server: Server, account: str) -> dict[str, str]:
 
 
 def page_paths(ids: dict[str, str]) -> list[str]:
-    """Return the path of every page. A page with periods also has a path with the longest one."""
+    """Return the path of every page, and more paths with the longest period, filters, searches and traces."""
     found = []
     for page in PAGES:
         if page.method == "GET" and page.door in _DOORS and not page.path.endswith(_NOT_AT_ONCE):
@@ -148,7 +148,7 @@ def page_paths(ids: dict[str, str]) -> list[str]:
 def visit(visitor: Visitor, paths: list[str]) -> dict[str, float]:
     """Return the time to the first byte of each page in ms."""
     for path in paths:
-        # The first page compiles the templates.
+        # The first visit to a page compiles its templates.
         visitor.load(path)
     return {path: statistics.median(visitor.load(path)[0] for _ in range(_VISITS)) for path in paths}
 

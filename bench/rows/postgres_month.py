@@ -178,7 +178,7 @@ def _rounds(
 def _drops(
     scene: Scene, settings: dict[str, str], postgres: PostgresServer, secs: float, rate: float
 ) -> tuple[list[Measurement], list[float]]:
-    """Return the windows in which a thinned partition was dropped, and the duration of each drop (ms)."""
+    """Return the windows in which a partition without completed deliveries was dropped, and the drop durations (ms)."""
     windows, took_ms = [], []
     for _ in range(1 if scene.options.smoke else _ROUNDS):
         scene.server.stop()

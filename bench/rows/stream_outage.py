@@ -23,7 +23,7 @@ _RATE: Final = 500.0
 _SMOKE_RATE: Final = 50.0
 _BACKLOG_WITHIN_S: Final = 120.0
 _GONE_S: Final = 0.5
-"""The backlog is gone when the stream has at most the events of this time."""
+"""The backlog is gone when the stream has no more events than the load sends in this time."""
 _LOOK_S: Final = 0.1
 
 
@@ -86,7 +86,7 @@ def _scene(options: Options, stack: ExitStack, settings: dict[str, str]) -> Scen
 
 
 def _backlog_gone(cluster: NatsCluster, at_most_events: int) -> float:
-    """Wait until the stream is almost empty. Return the seconds."""
+    """Wait until the stream is almost empty. Return the elapsed seconds."""
     began = time.monotonic()
     while cluster.messages(STREAM) > at_most_events and time.monotonic() - began < _BACKLOG_WITHIN_S:
         time.sleep(_LOOK_S)

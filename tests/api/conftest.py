@@ -201,7 +201,7 @@ class Server:
         return ids.uuid_text(number)
 
     def reject(self, account: str | None, **fields: Any) -> str:
-        """Store a rejected event of an account, or of an unknown one. Return its ID."""
+        """Store a rejected event of an account, or of an unknown account if `account` is None. Return its ID."""
         found = None if account is None else self.services.context.cache.find_account(account)
         rejected = rejected_event(found and found.seq, at=self.services.context.now(), **fields)
         self.run(lambda: self.database.write(lambda c: rejected_events.add(c, rejected)))
@@ -219,12 +219,12 @@ class Server:
         )
 
     def settle(self, leased: Any, outcome: Outcome, status: Status, due_at: int | None = None) -> None:
-        """Settle a lease with an attempt."""
+        """Settle a leased delivery after one more attempt."""
         settlement = self.settlement(leased, outcome, status, due_at)
         self.run(lambda: self.database.settle([settlement]))
 
     def settlement(self, leased: Any, outcome: Outcome, status: Status, due_at: int | None = None) -> Settlement:
-        """Return the settlement of a lease with an attempt."""
+        """Return the settlement of a leased delivery after one more attempt."""
         now = self.services.context.now()
         row = AttemptRow(
             leased.event_seq, leased.endpoint_seq, leased.attempts_made + 1, leased.trigger, now, 12_345, None, 1, 2, 3,
@@ -338,7 +338,7 @@ class RecordingEngine:
         self.state_changes.append(("held", endpoint_seq))
 
     def wake(self) -> None:
-        """Do nothing: tests of the API read erasures that do not run."""
+        """Do nothing: in tests of the API, no job executes erasures."""
 
     def link(self) -> EngineLink:
         """Return an engine link whose calls are recorded here."""
@@ -350,7 +350,7 @@ class RecordingEngine:
 
     @property
     def commands(self) -> LocalCommands:
-        """The commands of the product, with the memory of this engine."""
+        """The real commands. They use the deliveries in memory of this engine."""
         database, cache, clock = self.relay.database, self.relay.cache, self.relay.clock
         memory: Any = self
         shards = LocalShards()

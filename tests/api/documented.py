@@ -15,7 +15,7 @@ _ANY_REQUEST: Final = frozenset({"method_not_allowed", "misdirected", "head_too_
 
 
 def undocumented(method: str, target: str, status: int, headers: Mapping[str, str], body: bytes) -> str | None:
-    """Return the part of a response that the document does not describe, and where to add it."""
+    """Return which part of a response the document does not describe and where to add it, or None."""
     document, operations = _document()
     path = target.partition("?")[0]
     call = next((call for call, pattern in operations if pattern.fullmatch(f"{method} {path}")), None)

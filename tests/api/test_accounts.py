@@ -124,7 +124,7 @@ def test_a_key_is_renamed_and_gets_an_expiry(server: Any) -> None:
 
 
 def test_a_caller_reads_its_own_account(server: Any) -> None:
-    """An operator names the account."""
+    """An operator must select the account."""
     account = server.account()
     shown = server.operator.get(f"/v1/accounts/{account}").json
     assert server.owner(account, []).get("/v1/account").json == shown
@@ -187,7 +187,7 @@ def test_a_restart_restores_the_stored_state(server: Any) -> None:
 
 
 def test_requests_run_on_the_thread_of_the_event_loop(server: Any) -> None:
-    """The cache belongs to this thread."""
+    """Only this thread may use the cache."""
     assert server.operator.get("/v1/accounts").status == 200
     assert server.operator.post("/v1/accounts", {"name": "Riverside"}).status == 201
 

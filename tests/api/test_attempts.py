@@ -15,7 +15,7 @@ class Sender(Owner):
     """An account with deliveries that have several attempts."""
 
     def attempted(self, *outcomes: Outcome, endpoint: str | None = None, **event: Any) -> str:
-        """Create a delivery with these outcomes, and return its ID."""
+        """Create a delivery whose attempts have these outcomes and which then ends as delivered. Return its ID."""
         endpoint = endpoint or self.endpoint
         name = self.server.event(self.account, {endpoint: Status.PENDING}, **event)
         for outcome in outcomes:
@@ -44,7 +44,7 @@ def sender(server: Any) -> Sender:
 
 
 def test_attempts_are_listed_by_their_own_fields(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`outcome` and `status_code` are those of each attempt, not of the delivery."""
+    """The filters `outcome` and `status_code` apply to each attempt, not to the delivery."""
     first = sender.attempted(Outcome.SERVER_ERROR, Outcome.TIMEOUT, Outcome.DELIVERED, object_id="a")
     other = sender.new_endpoint()
     second = sender.attempted(Outcome.SERVER_ERROR, Outcome.DELIVERED, endpoint=other, type_name="athlete.updated")
@@ -77,7 +77,7 @@ def test_an_attempt_is_found_by_its_id(server: Any, sender: Sender) -> None:
 
 
 def test_accounts_do_not_see_each_others_attempts(server: Any, sender: Sender) -> None:
-    """Even if they chose the same event ID."""
+    """This includes accounts that chose the same event ID."""
     other = Sender(server)
     shared = server.services.context.new_id()
     mine = sender.attempted(Outcome.DELIVERED, event_id=shared)

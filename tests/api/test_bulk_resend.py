@@ -26,7 +26,7 @@ def failed(owner: Owner, endpoint: str, outcome: Outcome = Outcome.SERVER_ERROR,
 
 
 def counts(shares: list[dict[str, Any]]) -> dict[str, tuple[int, str | None]]:
-    """Return the counts and reasons by endpoint."""
+    """Return, by endpoint, the number of deliveries to resend and the reason if there is no replay."""
     return {each["endpoint"]: (each["count"], each["reason"]) for each in shares}
 
 

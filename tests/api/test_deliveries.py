@@ -85,7 +85,7 @@ def test_a_delivery_shows_its_current_status(server: Any, owner: Owner) -> None:
 
 
 def test_a_delivery_shows_that_it_waits_for_a_probe(server: Any, owner: Owner) -> None:
-    """All lists show it for due deliveries, also in memory, but not for scheduled deliveries or those in flight."""
+    """All lists show this for due deliveries, in memory or not, but not for scheduled deliveries or ones in flight."""
     engine = server.services.context.engine.status
     later, in_flight, in_memory, _ = (owner.delivery() for _ in range(4))
     first, _, third, _ = sorted(server.lease(owner.endpoint), key=lambda each: each.event_seq)
@@ -279,7 +279,7 @@ def test_a_resend_is_rejected_in_other_states(server: Any, owner: Owner) -> None
 
 
 def test_a_delivery_in_memory_is_resent_at_once(server: Any, owner: Owner) -> None:
-    """If the resend fails, the delivery is due again."""
+    """The delivery keeps a due time, so that it is due again if the resend fails."""
     engine = server.services.context.engine.status
     delivery = owner.delivery()
     engine.waiting[:] = server.lease(owner.endpoint)

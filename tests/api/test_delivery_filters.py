@@ -88,7 +88,7 @@ def test_deliveries_of_a_deleted_endpoint_are_found_by_its_id(server: Any, owner
 
 
 def test_a_search_continues_until_its_time_is_over(server: Any, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page with few matches says how far the search went. The next page continues there."""
+    """A page that ends early says how far the search went, and the next page continues there."""
     old = owner.delivery(Status.HELD, created_at=1_500_000_000_000)
     for number in range(12):
         owner.delivery(created_at=1_500_000_001_000 + number)

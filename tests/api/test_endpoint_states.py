@@ -1,4 +1,4 @@
-"""Pause, disable and enable endpoints: responses, engine calls and audit log."""
+"""Pausing, disabling and enabling endpoints: responses, engine calls and the audit log."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ class Owner:
         return self._cache.endpoints[self.seq].record
 
     def engine_calls(self) -> list[str]:
-        """Return the engine calls for the endpoint since the last query."""
+        """Return the engine calls for the endpoint since the last call of this method."""
         state_changes = self.server.services.context.engine.status.state_changes
         found = [change for change, seq in state_changes if seq == self.seq]
         state_changes.clear()
@@ -96,7 +96,7 @@ def test_an_owner_can_enable_an_endpoint_that_an_operator_disabled(server: Any, 
 
 @pytest.mark.parametrize("verb", ["pause", "disable"])
 def test_pending_deliveries_count_as_held_in_the_response(server: Any, owner: Owner, verb: str) -> None:
-    """They count before the database holds them. The engine first returns the deliveries in memory."""
+    """They count even if they are not held in the database yet. The engine is notified before they are held."""
     for _ in range(3):
         server.event(owner.account, {owner.endpoint: Status.PENDING})
     assert owner.client.get(owner.path).json["held_deliveries"] == 0
@@ -214,7 +214,7 @@ def test_a_failed_audit_entry_rolls_back_the_change(owner: Owner, monkeypatch: p
 
 
 def test_held_deliveries_are_counted_up_to_a_limit(server: Any, owner: Owner) -> None:
-    """Lists also show the count."""
+    """Lists of endpoints show the count, too."""
     owner.client.post(f"{owner.path}/pause")
     other = owner.client.post("/v1/endpoints", {"url": "https://example.com/b"}).json
     assert other["held_deliveries"] == 0

@@ -161,7 +161,7 @@ def test_a_repeated_request_returns_the_same_attempt(owner: Owner) -> None:
 
 
 def test_concurrent_requests_send_one_test(server: Any, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second request finds the key only in its transaction."""
+    """The second request finds that the key was used only when it stores the test."""
     owner.set_outcome(Outcome.DELIVERED)
     first = owner.client.post(owner.path, Idempotency_Key="at once")
 

@@ -252,7 +252,7 @@ def test_invalid_values_are_rejected(server: Any, given: dict[str, Any], field: 
 
 
 def test_an_update_rejects_a_secret_and_masked_values(server: Any) -> None:
-    """A secret is changed by its own calls. A stored mask would replace the actual value."""
+    """A secret has its own calls for changes. If the server stored a mask, the actual value would be lost."""
     owner = server.owner(server.account())
     created = owner.post("/v1/endpoints", {"url": "https://example.com/a", "headers": {"x-token": "abc"}}).json
     response = owner.patch(f"/v1/endpoints/{created['id']}", {"secret": "x" * 20, "headers": created["headers"]})
@@ -260,7 +260,7 @@ def test_an_update_rejects_a_secret_and_masked_values(server: Any) -> None:
 
 
 def test_an_endpoint_shows_its_health(server: Any) -> None:
-    """A failing endpoint has a cause and a hint, also in lists and without any attempt of its newest deliveries."""
+    """A failing endpoint has a cause and a hint, even in lists, and even if its newest deliveries had no attempt."""
     owner = server.owner(account := server.account())
     endpoint = owner.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]
     for _ in range(25):
@@ -340,7 +340,7 @@ def test_operators_select_an_account_or_see_all(server: Any) -> None:
 
 
 def test_the_registration_event_contains_the_endpoint(server: Any) -> None:
-    """Text that JSON escapes stays unchanged."""
+    """Characters that JSON must escape stay unchanged."""
     owner = server.owner(server.account())
     description = 'quotes " and \\ and \n lines'
     endpoint = owner.post("/v1/endpoints", {"url": "https://example.com/a", "description": description}).json["id"]

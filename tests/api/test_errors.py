@@ -44,7 +44,7 @@ def test_other_media_types_are_rejected(server: Any, content_type: str) -> None:
 
 
 def test_the_size_of_a_body_is_limited(server: Any) -> None:
-    """The status is 413, by the announced length or by the received bytes."""
+    """The status is 413, whether the announced length or the received bytes exceed the limit."""
     large = server.operator.call("POST", "/v1/accounts", raw=b"x" * (1024 * 1024 + 1))
     assert (large.status, large.code) == (413, "payload_too_large")
     response = server.pool.urlopen(
@@ -58,7 +58,7 @@ def test_the_size_of_a_body_is_limited(server: Any) -> None:
 
 
 def test_unknown_paths_and_methods_are_rejected(server: Any) -> None:
-    """The status is 404 or 405. A 405 lists the methods of all routes of the path."""
+    """The status is 404 or 405. A 405 lists the methods of all routes for the path."""
     anonymous = server.client(None)
     for path in ("/nope", "/v1", "/v1/endpoints/", "/v1/endpoints/ep_1/x", "/healthz/", "/documents"):
         response = anonymous.get(path)

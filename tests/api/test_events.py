@@ -24,7 +24,7 @@ def create_endpoint(client: Any) -> str:
 
 
 def test_an_event_shows_its_envelope_and_counts(server: Any) -> None:
-    """Lists omit the body. A single event includes it, with all numbers as sent."""
+    """Lists omit the body. A single event includes it, with all numbers exactly as they were sent."""
     account = server.account()
     owner = server.owner(account)
     first, second = create_endpoint(owner), create_endpoint(owner)
@@ -204,7 +204,7 @@ def test_events_of_a_deleted_type_keep_their_type_name(server: Any) -> None:
 
 
 def test_a_type_name_refers_to_its_latest_type(server: Any) -> None:
-    """The server also deleted an earlier type of this name while it was running."""
+    """Retention has deleted an earlier type of this name while the server was running."""
     account = server.account()
     (rule,) = (replace(rule, batch_rows=1000) for rule in cleanup.RETENTION_RULES if rule.name == "event_types")
     for newest in ("newest.once", "newest.twice"):

@@ -68,7 +68,7 @@ def test_an_incomplete_body_gets_408_with_its_cause(server: Any, body: bytes) ->
 
 
 async def test_a_failure_during_the_response_ends_the_connection() -> None:
-    """A second response is not possible. The exception reaches uvicorn, which closes the connection."""
+    """The server cannot send a second response. The exception reaches uvicorn, which closes the connection."""
     sent: list[Any] = []
 
     async def app(_scope: Any, _receive: Any, send: Any) -> None:

@@ -40,7 +40,7 @@ async def echo(scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable
 
 @asynccontextmanager
 async def serving(protocol: type[BoundedHeads]) -> AsyncIterator[int]:
-    """Start a server with a protocol, and return its port."""
+    """Start a server with an HTTP protocol class, and yield its port."""
     server = uvicorn.Server(uvicorn.Config(echo, port=0, http=protocol, lifespan="off", log_config=None))
     serving = asyncio.create_task(server.serve())
     async with asyncio.timeout(5):
@@ -81,7 +81,7 @@ async def test_incomplete_requests_get_408() -> None:
 
 
 async def test_an_incomplete_request_after_a_pending_one_gets_no_response() -> None:
-    """A client could take the response for that to the earlier request."""
+    """A client could mistake the response for the response to the earlier request."""
     for partial in (HEAD, HEAD + b"\r\n{"):
         response, _ = await exchange(ShortRequestTime, SLOW + b"\r\n{}" + partial)
         assert b"408" not in response

@@ -133,7 +133,7 @@ def test_events_are_found_by_the_id_of_their_object(port: int, operator: Client)
 
 
 def test_the_response_lists_the_matched_endpoints_on_request(operator: Client) -> None:
-    """A repeated request lists those of the first one."""
+    """The response to a repeated request lists the endpoints that matched the first request."""
     matching, paused, other = (
         operator.post("/v1/endpoints", {"url": f"http://127.0.0.1:9/{path}", "event_types": types}).json()["id"]
         for path, types in (("a", []), ("b", [TYPE]), ("c", ["athlete.updated"]))
@@ -336,7 +336,7 @@ def test_a_batch_is_accepted_or_rejected_as_a_whole(port: int, operator: Client)
 
 
 def test_events_name_their_account_by_its_uid(port: int) -> None:
-    """In the header and in batches. A uid that moves to another account moves its events."""
+    """Covers the header and batches. If a uid moves to another account, later events go to this account."""
     operators, by_uid = Client(port, OPERATOR), Client(port, OPERATOR, "club-17")
     one = operators.post("/v1/accounts", {"name": "One", "uid": "club-17"}).json()["id"]
     two = operators.post("/v1/accounts", {"name": "Two", "uid": "club-18"}).json()["id"]
@@ -425,7 +425,7 @@ def test_a_key_of_an_account_sends_batches_for_its_account_only(port: int, opera
     assert stored.status == 202
     for each in stored.json()["data"]:
         assert operator.get(f"/v1/events/{each['id']}")["id"] == each["id"]
-    # An account that exists and one that does not have the same error.
+    # The error does not reveal whether the other account exists.
     for foreign in (other, "other", f"acc_{'0' * 32}"):
         rejected = writer.post("/v1/events/batch", {"events": [event(), event(account=foreign)]})
         assert problems(rejected) == {("events.1.account", "account_unknown")}
@@ -439,7 +439,7 @@ def test_a_key_of_an_account_sends_batches_for_its_account_only(port: int, opera
 
 
 def test_a_service_key_sends_events_and_batches_for_every_account(port: int, operator: Client) -> None:
-    """It names the account in the header or in each event. Without the scope, or with other scopes, it cannot send."""
+    """The key names the account in the header or in each event. Without `events:write`, it cannot send events."""
     account, administrator = operator._headers["uplift-account"], Client(port, OPERATOR)
     other = administrator.post("/v1/accounts", {"name": "Other", "contact_emails": []}).json()["id"]
 

@@ -66,7 +66,7 @@ async def test_the_next_start_completes_the_catalog(
 
 
 async def test_a_catalog_of_an_earlier_release_gets_the_operational_types(place: Place) -> None:
-    """A type with one of these names stays as it is. Other built-in types that are missing were deleted on purpose."""
+    """An existing type with the name of an operational type stays as it is. No other built-in types are added."""
     place.prepare()
     database = place.database()
     await database.open()

@@ -212,7 +212,7 @@ def test_objects_of_other_accounts_are_not_found(mine: Owned, theirs: Owned, ser
     assert filtered.problems == {("endpoint", "endpoint_unknown")}
     replayed = theirs.call(mine.client, "POST", "/v1/replays")
     assert replayed.problems == {("endpoint", "endpoint_unknown")}
-    # All objects still exist.
+    # The requests have not changed or deleted the endpoint.
     assert theirs.client.get(f"/v1/endpoints/{theirs.names['endpoint']}").json["description"] == ""
 
 
@@ -253,7 +253,7 @@ def test_all_routes_require_a_key(mine: Owned, server: Any) -> None:
 
 
 def test_public_routes_require_no_key(server: Any) -> None:
-    """An invalid key does not matter."""
+    """The response does not depend on whether a request has a key, or whether the key is valid."""
     for _, path in PUBLIC | {("GET", "/openapi.json")}:
         named = path.format(document="errors")
         assert server.client(None).get(named).status == 200
@@ -261,7 +261,7 @@ def test_public_routes_require_no_key(server: Any) -> None:
 
 
 def test_account_keys_cannot_make_calls_of_operators(mine: Owned) -> None:
-    """Covers a key with all scopes, and its own account."""
+    """The key has all scopes, and the calls concern its own account."""
     for method, path in OPERATORS:
         response = mine.call(mine.client, method, path)
         assert (response.status, response.code) == (403, "forbidden"), (method, path)

@@ -50,7 +50,7 @@ def test_problems_name_the_field(server: Any) -> None:
 
 
 def test_unused_links_are_listed_and_revoked(server: Any) -> None:
-    """Newest first, without their URLs. A used or revoked link is not found."""
+    """Links are listed newest first, without their URLs. A used or revoked link is not found."""
     account, other = server.account(), server.account()
     path = f"/v1/accounts/{account}/portal-links"
     made = [server.operator.post(path, {"email": f"{n}@example.com"}).json for n in range(3)]

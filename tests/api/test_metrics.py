@@ -64,12 +64,12 @@ def test_the_processes_on_the_database_are_counted(server: Any) -> None:
         Process(seq, role, "h", 1, "1", 0, 0, delivers, 0, 0, 0, 0) for seq, (role, delivers) in enumerate(processes, 1)
     ]
     exposed = read(server)
-    # The second worker is starting or stopping.
+    # The second worker is starting or stopping, so it is not counted.
     assert {role: exposed[f"uplift_processes {role}"] for role in ProcessRole} == {"all": 0, "api": 2, "worker": 1}
     engine.live_processes = []
     exposed = read(server)
     engine.live_processes = None
-    # This process has no valid heartbeat. Zeros would report that no process is alive.
+    # Without a valid heartbeat, the metric is omitted. Zeros would report that no process is alive.
     assert not any(name.startswith("uplift_processes") for name in exposed)
 
 
@@ -125,7 +125,7 @@ def test_failing_endpoints_are_counted_with_their_backlog(server: Any) -> None:
 
     name = "uplift_endpoints_failing tls_error"
     assert after[name] - before[name] == 1
-    # Also the registration event.
+    # The second pending delivery is the registration event.
     name = "uplift_deliveries_pending_failing"
     assert after[name] - before[name] == 2
     assert after["uplift_endpoints_at_limit"] - before["uplift_endpoints_at_limit"] == 1

@@ -76,7 +76,7 @@ def endpoint_id(server: Any, seq: int) -> str:
 
 
 def break_endpoint(server: Any, endpoint: str, *, since: int, outcome: Outcome = Outcome.SERVER_ERROR) -> None:
-    """Let the attempts to an endpoint fail in the cache."""
+    """Make an endpoint failing in the cache, as if attempts failed at the time `since`."""
     live = cached_endpoint(server, endpoint)
     for _ in range(6):
         live.health = live.health.after(outcome, since, own_fault=False)
@@ -99,7 +99,7 @@ def test_the_fleet_counts_the_backlog_of_all_accounts(server: Any) -> None:
     assert state.backlog.oldest_due_at == start - 90_000
     assert (state.load.in_flight, state.load.in_flight_max) == (3, 1000)
     assert sum(state.endpoints.values()) == len(server.services.context.cache.endpoints)
-    # The server delays the delivery, unless the endpoint's circuit breaker or limit does.
+    # The server causes the delay, unless the circuit breaker or a limit of the endpoint does.
     assert "server_late" in {each.code for each in state.problems}
     engine, seq = server.services.context.engine.status, cached_endpoint(server, slow).seq
     engine.delay_causes[seq] = HeldUpBy.PROBE
@@ -155,7 +155,7 @@ def test_a_mass_failure_is_a_problem_with_its_onset(server: Any) -> None:
     state = fleet(server)
     engine.current_outage = None
     [problem] = [each for each in state.problems if each.code == "mass_failure"]
-    # The live number of endpoints, not the number when the mass failure was detected.
+    # The title has the current number of failing endpoints, not the number at the start of the mass failure.
     assert f"{state.fleet.broken} of" in problem.title
     assert "Half of them began to fail within" in problem.extent
 

@@ -26,7 +26,7 @@ def test_an_event_has_an_ordering_key(operator: Client) -> None:  # noqa: F811
 
 
 def test_a_blocked_delivery_names_the_one_it_waits_for(server: Any) -> None:
-    """It can be cancelled, but not resent. The end of the other one unblocks it."""
+    """A blocked delivery can be cancelled, but not resent. It is unblocked when the earlier delivery ends."""
     owner = Owner(server)
     assert (
         owner.client.patch(f"/v1/endpoints/{owner.endpoint}", {"ordering": "endpoint"}).json["ordering"] == "endpoint"

@@ -38,7 +38,7 @@ class Owned:
 
 
 def test_every_path_accepts_uids(server: Any) -> None:
-    """A call with the uid has the status of a call with the ID, and one with an unknown uid returns 404."""
+    """A call with the uid has the same status as one with the ID. A call with an unknown uid returns 404."""
     document = server.client(None).get("/openapi.json").json
     calls = [
         (verb.upper(), path)
@@ -49,7 +49,7 @@ def test_every_path_accepts_uids(server: Any) -> None:
     assert len(calls) > 20
     for verb, path in calls:
         by_id, by_uid = Owned(server, unique("by-id")), Owned(server, unique("by-uid"))
-        # An invalid body: the services look for the object first.
+        # Even with an invalid body, the services look for the object first.
         body = None if verb in {"GET", "DELETE"} else {"no_such_field": 1}
         names = ((by_id, by_id.id, by_id.endpoint), (by_uid, by_uid.uid, "main"), (by_uid, "unknown", "unknown"))
         statuses = []

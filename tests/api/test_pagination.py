@@ -43,12 +43,12 @@ def test_every_list_has_an_order() -> None:
 
 
 def key_of(item: dict[str, Any]) -> str:
-    """Return what distinguishes an item of a list."""
+    """Return a text that identifies an item of a list."""
     return str(item.get("id") or item.get("name") or item)
 
 
 def walk(client: Any, path: str, cursor: str | None, which: str) -> tuple[list[list[str]], str | None]:
-    """Return the items on each page from a cursor on, and the cursor for the way back from the last page."""
+    """Follow the cursors in the field `which`. Return the items on each page, and the opposite cursor of the last."""
     pages: list[list[str]] = []
     while True:
         page = client.get(f"{path}&cursor={cursor}" if cursor else path).json

@@ -108,7 +108,7 @@ def test_every_note_is_on_the_page(document: Any, page: str) -> None:
 
 
 def test_a_call_has_at_most_three_sentences(document: Any) -> None:
-    """Tables, lists and the permission at the beginning are not counted."""
+    """Tables, lists and the sentence about the required permission are not counted."""
     notes = reference_page._notes()
     long = {}
     for method, path, operation in operations(document):
@@ -240,7 +240,7 @@ def _check(call: str, request: SampleRequest, method: str, url: str, headers: di
 
 
 def test_the_server_accepts_every_sample_request(server: Any, document: Any) -> None:
-    """The requests use IDs of existing objects. The state of some objects does not allow a call: 409."""
+    """The requests use IDs of existing objects. Also accepted: 409, if a state prevents the call, and 503 for tests."""
     account = server.account()
     operator = server.operator
     endpoint = operator.call("POST", "/v1/endpoints", {"url": "https://example.com/a"}, uplift_account=account).json[

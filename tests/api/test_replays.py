@@ -38,7 +38,7 @@ class Owner:
             self.server.event(self.account, {self.endpoint: Status.PENDING}, **event)
         for leased in self.server.lease(self.endpoint):
             self.server.settle(leased, Outcome.SERVER_ERROR, Status.FAILED)
-        # Deliveries that end in the millisecond of the request may or may not be included.
+        # A replay may or may not include deliveries that end in the millisecond of the request.
         time.sleep(0.002)
 
     def replay(self, **fields: Any) -> Any:
@@ -151,7 +151,7 @@ def test_a_preview_counts_without_creating_a_replay(owner: Owner) -> None:
 
 
 def test_a_preview_counts_missing_events_of_the_subscription(owner: Owner) -> None:
-    """They exclude registration events, tests and other accounts."""
+    """The missing events exclude registration events, test events and events of other accounts."""
     now = owner.server.services.context.now()
     for hours in (3, 2):
         owner.server.event(owner.account, created_at=now - hours * HOUR_MS)

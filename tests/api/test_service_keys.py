@@ -90,7 +90,7 @@ def test_every_route_is_decided(server: Any) -> None:
 
 @pytest.mark.parametrize("names_account", [True, False], ids=["account", "all accounts"])
 def test_calls_of_operators_are_forbidden_with_all_scopes(server: Any, names_account: bool) -> None:
-    """The detail names the key that the call requires. Nothing changes."""
+    """The detail of the error names the key that the call requires. The calls change nothing."""
     owned = Owned(server)
     service = client(server, SERVICE_SCOPES, owned.id if names_account else None)
     before = {path: server.operator.get(path).json for path in (f"/v1/accounts/{owned.id}/keys", "/v1/keys")}
@@ -108,7 +108,7 @@ def test_each_scope_allows_its_calls_only(server: Any, scope: str, names_account
     owned = Owned(server)
     account = owned.id if names_account else None
     only, others = client(server, [scope], account), client(server, without(scope), account)
-    # Deletions must be last, and that of the account after the others.
+    # Deletions must be last, and the deletion of the account after all others.
     for method, path in sorted(ALLOWED, key=lambda route: (route[0] == "DELETE", route[1] == "/v1/accounts/{account}")):
         if ALLOWED[method, path] != scope:
             assert owned.call(only, method, path).code == "forbidden", (method, path)

@@ -110,7 +110,7 @@ def test_the_last_hour_has_minutes(mine: Owner) -> None:
     response = mine.client.get(f"/v1/endpoints/{mine.endpoint}/stats?period=1h").json
     assert len(response["buckets"]) == 60
     assert all(bucket["at"].endswith(":00.000Z") for bucket in response["buckets"])
-    # Two of the five events are older.
+    # Two of the five events are older than an hour.
     assert (response["totals"]["deliveries"], response["totals"]["attempts"]) == (3, 3)
 
 

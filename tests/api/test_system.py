@@ -71,7 +71,7 @@ async def test_unfinished_checks_are_reported_with_finished_ones(
 
     assert found[0] == CLOCK_FINDING
     assert [(each.check, each.result) for each in found[1:]] == [("checks", "warn")]
-    # The first checks are still running.
+    # The checks of the first call are still running.
     with pytest.raises(Busy):
         await server.run_checks(OPERATOR)
 

@@ -87,7 +87,7 @@ def test_put_of_a_stale_event_type_changes_nothing(server: Any) -> None:
 
 
 def test_every_created_object_has_its_path_in_location(server: Any) -> None:
-    """Also in a repeated response. A GET of the path returns the object, if there is one."""
+    """The response to a repeated request has it, too. A GET of the path returns the object, if the route exists."""
     uid = f"club-{next(_number)}"
     created = server.operator.post("/v1/accounts", {"name": "Club", "uid": uid})
     account = created.json["id"]

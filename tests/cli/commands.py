@@ -98,7 +98,7 @@ def output(*arguments: str, stdin: str | None = None) -> Any:
 
 
 def failure(*arguments: str, stdin: str | None = None) -> tuple[int, str, str]:
-    """Return the exit code of a failing command, its cause and its fix."""
+    """Run a command that must fail. Return its exit code, the cause, and how to fix it."""
     result = run(*arguments, "--json", stdin=stdin)
     error = json.loads(result.stderr)["error"]
     assert result.exit_code == error["exit_code"]

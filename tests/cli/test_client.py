@@ -108,7 +108,7 @@ def test_errors_distinguish_no_response_from_another_server(api: FakeApi, client
 
 
 def pages(*sizes: int) -> object:
-    """A list with a number of items per page, named by their position."""
+    """Return a response function for a list whose pages have these sizes. Items are numbered across pages."""
 
     def respond(request: Request) -> object:
         number = int(request.query.get("cursor", "0"))

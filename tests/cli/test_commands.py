@@ -75,7 +75,7 @@ def test_service_keys(api: FakeApi) -> None:
     count = len(api.requests)
     for arguments in (["keys"], ["keys", "revoke", "key_0c"], [*create, "--account", "Rapids"]):
         assert run(*arguments).exit_code == ExitCode.USAGE
-    # Only the choices for a missing account are read.
+    # The only requests read the accounts, to list the choices for the missing option.
     assert {each.path for each in api.requests[count:]} == {"/v1/accounts"}
 
 

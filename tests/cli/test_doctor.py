@@ -33,7 +33,7 @@ def _environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def examine(**environ: str) -> tuple[int, dict[str, tuple[str, str]]]:
-    """Return the exit code, and the result and text by check."""
+    """Run the doctor. Return the exit code, and the result and the text of each check."""
     result = CliRunner().invoke(app, ["doctor", "--json"], env=environ)
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     for row in rows:
@@ -42,7 +42,7 @@ def examine(**environ: str) -> tuple[int, dict[str, tuple[str, str]]]:
 
 
 def database(*, encrypted_with: str | None = None) -> Path:
-    """A database with an endpoint and its key file."""
+    """Create a database with an endpoint, and its encryption key file. Return the path of the database."""
     config = load({})
     config.database_path.parent.mkdir(exist_ok=True)
     key = secret_key(config)
@@ -111,7 +111,7 @@ def store_held_delivery(path: Path, endpoint_seq: int, event_seq: int, created_a
 
 
 def test_deliveries_held_longer_than_the_retention_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The check includes running servers."""
+    """The check also runs while a server has locked the database."""
     path = database()
     assert examine()[1]["held"] == ("ok", "no deliveries are held")
     now = time.time_ns() // 1_000_000
@@ -267,7 +267,7 @@ def test_a_server_that_does_not_respond_is_found() -> None:
 
 
 def test_a_lock_error_is_not_a_damaged_database() -> None:
-    """Restoring a copy over a good file would lose newer data."""
+    """The doctor must not suggest a restore: a backup would replace a good file and lose newer data."""
     lock = FileLock(database())
     lock.path.symlink_to("elsewhere")
     code, found = examine()
@@ -347,7 +347,7 @@ def test_a_terminal_shows_lines_with_fixes() -> None:
 
 
 def test_a_postgresql_database_is_checked(postgres_url: str) -> None:
-    """The check includes running servers, because the database is shared."""
+    """On PostgreSQL, the checks also run while servers are running, because commands share the database with them."""
     key = "c2VhbHMgd2hhdCBpcyBzdG9yZWQsIHRlc3RzIG9ubHk="
     code, found = examine(UPLIFT_DATABASE_URL=postgres_url, UPLIFT_SECRET_KEY=key)
     assert code == 0
@@ -394,7 +394,7 @@ def test_values_of_examples_are_found(name: str, value: str, result: str) -> Non
 
 
 def test_a_server_with_another_database_is_found() -> None:
-    """The server has not locked the file that the check examines."""
+    """The check finds it even if no server, or a different one, has locked the configured file."""
     database()
     with fake_api() as api:
         api.responses = {"GET /readyz": (200, b"ready\n", {"uplift-database": "another"})}

@@ -71,7 +71,7 @@ while True:
         sys.exit(os.waitstatus_to_exitcode(status))
     at += 1
 """
-"""Rotates the key in copies of a folder, each killed one step later, until one finishes."""
+"""Rotates the key in copies of a folder. Each rotation is killed one step later than the last, until one finishes."""
 
 
 def create_database(config: Config, *, encrypted_with: str | None = None) -> None:

@@ -113,7 +113,7 @@ def test_the_format_none_ignores_attempts_and_writes_warnings() -> None:
 
 
 class StuckStream(io.BytesIO):
-    """A pipe without a reader."""
+    """A stream that blocks each write until `free` is set, like a full pipe."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -243,7 +243,7 @@ def test_warnings_about_requests_are_written_once_a_minute(monkeypatch: pytest.M
         "Invalid HTTP request received. (2 similar lines suppressed)"
     ]
     assert messages(1121, "Invalid HTTP request received.") == ["Invalid HTTP request received."]
-    # Errors are never merged, and the memory has a limit.
+    # Errors are never suppressed, and the number of remembered warnings has a limit.
     assert messages(1122, "broken", logging.ERROR) == messages(1122, "broken", logging.ERROR) == ["broken"]
     assert all(messages(1123, f"warning {number}") for number in range(5))
     assert messages(1124, "another") == ["another"]

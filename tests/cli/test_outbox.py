@@ -1,4 +1,4 @@
-"""The outbox command: its options, exit codes and output. `tests/e2e/test_outbox.py` has the rest."""
+"""The outbox command: its options, exit codes and output. `tests/e2e/test_outbox.py` tests crashes."""
 
 import json
 from pathlib import Path

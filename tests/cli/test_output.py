@@ -132,7 +132,7 @@ def test_the_demo_screen_on_a_terminal(events: int | None) -> None:
         "bad",
         "0 of 1 at the shaky receiver",
     )
-    # A terminal repeats the links below each new line.
+    # On a terminal, the program prints the links again below each new line.
     assert text.count("http://127.0.0.1:1/owner/a") > 1
     assert text.count("http://127.0.0.1:1/operator/b") > 1
     assert all(words in text for words in (*shown_words, "invalid signatures: 1", "Unfinished deliveries: 1"))

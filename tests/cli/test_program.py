@@ -144,7 +144,7 @@ def unavailable(cause: Exception) -> Unavailable:
         (unavailable(OSError(errno.ENOSPC, "full")), 75, "How to fix: try again in a moment"),
         (unavailable(PermissionError(errno.EACCES, "denied", "uplift.db")), 2, "UPLIFT_DATABASE_URL"),
         (unavailable(OSError(errno.EROFS, "read-only", "uplift.db")), 2, "UPLIFT_DATABASE_URL"),
-        # The error of asyncio for the socket of a stopped PostgreSQL.
+        # asyncio raises this error if PostgreSQL is stopped, because its socket does not exist.
         (unavailable(FileNotFoundError(errno.ENOENT, "no such file")), 75, "How to fix: try again in a moment"),
         (UnknownSchema("it is newer; start a later version"), 1, "How to fix: start a later version"),
         (Conflict("a name is taken"), 1, "Error: a name is taken"),

@@ -35,7 +35,7 @@ def database_in(directory: Path) -> Config:
 
 @contextmanager
 def patched_checks(patched: pytest.MonkeyPatch, *found: bool) -> Iterator[None]:
-    """Let each check for a running server return the next of these results."""
+    """Replace the check for a running server. Each call returns the next of these results."""
     left = list(found)
     patched.setattr(reach, "server_runs", lambda _config: left.pop(0))
     yield
@@ -57,7 +57,7 @@ def test_a_server_that_starts_during_a_command_is_used(tmp_path: Path, monkeypat
 
 
 def test_the_own_error_of_a_command_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error is the same if another server has the database when the temporary server ends."""
+    """An Unavailable error of the command itself does not make `reach` look for a running server."""
     ended = []
 
     @contextmanager
@@ -120,7 +120,7 @@ def test_reading_commands_create_no_database(tmp_path: Path, unused_tcp_port: in
     assert "uplift-server serve" in caught.value.remedy
     assert list(tmp_path.iterdir()) == []
     with fake_api() as api:
-        # With an event stream, the second line can name a problem with the database.
+        # If the server has an event stream, the second line of `/readyz` can name a problem with the database.
         api.responses = {"GET /readyz": (200, b"ready\nThe database does not respond.\n", {})}
         other = replace(config, port=int(api.url.rpartition(":")[2]))
         with pytest.raises(CliError, match="uses a different database"):

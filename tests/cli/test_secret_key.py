@@ -97,7 +97,7 @@ def test_a_new_database_is_not_created_over_another(tmp_path: Path) -> None:
 
 def test_a_failed_start_does_not_replace_a_restored_key(tmp_path: Path) -> None:
     config = config_in(tmp_path)
-    secret_key(config)  # The database is not created.
+    secret_key(config)  # The start fails before it creates the database.
     restored = base64.b64encode(b"r" * 32).decode()
     config.secret_key_path.write_text(restored)
     config.database_path.write_bytes(b"SQLite format 3\0")

@@ -58,7 +58,7 @@ def run(command: Sequence[str | Path], directory: Path, **environ: str) -> str:
 
 
 def guide_program(server: Server, language: str) -> str:
-    """Return the program of the guide in a language, with the URL of the server and a key for it."""
+    """Return the program that the guide shows for a language, with the URL of the server and an API key."""
     account, _ = server.account()
     key = server.api().ok("POST", f"/v1/accounts/{account}/keys", {"name": "guide"})["key"]
     code = re.findall(rf"```{language}\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
@@ -66,7 +66,7 @@ def guide_program(server: Server, language: str) -> str:
 
 
 def check_tour(take: Callable[[dict[str, str]], str], server: Server, receiver: Receiver, document: Path) -> Any:
-    """Take the tour with a client, and compare what it saw with what the server and the receiver have."""
+    """Take the tour with a client, compare its results with the server and the receiver, and return the results."""
     url = receiver.url("/hook", after_failing(1))
     environ = {"UPLIFT_API_URL": server.url, "UPLIFT_API_KEY": OPERATOR_KEY, "RECEIVER_URL": url}
     saw = json.loads(take(environ))

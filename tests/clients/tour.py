@@ -53,7 +53,7 @@ def valid(result: object, kind: type[T]) -> T:
 
 
 def until(get: Callable[[], T | None]) -> T:
-    """Wait for a value."""
+    """Call a function until it returns a value, for at most 10 s. Return the value."""
     for _ in range(200):
         found = get()
         if found is not None:

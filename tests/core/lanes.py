@@ -17,7 +17,7 @@ def lane_of(
     in_flight_max: int = 1000,
     start_interval_ms: float = 0.0,
 ) -> Lane[int]:
-    """Return a proven lane with limits, with its own host by default."""
+    """Return a proven lane with these limits. By default, each endpoint has its own host."""
     lane = lanes.lane(endpoint, account, host or f"{endpoint}.test")
     lane.proven, lane.window, lane.last_end_ms = True, 1_000_000, NOW_MS
     lanes.set_limits(lane, in_flight_max=in_flight_max, start_interval_ms=start_interval_ms)
@@ -31,7 +31,7 @@ def fill(lanes: Lanes[int], lane: Lane[int], items: int, kind: AttemptKind = Att
 
 
 def drain(lanes: Lanes[int], now_ms: int = NOW_MS, most: int = 1000) -> list[tuple[int, int]]:
-    """Return endpoint and item of all deliveries that may start now, in order."""
+    """Start all deliveries that may start now, at most `most`. Return the endpoint and item of each, in order."""
     popped = []
     while len(popped) < most and (found := lanes.pop(now_ms)) is not None:
         popped.append((found[0].endpoint, found[1]))
@@ -39,7 +39,7 @@ def drain(lanes: Lanes[int], now_ms: int = NOW_MS, most: int = 1000) -> list[tup
 
 
 def start_and_succeed(lanes: Lanes[int], lane: Lane[int], now_ms: int) -> int:
-    """Start everything that may start now, with immediate success; return the count."""
+    """Start everything that may start now. Every attempt succeeds at once. Return the number of starts of `lane`."""
     started = 0
     while (found := lanes.pop(now_ms)) is not None:
         lanes.attempt_ended(found[0], now_ms, 1000, succeeded=True)
@@ -48,7 +48,7 @@ def start_and_succeed(lanes: Lanes[int], lane: Lane[int], now_ms: int) -> int:
 
 
 def fresh_lane(lanes: Lanes[int], endpoint: int, account: int = 1, *, items: int = 10) -> Lane[int]:
-    """Return the lane of an endpoint without attempts, with work."""
+    """Return the lane of an endpoint that has had no attempt yet, with waiting deliveries."""
     lane = lanes.lane(endpoint, account, f"{endpoint}.test")
     lanes.set_limits(lane, in_flight_max=16, start_interval_ms=0.0)
     fill(lanes, lane, items)

@@ -239,7 +239,7 @@ def test_blocks_cover_all_addresses_longest_prefix_first() -> None:
             "::ffff:10.0.0.1",
             "IPv4-mapped (::ffff:0:0/96, RFC 4291) of 10.0.0.1, private network (10.0.0.0/8, RFC 1918)",
         ),
-        # The description names the deciding one of the two embedded addresses.
+        # The address embeds two IPv4 addresses. The description names the one that decides.
         (
             "2001:0:7f00:1::f7f7:f7f7",
             "Teredo (2001::/32, RFC 4380) of 127.0.0.1, loopback (127.0.0.0/8, RFC 1122)",

@@ -43,7 +43,7 @@ def test_a_failing_endpoint_has_the_cause_of_its_last_attempt() -> None:
 
 @pytest.mark.parametrize("outcome", [outcome for outcome in Outcome if outcome is not Outcome.DELIVERED])
 def test_a_failing_endpoint_of_an_earlier_release_has_a_cause(outcome: Outcome) -> None:
-    """Earlier releases store only the outcome, and leave the other columns as they are."""
+    """Earlier releases update only the outcome, so the other columns are empty or outdated."""
     for stored in (Health(3, 1, None, 2, outcome), Health(3, 1, None, 2, outcome, last_status_code=200)):
         found = cause_of(stored)
         assert found is not None
@@ -70,7 +70,7 @@ def test_the_reason_in_a_response_replaces_the_cause_of_its_status() -> None:
 
 
 def test_a_response_cannot_imitate_an_error_of_this_server() -> None:
-    """The health stores the line of a response in the place of an error."""
+    """The health stores the first line of a response in the same field as an error of this server."""
     found = cause_of(Health(3, 1, None, 2, Outcome.CLIENT_ERROR, 0, None, 401, SIGNED_WRONGLY))
     assert found is not None
     assert found.code == "status_401"
@@ -145,7 +145,7 @@ def test_a_status_is_named_and_explained(status_code: int, words: str) -> None:
 
 
 def test_each_code_has_one_title_and_one_text() -> None:
-    """Groups by code show the title and how to fix it once."""
+    """A page that groups failures by code shows one title and one fix for each group."""
     found: dict[str, Explanation] = {}
     for each in [*BY_REASON.values(), *(each for texts in BY_ERROR.values() for _, each in texts)]:
         assert found.setdefault(each.code, each) == each
@@ -197,7 +197,7 @@ def test_a_hostile_location_is_truncated_and_printable() -> None:
 @pytest.mark.parametrize(
     ("outcome", "error", "words"),
     [
-        # Phrases of the sender.
+        # Error texts of the sender.
         (Outcome.TIMEOUT, "192.0.2.1:443 did not accept a connection within 5 s", "timed out"),
         (Outcome.TIMEOUT, "no complete response within 15 s: still connecting to 192.0.2.1:443", "timed out"),
         (Outcome.TIMEOUT, "the TLS handshake with 192.0.2.1:443 took longer than the 5 s allowed", "timed out"),

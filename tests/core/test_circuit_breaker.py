@@ -22,7 +22,7 @@ NEVER = BreakerRule(failures=0, probe_max_ms=300_000)
 def fail(
     breaker: Breaker, times: int, *, at: int = NOW_MS, timed_out: bool = False, rule: BreakerRule = RULE
 ) -> Breaker:
-    """Return a breaker after failures at one time."""
+    """Return a breaker after `times` failures at the time `at`."""
     for _ in range(times):
         breaker = breaker.after_failure(at, timed_out=timed_out, rule=rule)
     return breaker
@@ -82,7 +82,7 @@ def test_any_other_failure_ends_a_series_of_timeouts() -> None:
 
 
 def test_a_failed_probe_never_closes_the_breaker() -> None:
-    """A few timeouts open the breaker; then the probe gets an error response."""
+    """The breaker is opened by a few timeouts, and the probe then gets an error response."""
     opened = fail(fail(CLOSED, 1, timed_out=True), 1, at=NOW_MS + TIMEOUTS_OPEN_AFTER_MS, timed_out=True)
     assert opened.failures < RULE.failures
     assert opened.probe_at is not None
@@ -112,7 +112,7 @@ def test_after_a_restart_an_open_breaker_keeps_its_probe_time(failures: int) -> 
 
 @pytest.mark.parametrize("wait_ms", [120_000, 10])
 def test_after_a_restart_the_stored_probe_time_counts(wait_ms: int) -> None:
-    """A `Retry-After` or timeouts open the breaker after a few failures."""
+    """The number of failures alone would not open the breaker, but a `Retry-After` or timeouts did."""
     health = Health(1, NOW_MS, None, NOW_MS, probe_at=NOW_MS + wait_ms)
     restored = restore_breaker(health, RULE)
     assert (restored.failures, restored.probe_at) == (1, NOW_MS + wait_ms)
@@ -128,7 +128,7 @@ def test_after_a_restart_the_wait_is_bounded() -> None:
 
 @pytest.mark.parametrize("apart_ms", [0, 3000])
 def test_after_a_restart_concurrent_failures_do_not_lengthen_the_wait(apart_ms: int) -> None:
-    """Attempts in flight when the breaker opened do not count."""
+    """Attempts that were in flight when the breaker opened are not failed probes."""
     health = Health(RULE.failures + 246, NOW_MS - apart_ms, None, NOW_MS)
     assert restore_breaker(health, RULE).probe_at == NOW_MS + PROBE_FIRST_MS + apart_ms
 

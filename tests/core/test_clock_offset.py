@@ -24,5 +24,5 @@ def test_a_clock_change_applies_immediately() -> None:
     set_forward, set_back = ClockReading(100, 120_100, 120), ClockReading(100, 90, 120)
     assert best_reading([*before, set_forward]) is set_forward
     assert best_reading([*before, set_back]) is set_back
-    # A slow reading does not contradict earlier ones.
+    # A reading that is slow enough to be consistent with the earlier ones does not replace them.
     assert best_reading([*before, ClockReading(100, 150, 220)]) is before[-1]

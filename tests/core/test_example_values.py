@@ -1,4 +1,4 @@
-"""Values of settings that come from an example."""
+"""Settings whose values were copied from an example."""
 
 import base64
 

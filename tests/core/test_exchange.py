@@ -13,7 +13,7 @@ def test_an_exchange_cannot_be_changed() -> None:
 
 
 def test_a_request_counts_as_possibly_sent_by_default() -> None:
-    # This decides whether a duplicate is possible.
+    # The receiver may have received the request, so a retry can be a duplicate.
     assert Exchange(started_at=1, duration_us=2).bytes_sent
 
 

@@ -265,7 +265,7 @@ def test_a_subscription_to_other_types_is_named() -> None:
 
 
 def test_operational_events_go_only_to_other_endpoints_that_name_them() -> None:
-    """A replay cannot send them to an endpoint that was subscribed later."""
+    """The explanation suggests no replay, because a replay cannot create deliveries of operational events."""
     event = replace(EVENT, type="endpoint.warned")
     unnamed = explain(event, replace(ENDPOINT, patterns=()), None)
     named = replace(ENDPOINT, patterns=("endpoint.*",))

@@ -234,7 +234,7 @@ def test_steps_grow_with_the_elements_and_the_alternatives() -> None:
 
 @pytest.mark.parametrize("name", ["prefix", "suffix"])
 def test_steps_grow_with_the_length_of_prefixes_and_suffixes(name: str) -> None:
-    """A comparison of texts with characters of different width takes a time per character."""
+    """Comparing texts whose characters have different widths takes time for each character."""
     long = [{name: "x" * 1000 + str(number)} for number in range(7)]
     assert steps({"a": long}, {"a": ["x"] * 100}) > 1000
     assert steps({"a": [{name: str(number)} for number in range(7)]}, {"a": ["x"] * 100}) < 300

@@ -1,4 +1,4 @@
-"""The problems of the fleet: when each one appears, how far it extends, and the next step."""
+"""The problems of the fleet: when each problem appears, its extent, and the next step."""
 
 from dataclasses import replace
 

@@ -109,7 +109,7 @@ def test_a_few_failures_cause_no_warning() -> None:
 
 
 def test_a_late_warning_delays_disabling() -> None:
-    """The server was down from the second day to the sixth."""
+    """The server was down from the second day to the sixth, so the warning came three days late."""
     unwarned = failing()
     assert unwarned.next_action(NOW_MS + 6 * DAY_MS, RULE) is HealthAction.WARN
 

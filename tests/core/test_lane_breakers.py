@@ -27,7 +27,7 @@ def test_a_success_releases_deliveries_that_wait_for_a_probe() -> None:
     fill(lanes, lane, 1)
     assert len(drain(lanes)) == 1
     lane.breaker = OPEN
-    # A second attempt in flight ends without effect, so that the lane waits for its probe.
+    # Add a second attempt in flight. When it ends, nothing starts, and the lane waits for its probe.
     lane.in_flight += 1
     lanes.in_flight += 1
     fill(lanes, lane, 3)
@@ -75,5 +75,5 @@ def test_void_timers_are_ignored() -> None:
 
     for each in (1, 2):
         lanes.lane(each, 1, f"{each}.test").last_end_ms = NOW_MS + 2000
-    # With two entries in the queue, the lane would be served twice as often.
+    # If a void timer added a second queue entry for a lane, the lane would be served twice as often.
     assert [endpoint for endpoint, _ in drain(lanes, NOW_MS + 2000)] == [1, 2] * 4

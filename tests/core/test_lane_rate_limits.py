@@ -30,7 +30,7 @@ def test_a_timer_that_fires_late_does_not_lower_a_high_rate() -> None:
 @pytest.mark.parametrize("rate", [1, 2, 7, 10, 50, 333, 1000, 5000])
 @pytest.mark.parametrize("every_ms", [1, 3, 15, 20, 45])
 def test_no_second_exceeds_the_limit_and_most_of_it_is_used(rate: int, every_ms: int) -> None:
-    """Starts happen only every `every_ms`, so they can be late."""
+    """The test starts attempts only every `every_ms`, so that starts can be late."""
     lanes: Lanes[int] = Lanes(100_000)
     lane = lane_of(lanes, start_interval_ms=start_interval_ms(rate), in_flight_max=100_000)
     fill(lanes, lane, 4 * rate)
@@ -61,7 +61,7 @@ def test_a_rate_limited_lane_allows_one_requested_attempt_early() -> None:
     assert lanes.start_now(lane, NOW_MS) is not None
     assert lanes.start_now(lane, NOW_MS + 979) is not None
     assert lanes.start_now(lane, NOW_MS + 980) is None
-    # Requested attempts use up the lane's own rate.
+    # Requested attempts count toward the rate limit of the lane.
     fill(lanes, lane, 1)
     assert drain(lanes, NOW_MS + 2979) == []
     assert len(drain(lanes, NOW_MS + 2980)) == 1

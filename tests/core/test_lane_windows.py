@@ -80,7 +80,7 @@ def test_several_free_slots_release_several_parked_lanes() -> None:
         fresh_lane(lanes, endpoint, items=1)
     assert drain(lanes) == []
 
-    # Its other two attempts in flight no longer count as unproven.
+    # The lane is now proven, so its other two attempts in flight no longer count as unproven.
     lanes.attempt_ended(one, NOW_MS, 1000, succeeded=True)
 
     assert drain(lanes) == [(2, 0), (3, 0)]
@@ -98,7 +98,7 @@ def test_a_parked_lane_that_becomes_proven_starts_attempts() -> None:
     fill(lanes, proven, 2)
     assert drain(lanes) == []
     assert proven.parked
-    # Another unproven lane gets its slot.
+    # The lane is now proven, and its unproven slot goes to another lane.
     lanes.attempt_ended(proven, NOW_MS, 1000, succeeded=True)
 
     assert Counter(endpoint for endpoint, _ in drain(lanes)) == {1: 2, 3: 1}
@@ -128,7 +128,7 @@ def test_parked_lanes_continue_after_one_is_dropped() -> None:
     assert drain(lanes) == []
     lanes.drop(2)
 
-    # The slot is for the dropped lane. No other attempt ends that could pass the slot on.
+    # The dropped lane was next for this slot. No other attempt ends, so this slot must go to the next lane.
     lanes.attempt_ended(one, NOW_MS, 1000)
 
     assert drain(lanes) == [(3, 0)]

@@ -84,7 +84,7 @@ def test_a_start_beyond_the_limit_needs_a_slot_of_the_process() -> None:
     assert lanes.start_now(lane, NOW_MS) is not None
     assert lanes.start_now(lane, NOW_MS, beyond_limit=True) is None
     assert (lane.in_flight, lanes.in_flight) == (2, 2)
-    # The lane's own work waits until it is below its limit again.
+    # The waiting deliveries of the lane start only when it is below its limit again.
     fill(lanes, lane, 1)
     lanes.attempt_ended(lane, NOW_MS, 1000)
     assert drain(lanes) == []

@@ -27,7 +27,7 @@ HOST_MAX = 2
 
 
 class LanesMachine(RuleBasedStateMachine):
-    """Lanes and a model that records their events."""
+    """Lanes, and a model that records what they do."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class LanesMachine(RuleBasedStateMachine):
         return sum(each is lane for each, _ in self.in_flight)
 
     def may_start(self, lane: Lane[int]) -> bool:
-        """Whether a lane has work and a free slot, and its breaker allows an attempt."""
+        """Whether a lane has work, a free slot and a share of its account, and is not stalled."""
         slots = 1 if lane.breaker.probe_at is not None else min(lane.window, lane.in_flight_max)
         has_work = any(self.waiting[lane].values())
         return has_work and self.in_flight_of(lane) < slots and not lane.is_stalled(self.now) and self.has_share(lane)
@@ -81,7 +81,7 @@ class LanesMachine(RuleBasedStateMachine):
         return lane.proven and not lane.is_overdue(self.now)
 
     def ready(self) -> set[Lane[int]]:
-        """Lanes that must get a free slot, regardless of overdue lanes."""
+        """Return the lanes that are ready to start. If the process has a free slot, one of them must start."""
         unproven = sum(not self.in_good_standing(lane) for lane, _ in self.in_flight)
         return self.could_start(lambda lane: self.in_good_standing(lane) or unproven < UNPROVEN_MAX)
 
@@ -131,9 +131,9 @@ class LanesMachine(RuleBasedStateMachine):
         self.check_turns(lane, ready)
 
     def check_wake(self) -> None:
-        """Every lane that waits only for a time has a timer.
+        """Check that every lane that waits only for a time has a timer.
 
-        Lanes that also need a slot are checked when a slot is free.
+        A lane that also waits for a slot is checked only when a slot is free.
         """
         wake_at = self.lanes.next_start_at()
         has_room = self.unproven_in_flight() < UNPROVEN_MAX
@@ -149,9 +149,9 @@ class LanesMachine(RuleBasedStateMachine):
             assert self.now - earlier >= back * gap - LATENESS_CREDIT_MS - 0.01
 
     def check_turns(self, served: Lane[int], ready: set[Lane[int]]) -> None:
-        """No lane is served twice while another that could be served waits; accounts first, then their lanes.
+        """Check that no account, and no lane of an account, is served twice while another that is ready waits.
 
-        Unproven lanes also wait for each other's slots.
+        The rule does not cover unproven and overdue lanes, which also wait for each other's slots.
         """
         proven = [lane for lane in ready if self.in_good_standing(lane)]
         accounts: set[object] = {lane.account for lane in proven}
@@ -164,7 +164,7 @@ class LanesMachine(RuleBasedStateMachine):
 
     @invariant()
     def forget_lanes_that_are_not_ready(self) -> None:
-        """Lanes that could not be served were not passed over."""
+        """Forget who passed over a lane or an account that is no longer ready, because it could not be served."""
         ready = [lane for lane in self.ready() if self.in_good_standing(lane)]
         alive: set[object] = {*ready, *(lane.account for lane in ready)}
         for other in list(self.passed_over):
@@ -208,7 +208,7 @@ class LanesMachine(RuleBasedStateMachine):
         self.note_host_max(lane)
 
     def forget_unused_hosts(self) -> None:
-        """The limit of a host ends with its last lane."""
+        """Reset the limits of hosts without lanes, because the limit of a host ends with its last lane."""
         used = {(lane.account, host) for lane, host in self.hosts.items()}
         for key in set(self.host_max) - used:
             del self.host_max[key]
@@ -249,7 +249,7 @@ class LanesMachine(RuleBasedStateMachine):
                 assert lane.free_capacity(self.now) <= 1
 
     def teardown(self) -> None:
-        """In the end, everything that was pushed and not removed is popped once."""
+        """Check that all items that were pushed and not removed are popped once."""
         for _ in range(10_000):
             while self.in_flight:
                 lane, _ = self.in_flight.pop()
@@ -271,7 +271,7 @@ TestLanesInAnyOrder.settings = settings(max_examples=150, stateful_step_count=50
     in_flight_max=st.integers(1, 4),
 )
 def test_every_account_has_its_share(lanes: list[tuple[int, int]], in_flight_max: int) -> None:
-    """At the process limit, with one attempt after another, accounts with work differ by at most one."""
+    """If attempts run one after the other, the numbers of starts of accounts with work differ by at most one."""
     all_lanes: Lanes[int] = Lanes(in_flight_max)
     work: Counter[int] = Counter()
     for endpoint, (account, items) in enumerate(lanes):

@@ -56,14 +56,14 @@ def failure(
 
 
 def facts_before(before: Status | None) -> set[Fact]:
-    """Return the facts of a lease whose delivery remembers a status."""
+    """Return the facts of a leased delivery that remembers the status `before`, if any."""
     if before is None:
         return set()
     return {Fact.REMEMBERS, *([Fact.REMEMBERS_PENDING] if before is Status.PENDING else [])}
 
 
 def by_table(event: Event, facts: set[Fact], before: Status | None) -> NextState:
-    """Return the state after an event on a leased delivery, by the table."""
+    """Return the state of a leased delivery after an event, according to the table."""
     found = transition(State.LEASED, event, facts)
     assert found is not None
     if found.after is None:

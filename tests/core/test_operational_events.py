@@ -79,7 +79,7 @@ def test_the_link_leads_to_the_object(kind: OperationalKind, url: str) -> None:
 
 
 def test_the_cause_does_not_repeat_the_response() -> None:
-    """An erased event must not survive in an operational event."""
+    """Otherwise, the data of an erased event could remain in an operational event."""
     assert REDIRECT is not None
     assert "athlete-4711" in REDIRECT.cause
     facts = warned()

@@ -1,4 +1,4 @@
-"""A problem is a value."""
+"""Problems with the same fields are equal."""
 
 from uplift_server.core.problems import Problem
 

@@ -13,7 +13,7 @@ PROBLEM = {"type": "/docs/errors#x", "title": "Invalid", "status": 422, "detail"
 
 
 def error(field: str, code: str, message: str = "secret") -> dict[str, Any]:
-    """Return the problem of a field."""
+    """Return the JSON of a problem with a field."""
     return {"field": field, "code": code, "message": message}
 
 

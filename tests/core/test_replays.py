@@ -98,7 +98,7 @@ def test_no_time_span_exceeds_its_rate(per_second: int, waits: list[int]) -> Non
 
 
 def full_lane() -> Lane[int]:
-    """Return a lane without free capacity."""
+    """Return a lane whose capacity for waiting deliveries is used up."""
     lane: Lane[int] = Lane(1, 1)
     lane.in_flight_max, lane.mean_us = 2, 10_000_000
     lane.waiting_count = 2

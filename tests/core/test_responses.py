@@ -68,7 +68,7 @@ def test_words_are_not_masked() -> None:
 
 @pytest.mark.parametrize("reason", get_args(Reason))
 def test_each_code_of_the_library_is_known(reason: Reason) -> None:
-    """Also if the framework wraps the text, and if it is long."""
+    """The code is found even if the text is long or a framework wraps it."""
     text = unverified(WebhookVerificationError(reason, "The cause.", "The hint. " * 20)).content
     for body in (text, b'{"detail":"%b"}' % text, b"<h1>Error</h1><pre>%b</pre>" % text):
         line = first_line(body)
@@ -115,7 +115,7 @@ def cached_texts() -> list[str]:
 
 
 def test_no_cache_keeps_the_text_of_a_response() -> None:
-    """An erasure also removes responses from memory."""
+    """An erasure must remove the text of responses from memory, too."""
     text = "Zebulon Quixwhistle is no athlete"
     for outcome in RESPONDED:
         line = first_line(text.encode())

@@ -29,7 +29,7 @@ def choices(count: int) -> Any:
 def test_the_cost_is_branches_times_items() -> None:
     assert is_affordable(choices(1500), [1])
     assert is_affordable(choices(3), [1] * 1_000)
-    # Long texts have few values.
+    # Large data with long texts has only a few values to check.
     assert is_affordable({"items": {"minimum": 0.5}}, ["a" * 200_000])
     assert not is_affordable(choices(1500), [1] * 8_000)
 

@@ -115,7 +115,7 @@ def test_bounds_grow_by_a_quarter_up_to_the_default_timeout() -> None:
 
 
 def duration_class(duration_us: int) -> int:
-    """Return the class of a duration, as the store counts it."""
+    """Return the number of the class in which the store counts a duration."""
     return bisect_right(DURATION_BOUNDS_US, duration_us)
 
 
@@ -145,7 +145,7 @@ def test_a_percentile_is_in_the_class_of_the_exact_one(durations_us: list[int], 
     found = percentile_ms(durations, share)
     assert found is not None
     ranked = sorted(durations_us)
-    # If a rank is between two values, both are correct.
+    # If the rank is between two values, the class of either is correct.
     classes = {duration_class(ranked[min(len(ranked) - 1, max(0, int(share * len(ranked)) + by))]) for by in (-1, 0, 1)}
     low = min(DURATION_BOUNDS_US[number - 1] if number else 0 for number in classes)
     high = max(DURATION_BOUNDS_US[number] for number in classes)

@@ -6,7 +6,7 @@ MAXIMUM = 1000
 
 
 def shares(*sizes: int) -> StreamShares:
-    """Accounts 1, 2, … with events of these sizes."""
+    """Return shares in which the accounts 1, 2, … have events of these sizes."""
     found = StreamShares()
     for account_seq, size in enumerate(sizes, start=1):
         found.add(account_seq, size)

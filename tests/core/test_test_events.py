@@ -15,7 +15,7 @@ CATALOG = {"webhook.created", "movement.analytics.created", "athlete.created", "
         (["movement.*", "athlete.*"], CATALOG, "movement.analytics.created"),
         (["export.completed", "athlete.*"], CATALOG, "athlete.created"),
         (["webhook.created"], CATALOG, "webhook.created"),
-        # Its subscribed type is no longer in the catalog.
+        # The subscribed type is no longer in the catalog.
         (["gone.type"], CATALOG, "webhook.created"),
         (["gone.type"], {"b.c", "a.b"}, "a.b"),
         ([], set(), None),

@@ -212,7 +212,7 @@ def test_urls_that_depend_on_the_policy(text: str, strict: str | None, allowing:
     ],
 )
 def test_the_error_of_a_local_address_names_uplift_listen(text: str, command: str) -> None:
-    """Members cannot change settings of the server, and https does not help on a laptop."""
+    """Members cannot change server settings, and https does not help on a laptop, so neither is suggested."""
     problem = parse(text, STRICT)
 
     assert isinstance(problem, Problem)

@@ -1,4 +1,4 @@
-"""The system's Chromium, which records errors and forbidden requests of pages."""
+"""Pages in the system's Chromium, and a record of their errors and forbidden requests."""
 
 import os
 import re

@@ -38,7 +38,7 @@ def shared_receiver() -> Iterator[Receiver]:
 
 @pytest.fixture(scope="package")
 def submitted(server: Server, shared_receiver: Receiver) -> Forms:
-    """The people and objects that submit each form of the dashboard."""
+    """The people who submit the forms of the dashboard, and the objects that the forms need."""
     return Forms(server, shared_receiver)
 
 

@@ -56,7 +56,7 @@ def _none(_: Forms) -> Values:
 
 @dataclass(frozen=True)
 class FormCase:
-    """A form, its fields, and the action in the audit log. `{name}` in fields stands for IDs and prepared values."""
+    """A form, its fields, and its action in the audit log. `{name}` in path and fields is an ID or a prepared value."""
 
     path: str
     fields: Values = field(default_factory=dict)
@@ -154,7 +154,7 @@ def _member(forms: Forms) -> Values:
 
 
 def _app(forms: Forms) -> Values:
-    """Prepare a person who sets up an app."""
+    """Prepare a person who is setting up an authenticator app. Return the fields of the setup form."""
     forms.prepared = forms.person()
     return second_factors.setup_fields(forms.prepared, PASSWORD)
 

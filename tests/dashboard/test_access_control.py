@@ -145,7 +145,7 @@ class SignedInVisitor:
 
 @pytest.fixture(scope="module")
 def owner(mine: FullAccount) -> SignedInVisitor:
-    """The owner of one account, without access to the other."""
+    """The owner of the account `mine`, without access to `theirs`."""
     return SignedInVisitor.of(mine.member())
 
 
@@ -210,7 +210,7 @@ def test_objects_of_another_account_are_not_found(
     theirs: FullAccount,
     form_fields: Mapping[str, dict[str, str]],
 ) -> None:
-    """Replace the account, and then each other ID, with those of the other account."""
+    """Replace all IDs with those of the other account, then only the account, then each other ID alone."""
     before = theirs.state()
     fields = form_fields.get(path_with_ids(page, mine.ids), {})
     id_sets = [theirs.ids, {**mine.ids, "account": theirs.id}]
@@ -222,7 +222,7 @@ def test_objects_of_another_account_are_not_found(
         response = owner.get(path) if page.method == "GET" else owner.post(path, {**fields, CSRF_FIELD: owner.token})
 
         assert response.status == 404, (path, response.status, response.headers.get("location"))
-        # The page may repeat the path.
+        # The page may repeat the requested IDs, but not the URL of the other account's endpoint.
         assert "/theirs" not in response.html
     assert theirs.state() == before
 
@@ -347,7 +347,7 @@ def test_each_role_sees_only_its_pages(role: Role, mine: FullAccount) -> None:
 def test_no_role_exceeds_its_permissions(
     role: Role, mine: FullAccount, form_fields: Mapping[str, dict[str, str]]
 ) -> None:
-    """Submit the owner's forms with a valid token: forms that a role does not see are rejected."""
+    """Submit the owner's forms with a valid token. The server rejects the forms that the role does not permit."""
     granted = SCOPES_OF_ROLE[role] | RIGHTS_OF_ROLE[role]
     visitor = SignedInVisitor.of(mine.member(role.text))
     before = mine.state()

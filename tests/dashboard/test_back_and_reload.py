@@ -1,4 +1,4 @@
-"""Back and reload after forms: each path of a form has a page, and no page of a form submits it again."""
+"""Back and reload after forms: the path of each form shows a page, and a reload never submits a form twice."""
 
 import re
 from urllib.parse import urlsplit

@@ -33,7 +33,7 @@ GET_PAGES = [
 
 
 def parse(line: str) -> None:
-    """Parse a command without running it. Raises the error of an unknown command."""
+    """Parse a command without running it. Raises an error if the command or one of its options is unknown."""
     name, *rest = shlex.split(line, comments=True)
     command = PROGRAMS[name]
     context = typer.Context(command, info_name=name)
@@ -66,7 +66,7 @@ def test_every_command_on_a_page_exists(server: Server, shared_receiver: Receive
 
     called = {line for line in shown if line.startswith("curl ")}
     assert called
-    # Braces and brackets in a URL are part of it.
+    # Without --globoff, curl would expand braces and brackets in a URL.
     assert all("--globoff" in shlex.split(line.removesuffix("\\")) for line in called)
     shown -= called
     assert len(shown) > 30
@@ -105,7 +105,7 @@ def test_members_see_only_calls_and_commands_of_their_role(
     assert ("POST", "/v1/endpoints") in calls or Scope.ENDPOINTS_WRITE not in scopes
     forbidden = []
     for method, path in sorted(calls):
-        # Objects of another account: an allowed change is not found, and a forbidden one is rejected first.
+        # Use IDs of another account: an allowed call gets 404, and a forbidden call gets 401 or 403.
         for name in () if method == "GET" else ("endpoint", "delivery", "replay", "session"):
             path = path.replace(mine.ids[name], theirs.ids[name]).replace("ep_\u2026", theirs.ids["endpoint"])  # noqa: PLW2901
         if api(method, path, None if method == "GET" else {}).status in {401, 403}:

@@ -93,7 +93,7 @@ def test_a_pending_delivery_shows_its_wait_and_can_be_cancelled(server: Server, 
 
 
 def test_a_blocked_delivery_leads_to_the_one_it_waits_for(server: Server, receiver: Receiver) -> None:
-    """Skipping that one sends the next."""
+    """Skipping the blocking delivery sends the blocked one."""
     account, api = server.account()
     api.endpoint(receiver.url("/stuck"), ordering="endpoint", retry_schedule=["1h"])
     wait_for(lambda: receiver.count("/stuck") == 1, "the registration event")

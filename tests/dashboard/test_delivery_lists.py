@@ -1,4 +1,4 @@
-"""Lists of deliveries: filters in the URL, accounts apart, and all accounts for operators."""
+"""Lists of deliveries: filters in the URL, isolation of accounts, and all accounts for operators."""
 
 import shlex
 from html import unescape

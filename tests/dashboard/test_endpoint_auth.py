@@ -70,7 +70,7 @@ def test_oauth_credentials_are_created_and_changed(server: Server, account: tupl
     activity = guest.get(f"{own}/activity")
     assert "geheim" not in activity.html
     assert "auth secret" in activity.text
-    # A page without the field, of an earlier release, changes nothing.
+    # A form of an earlier release has no field `auth_type`, and does not change the authentication.
     assert guest.post(f"{own}/edit", url=URL).status == 200
     assert newest(api)["auth"] is not None
     assert guest.post(f"{own}/edit", url=URL, auth_type="").status == 200

@@ -204,7 +204,7 @@ def test_new_events_appear_in_the_list_and_link_to_their_page(server: Server, re
     open_overview(page, member(server, account))
     page.goto(f"/accounts/{account}/events")
     expect(page.get_by_role("cell", name="webhook.created").first).to_be_visible()
-    # 256 KiB with HTML characters.
+    # 240 kB of HTML characters.
     text = "<i>" * 80_000
     event = api.ok("POST", "/v1/events", {"type": TYPE, "data": {"text": text}})["id"]
     link = page.locator(f'#live a[href$="/events/{event}"]')
@@ -216,7 +216,7 @@ def test_new_events_appear_in_the_list_and_link_to_their_page(server: Server, re
     page.get_by_role("button", name="Copy indented body").click()
     copied = json.loads(page.evaluate("navigator.clipboard.readText()"))
     assert copied["data"] == {"text": text}
-    # The live region changes, and the body stays.
+    # An update replaces only the live region, so the body stays.
     api.endpoint(receiver.url("/c"), event_types=["export.*"])
     expect(page.get_by_text("Endpoint created later.")).to_be_visible()
     expect(page.get_by_role("heading", name="Body")).to_be_visible()
@@ -245,5 +245,5 @@ def test_lists_go_back_to_newer_rows_page_by_page(server: Server) -> None:
 
 
 def ids_of(html: str) -> list[str]:
-    """Return the links to events in their order."""
+    """Return the IDs in the links to events, in the order of the page."""
     return re.findall(r'href="[^"]*/events/([^"?]+)"', html)

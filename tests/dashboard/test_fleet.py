@@ -56,7 +56,7 @@ def test_failing_endpoints_are_shown_with_cause_and_backlog(server: Server) -> N
 
     def find_page() -> PageResponse | None:
         page = guest.get(f"/operator/endpoints?filter=failing&account={account}")
-        # The registration event and three events failed or wait for a probe.
+        # The registration event and the first three events may have failed, or may wait for a probe.
         return page if re.search(r'data-figure="pending" data-value="2[0-4]"', page.html) else None
 
     page = wait_for(find_page, "the list shows the pending deliveries")
@@ -141,7 +141,7 @@ def test_a_mass_failure_is_shown_to_operators_only(tmp_path: Path) -> None:
         assert f'href="/operator/accounts/{account}"' in guest.get("/operator/endpoints?filter=failing").html
         entry = guest.get("/operator/audit-log?action=mass_failure.began").text
         assert "10 \N{MULTIPLICATION SIGN} Connection refused" in entry
-        # All pages show it to operators, but not to members.
+        # All pages show a banner to operators, but not to members.
         banner = ": many endpoints are failing. Until the mass failure ends"
         for path in ("/operator/mail", f"/accounts/{account}/overview"):
             assert banner in guest.get(path).text

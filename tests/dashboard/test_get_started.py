@@ -14,7 +14,7 @@ from uplift_server.dashboard.snippets import FRAMEWORKS, snippet, variable_line
 
 
 def test_each_step_is_ticked_by_its_own_proof(server: Server, page: Page) -> None:
-    """In a browser, from the first sign-in to a verified endpoint, without a reload by hand."""
+    """The page updates itself from the first sign-in to a verified endpoint."""
     account, api = server.account()
     with closing(Receiver()) as receiver:
         url = receiver.url("/webhook", respond(200))
@@ -180,7 +180,7 @@ def test_a_member_can_test_but_cannot_create_or_see_secrets(server: Server) -> N
     assert 'role="alert">Test event failed' in page.html
     text = page.text
     assert "no program is listening on this address and port" in text
-    # After a reload without the test, the step is still not done.
+    # The step has failed on the page with the result of the test, and on the page without it.
     for html in (page.html, visitor.get(path).html):
         step = html.partition('id="step-3"')[2].partition("</div>")[0]
         assert "Failed" in step

@@ -27,7 +27,7 @@ def count_changes(page: Page) -> int:
 
 
 def _events(server: Server, open_page: OpenPage) -> tuple[Page, Api, Locator]:
-    """Open the events of an account with one event. Return the page and the link to the event."""
+    """Open the event list of an account with one event. Return the page, an API client, and the link to the event."""
     account, api = server.account()
     first = api.send(1).json["id"]
     page = open_page()

@@ -86,7 +86,7 @@ def test_urls_break_only_after_separators(server: Server, receiver: Receiver, op
 @pytest.mark.parametrize("template", sorted(TEMPLATES.rglob("*.html")), ids=lambda path: path.name)
 def test_actions_are_buttons_and_not_disclosures(template: Path) -> None:
     found = re.findall(r"<details.*?</details>", template.read_text(encoding="utf-8"), re.DOTALL)
-    # The menu of a phone contains the search field.
+    # The only exception is the phone menu, which contains the search form.
     assert not [each for each in found if "<form" in each and 'class="menu"' not in each]
 
 

@@ -20,7 +20,7 @@ from uplift_server.store.outbox import EmailResult
 
 NOW_MS = time.time_ns() // 1_000_000
 ON_A_DISK, ON_POSTGRESQL = "free on the database", "dead rows and"
-"""The results of the database check on each engine."""
+"""A part of the text of the database check, for SQLite and for PostgreSQL."""
 
 
 def add_emails(server: Server, *recipients: str) -> None:
@@ -95,6 +95,6 @@ def test_members_cannot_see_operator_pages(server: Server) -> None:
 
 def test_the_system_page_loads_its_checks(server: Server, page: Page) -> None:
     sign_in_operator(page).goto("/operator/system")
-    # The page loads the checks.
+    # The page loads the results of the checks in a later request.
     page.get_by_text(ON_A_DISK if server.place.file else ON_POSTGRESQL).wait_for()
     check_page(page)

@@ -83,7 +83,7 @@ def test_statistics_are_shown_as_figures_and_a_chart(server: Server) -> None:
 def test_failed_deliveries_are_shown_after_the_recovery(server: Server) -> None:
     account, api = server.account()
     with closing(Receiver()) as receiver:
-        # Five consecutive failures: ten would open the circuit breaker.
+        # The failed event causes five consecutive failures. Ten would open the circuit breaker.
         endpoint = api.endpoint(receiver.url("/x", respond(204)))
         wait_for(lambda: receiver.count("/x"), "the registration event")
         receiver.url("/x", respond(500))

@@ -1,4 +1,4 @@
-"""The search box: one hit opens its page, several are listed, and accounts are apart."""
+"""The search box: one hit opens its page, several are listed, and members find nothing of other accounts."""
 
 import re
 from urllib.parse import urlencode

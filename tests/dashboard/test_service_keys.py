@@ -22,7 +22,7 @@ def named(server: Server, name: str) -> Any:
 
 
 def test_a_service_key_is_created_updated_and_revoked(server: Server) -> None:
-    """The page shows the text once. Within its scopes, the key acts for all accounts."""
+    """The page shows the key only once. Within its scopes, the key acts for all accounts."""
     guest, name = operator(server), f"<b>{uuid4().hex}"
     account, _ = server.account()
     sent = {"name": name, "scopes": ["events:write", "accounts:read"], "expires_at": "2099-01-31T12:00"}
@@ -59,7 +59,7 @@ def test_problems_of_a_new_service_key_are_at_its_fields(server: Server) -> None
 
 
 def test_a_rename_keeps_the_milliseconds_of_an_expiry(server: Server) -> None:
-    """The form shows seconds. An expired key can be renamed, and the page says that it expired."""
+    """The form shows whole seconds only."""
     account, _ = server.account()
     admin, keys = member(server, account, "admin"), f"/v1/accounts/{account}/keys"
     made = server.api().ok("POST", keys, {"name": "first", "expires_at": EXPIRY})
@@ -83,7 +83,7 @@ def test_an_admin_cannot_extend_a_key_of_the_operator(server: Server) -> None:
 
 
 def test_an_operator_creates_and_revokes_a_service_key(server: Server, page: Page) -> None:
-    """In a browser. The pages are accessible and fit small screens."""
+    """The pages are accessible in a browser, and fit small screens."""
     name = f"k{uuid4().hex[:12]}"
     sign_in_operator(page).goto(LIST)
     if page.get_by_role("button", name="Create service key").get_attribute("popovertarget"):

@@ -47,7 +47,7 @@ def kept(response: PageResponse, path: str) -> dict[str, str]:
 
 
 def check_kept(found: dict[str, str], fields: Mapping[str, str]) -> None:
-    """Check that a page keeps all fields without passwords and secrets, and asks for the secrets again."""
+    """Check that a page keeps all fields except passwords and secrets, and asks for the secrets again."""
     expected = {name: "" if name in SECRETS else value for name, value in fields.items() if name not in PASSWORDS}
     expected |= {f"sign_in.{name}": "1" for name in SECRETS & set(fields)}
     assert {name: value for name, value in found.items() if name not in OWN_FIELDS} == expected

@@ -105,7 +105,7 @@ def test_a_callback_works_once_and_only_in_its_browser(sso: Server, provider: Pr
     assert guest.get(f"/sign-in/oidc/callback?{query}", follow=False).status == 303
     replayed = Guest(sso.url, {TRANSACTION: kept}).get(f"/sign-in/oidc/callback?{query}")
     assert (replayed.status, "Single sign-on failed" in replayed.problem) == (401, True)
-    # A signed-in visitor returns to the dashboard.
+    # A repeated callback of a signed-in visitor leads to the dashboard.
     assert guest.get(f"/sign-in/oidc/callback?{query}", follow=False).headers["location"] == "/"
 
 
@@ -162,7 +162,7 @@ def test_sign_out_leads_to_the_provider(sso: Server, provider: Provider) -> None
     assert "id_token_hint=" in page.html
     assert SESSION not in guest.cookies
     assert "You are signed out." in guest.get("/sign-in").text
-    # Sign-out of a session with a key does not involve the provider.
+    # Sign-out of a session that began with the operator key does not involve the provider.
     keyed = operator(sso)
     assert keyed.post("/sign-out", page="/operator").path == "/sign-in"
 
@@ -300,7 +300,7 @@ def test_the_pages_of_single_sign_on_are_accessible(certified: Server, visitor: 
     check_page(visitor, "you-single-sign-on")
     visitor.goto(f"/confirm?next=/accounts/{account}/overview")
     check_page(visitor, "confirm-single-sign-on")
-    # The sign-out page leads to the provider by itself, unless the response has no content.
+    # The sign-out page continues to the provider automatically. A response without content keeps the browser there.
     visitor.route("**/session/end?*", lambda route: route.fulfill(status=204))
     visitor.goto(f"/accounts/{account}/overview")
     visitor.get_by_role("button", name="Sign out").click()

@@ -21,7 +21,7 @@ DOCUMENTATION = Path(__file__).parents[2] / "docs"
 SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 BODY = make_event()
 VERIFIERS = {"node": ("js", "function verify"), "go": ("go", "func Verify"), "java": ("java", "static boolean verify")}
-"""The block of the documentation that each program contains, and the beginning of its function."""
+"""For each program, the language of its block in docs/receiving.md, and the beginning of the shared function."""
 
 
 def documents(code: str) -> list[str]:
@@ -113,7 +113,7 @@ def test_a_program_rejects_a_wrong_signature_and_accepts_a_valid_one(framework: 
 
 
 def responds(url: str, process: "subprocess.Popen[Any]") -> bool:
-    """Return whether a program listens."""
+    """Return whether a program responds. Fail if it has ended."""
     assert process.poll() is None, "the program ended"
     try:
         return bool(urllib3.request("GET", url, retries=False, timeout=5).status)

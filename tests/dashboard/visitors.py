@@ -68,7 +68,7 @@ class Guest:
         token: str | None = None,
         **fields: str | list[str],
     ) -> PageResponse:
-        """Submit a form with the token of `page`, by default of the path itself."""
+        """Submit a form with `token`, or else with the form token of `page`, which is by default the path itself."""
         sent = self.get(page or path).token if token is None else token
         body = urlencode({CSRF_FIELD: sent, **fields}, doseq=True)
         return self._request("POST", path, body, follow=follow, headers={})

@@ -91,7 +91,7 @@ async def deliver_emails(world: World, *, sent: bool = True) -> None:
 
 
 async def actions(world: World, account: Account | None = None) -> list[tuple[str, int]]:
-    """Return the actions in the audit log with their times, oldest first."""
+    """Return the action and the time of each entry in the audit log, oldest first."""
     seq = None if account is None else account.seq
     page = await world.database.read(lambda c: audit.page(c, seq, AuditFilter(), PageRequest(500)))
     return [(entry.action, entry.at) for entry in reversed(page.items)]

@@ -186,7 +186,7 @@ class Fleet(World):
         return peer
 
     def switch_to(self, peer: Peer) -> None:
-        """Use this process from now on."""
+        """Let the methods of `World` use this process from now on."""
         self.parts, self.engine, self.cache = peer.parts, peer.engine, peer.cache
 
     def owner_of(self, endpoint_seq: int) -> Peer | None:

@@ -28,7 +28,7 @@ async def _resolve_nothing(_host: str) -> list[str]:
 
 
 class Owner:
-    """The services of a world. Create it again after a restart."""
+    """The services that an owner of endpoints uses. Create a new `Owner` after a restart of the world."""
 
     def __init__(self, world: World) -> None:
         cursors, sequence = Cursors(bytes(32)), world.parts.event_ingest.ids
@@ -66,7 +66,7 @@ class Owner:
         return await self._deliveries.resend(self.caller, self.delivery(event_id, seq))
 
     async def test(self, seq: int, *, key: str | None = None) -> EndpointTest:
-        """Test an endpoint, and advance the clock until the response."""
+        """Send a test event to an endpoint, and advance the clock until the test ends."""
         key_or_none = None if key is None else IdempotencyKey(key, b"")
         task = asyncio.ensure_future(
             self._endpoint_tests.send(self.caller, self._endpoint(seq), None, idempotency_key=key_or_none)
@@ -77,7 +77,7 @@ class Owner:
         return task.result()
 
     async def verify(self, seq: int) -> SignatureCheck:
-        """Check the signature verification of an endpoint, and advance the clock until the response."""
+        """Check whether an endpoint verifies signatures, and advance the clock until the check ends."""
         task = asyncio.ensure_future(self._endpoint_tests.verify(self.caller, self._endpoint(seq)))
         self._world.callers.add(task)
         await self._world.stepping(asyncio.wait([task]))

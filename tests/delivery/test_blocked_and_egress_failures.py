@@ -29,7 +29,7 @@ EGRESS_FAILURES = {
 
 
 def fail_before_connecting(failure: Failure, text: str) -> Exchange:
-    """Return an attempt that failed before a connection."""
+    """Return the exchange of an attempt that failed before the connection was open."""
     return Exchange(0, 1000, failure=failure, error=text, bytes_sent=False)
 
 

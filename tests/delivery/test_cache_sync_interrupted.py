@@ -1,4 +1,4 @@
-"""Changes made by this process during a cache sync read persist, and are read again."""
+"""Changes that this process makes while cache sync reads stay in the cache, and are read again later."""
 
 from collections.abc import Callable
 
@@ -46,7 +46,7 @@ async def test_a_deletion_during_a_read_persists(place: Place, is_known: bool) -
             return found
 
         fleet.database.read_with_priority = interrupted
-        # Select them by name, because cache sync may have seen some of the changes itself.
+        # Name the objects to read, because cache sync may already have read some of the changes.
         subjects = [("api_keys", key.seq), ("event_types", event_type.seq), ("endpoints", endpoint.seq)]
         await peer.cache_sync._read(subjects)
         for _ in range(2):
@@ -58,7 +58,7 @@ async def test_a_deletion_during_a_read_persists(place: Place, is_known: bool) -
 
 
 async def test_a_change_during_a_read_is_read_again_by_the_next_sync(place: Place) -> None:
-    """An event type that was created again after a deletion exists. One that was deleted last does not."""
+    """During a read, this process recreates an event type, and another process deletes it. The next sync drops it."""
     async with Fleet(place) as fleet:
         peer = await fleet.start()
         await fleet.run_for(10 * SECOND)

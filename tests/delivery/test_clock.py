@@ -35,7 +35,7 @@ class Machine:
         self.clock.now_ms()
 
     def run(self, ms: int) -> int:
-        """Advance the time. The engine reads its clock ten times per second. Return its time."""
+        """Advance both clocks. The engine reads its clock ten times per second. Return the engine's time."""
         now = self.clock.now_ms()
         while ms > 0:
             self.wall += min(ms, READ_EVERY_MS) * 1_000_000
@@ -45,13 +45,13 @@ class Machine:
         return now
 
     def set(self, ms: int) -> int:
-        """Set the wall clock. Return the engine's time."""
+        """Step the wall clock by `ms`. Return the engine's time."""
         self.wall += ms * 1_000_000
         return self.clock.now_ms()
 
 
 async def test_events_keep_their_order_after_the_clock_is_set_back(place: Place) -> None:
-    """For single events, events of one request, and test events. An ID that a caller chose changes nothing."""
+    """Covers single events, events of one request, and test events. A chosen ID does not affect later IDs."""
     async with World(place) as world:
         machine = Machine()
         world.clock.now_ms = machine.clock.now_ms  # type: ignore[method-assign] - the world's time stands still
@@ -122,7 +122,7 @@ def test_waits_continue_after_the_clock_is_set_back() -> None:
     assert machine.set(-10 * MINUTE) == START + 1000
     assert machine.run(1000) == START + 1900
     assert machine.run(9000) == START + 10_000
-    # Timestamps that others compare with their own clock are from the machine's clock.
+    # Timestamps that other machines compare with their own clocks are from the wall clock.
     assert machine.clock.wall_ms() == START + 11_000 - 10 * MINUTE
 
 
@@ -211,7 +211,7 @@ async def test_signatures_use_the_machine_time(place: Place, step_ms: int) -> No
 
 
 async def test_a_forward_step_ends_waits_within_one_scan(place: Place) -> None:
-    """Timers use the monotonic clock, and would fire minutes late."""
+    """Timers use the monotonic clock, so without the scan, they would fire minutes late."""
     async with World(place, breaker_failures=3, delays_ms=[3600 * SECOND]) as world:
         await world.endpoint("one.test", lambda _: respond(500))
         await world.accept(20)
@@ -275,7 +275,7 @@ async def test_a_clock_set_back_does_not_delay_sends_probes_or_retries(place: Pl
             while await world.statuses() != {Status.DELIVERED: 20}:
                 await asyncio.sleep(0.02)
         assert len(world.sender.times("paced.test")) == 10
-        # Events after that are sent immediately, signed with the time of the machine.
+        # Later events are sent immediately, and signed with the time of the machine.
         sent = len(world.sender.sent)
         await world.accept(1)
         # The rate-limited delivery may have to wait.
@@ -288,7 +288,7 @@ async def test_a_clock_set_back_does_not_delay_sends_probes_or_retries(place: Pl
 
 
 async def test_leases_stay_valid_after_the_clock_is_set_back(place: Place) -> None:
-    """Attempts in flight at the change are not leased again, and their outcomes are not rejected."""
+    """Deliveries in flight when the clock is set back are not leased again, and their outcomes are not rejected."""
     async with SteppedWorld(place) as world:
         world.sender.latency_ms["slow.test"] = 500
         await world.endpoint("slow.test")

@@ -21,7 +21,7 @@ from uplift_server.store.schema import deliveries
 
 
 def count_by_owner(fleet: Fleet, seqs: list[int]) -> Counter[int]:
-    """Return the number of endpoints by process; 0: without an owner."""
+    """Return the number of endpoints by process ID. The key 0 counts endpoints without an owner."""
     found = [fleet.owner_of(seq) for seq in seqs]
     return Counter(0 if peer is None else peer.process_id for peer in found)
 
@@ -83,7 +83,7 @@ async def test_the_loads_of_all_processes_are_summed(place: Place) -> None:
         slots = [each.status.own_load().in_flight_max for each in parts]
         assert slots[-1] == 0
         assert sum(slots) == api.parts.status.load().in_flight_max
-        # A process without deliveries is not stopped.
+        # A process that makes no deliveries does not count as stopped.
         assert not any(each.status.own_load().stopped for each in parts)
 
 
@@ -142,7 +142,7 @@ async def test_a_process_without_heartbeats_stops_before_its_eviction(place: Pla
         await fleet.run_for(4500)
         sent = disconnected.sender.sent
         assert [peer.parts.status.heartbeat_age_ms() is None for peer in fleet.peers] == [True, False]
-        # A process without notifications also receives none.
+        # A process whose membership has expired reports no live processes.
         assert [len(peer.parts.status.processes()) for peer in fleet.peers] == [2, 0]
         await fleet.accept(3)
         await fleet.run_for(10 * SECOND)
@@ -255,8 +255,8 @@ async def test_a_mass_failure_at_several_workers_is_notified_once(place: Place) 
         assert await kinds(fleet) == [*began, (NotificationKind.MASS_FAILURE_ENDED, "ops@uplift.example")]
         found = await fleet.database.read(lambda c: endpoints.find(c, seqs))
         assert {endpoint.state for endpoint in found} == {EndpointState.ENABLED}
-        # This period does not count for any endpoint. Later time counts, also for endpoints of workers that did not
-        # evaluate.
+        # The mass failure does not count for any endpoint. Later time counts, even for endpoints of workers that did
+        # not evaluate the mass failure.
         await fleet.run_for(40 * SECOND)
         warned = [recipient for kind, recipient in await kinds(fleet) if kind is NotificationKind.ENDPOINT_WARNED]
         assert warned == ["coach@rapids.example"]

@@ -17,7 +17,7 @@ from .world import SECOND, World, respond
 
 
 def upper(histogram: Histogram) -> list[int | None]:
-    """Return the bucket bound of each value; None above the last bound."""
+    """Return the upper bound of the bucket of each counted value; None for values above the last bound."""
     bounds = [*histogram.bounds, None]
     return [bound for bound, count in zip(bounds, histogram.counts, strict=True) for _ in range(count)]
 

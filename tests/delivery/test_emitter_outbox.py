@@ -28,7 +28,7 @@ Event = dict[str, Any]
 
 
 class ScriptedServer:
-    """Accepts batches, rejects events that `wrong` selects, and fails with `failure`."""
+    """Accepts batches, but rejects those with an event that `wrong` selects. Raises `failure` if it is set."""
 
     def __init__(self) -> None:
         self.batches: list[list[Event]] = []
@@ -85,7 +85,7 @@ async def outbox(url: str) -> AsyncIterator[EmitterOutbox]:
 
 
 async def drain(outbox: EmitterOutbox, server: ScriptedServer) -> OutboxReader:
-    """Send the waiting rows."""
+    """Send the waiting rows, and return the reader that sent them."""
     reader = OutboxReader(outbox, server.send)
     async with asyncio.timeout(WITHIN_SECONDS):
         await reader.run(once=True)
@@ -93,7 +93,7 @@ async def drain(outbox: EmitterOutbox, server: ScriptedServer) -> OutboxReader:
 
 
 async def number(emitter: asyncpg.Connection, n: int, **fields: Any) -> str:
-    """Insert a row with a number."""
+    """Insert a row with `n` in its data, and return its ID."""
     return await insert(emitter, json.dumps({"n": n}), **fields)
 
 
@@ -320,7 +320,7 @@ async def test_a_lost_connection_gives_the_rows_to_another_reader(
     with pytest.raises(Unavailable):
         await drain(outbox, server)
 
-    # The first reader's request was accepted, too: the server recognizes the IDs.
+    # The scripted server accepts the first reader's request, too. A real server would recognize the repeated IDs.
     assert server.numbers == [1, 2, 1, 2]
     assert await rows(emitter) == []
 
@@ -356,7 +356,7 @@ async def test_the_reader_continues_after_failures_and_stops(
 
     await number(emitter, 1)
     await until(lambda: server.numbers == [1])
-    # After a success, a permanent failure can be an error of a deployment.
+    # After a success, the reader also retries permanent failures, because a deployment can cause them.
     for is_permanent in (False, True):
         server.failure = ServerUnavailable(OSError(), is_permanent=is_permanent, retry_after_seconds=0)
         await number(emitter, 2)

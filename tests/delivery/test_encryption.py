@@ -1,4 +1,4 @@
-"""The encryption upgrade of a shared database with endpoints that no attempt has used."""
+"""The encryption upgrade of a shared database, for endpoints that have had no attempt yet."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from .world import VirtualClock
 
 
 class Upgraded:
-    """A database whose values another process has bound to their columns."""
+    """A database in which another process has completed the encryption upgrade."""
 
     async def read(self, _body: Callable[..., Any]) -> bool:
         return False

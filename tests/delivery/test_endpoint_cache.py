@@ -278,7 +278,7 @@ def test_the_number_of_problems_is_limited() -> None:
     problems = event_type.problems(json.dumps(["x" * 500] * 30).encode())
 
     assert len(problems) == SCHEMA_PROBLEMS_MAX
-    # Finding all problems in large data would block the event loop.
+    # For large data, only one problem is reported. Finding all of them would block the event loop.
     assert len(event_type.problems(json.dumps(["x" * 500] * 100).encode())) == 1
     assert max(len(problem.message) for problem in problems) < 400
 
@@ -339,7 +339,7 @@ def test_a_load_with_a_wrong_key_fails() -> None:
 def test_a_stored_url_that_is_no_longer_allowed_is_loaded(cache: EndpointCache) -> None:
     cache.load([account(1)], [], [], [endpoint(1, url="https://[2002:5db8:d822::1]/hook")])
 
-    # Its attempts are blocked at the connection.
+    # The server blocks attempts to this endpoint when it connects.
     assert cache.endpoints[1].parts.target == Target("2002:5db8:d822::1", 443, True, 1)
 
 

@@ -17,7 +17,7 @@ HOUR = 3600 * SECOND
 
 
 def assert_waits(times: list[int], delays_ms: list[int]) -> None:
-    """Check that the attempts are apart by these delays, ±10%."""
+    """Check that the attempts followed each other after these delays, ±10% and up to LATE_MS_MAX late."""
     waits = [after - before for before, after in pairwise(times)]
     assert len(waits) == len(delays_ms)
     for wait, delay in zip(waits, delays_ms, strict=True):
@@ -85,7 +85,7 @@ async def test_an_endpoint_has_its_own_timeout_for_every_attempt(place: Place) -
 
 
 async def test_a_stored_timeout_above_the_operators_limit_is_shortened(place: Place) -> None:
-    """The lease covers only the limit."""
+    """A lease lasts only long enough for a timeout within the limit."""
     async with World(place, delays_ms=[SECOND]) as world:
         await world.endpoint("1.test", lambda _: None, attempt_timeout_ms=30 * SECOND)
         await world.accept()

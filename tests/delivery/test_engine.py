@@ -23,7 +23,7 @@ DEFAULT_DELAYS = [5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400]
 
 
 def header(request: Request, name: str) -> str:
-    """Return a request header."""
+    """Return the value of a request header."""
     for line in request.head.decode().split("\r\n"):
         key, _, value = line.partition(": ")
         if key == name:
@@ -151,7 +151,7 @@ async def test_a_hanging_endpoint_uses_only_its_own_slots(place: Place) -> None:
         assert world.sender.in_flight_most["hangs.test"] == 4
         assert len(world.sender.times("well.test")) == 300
         assert set(world.sender.times("well.test")) == {START}
-        # Few of its waiting deliveries are in memory.
+        # Only a few of the deliveries that wait for the hanging endpoint are in memory.
         await world.run_for(2 * SECOND)
         await world.accept(100)
         assert world.parts.lanes.find(1).waiting_count <= 300  # type: ignore[union-attr]
@@ -224,8 +224,8 @@ async def test_probes_do_not_count_as_scheduled_attempts(place: Place) -> None:
         assert probe_at > world.clock.now
         load = world.parts.status.load()
         assert (load.in_flight, load.waiting, load.probes) == (0, len(leased), {endpoint.seq: probe_at})
-        # All slots, and the slots that the first nine failures freed before the breaker opened. Then, probes at growing
-        # intervals.
+        # At first, one attempt per slot, and one more for each of the nine failures before the breaker opened. Then,
+        # probes at growing intervals.
         assert sent <= 16 + 9 + 6
         untouched = [row for row in await world.deliveries() if row.attempts_made == 0]
         assert len(untouched) >= 100 - sent
@@ -251,7 +251,7 @@ async def resend(world: World, event_seq: int, endpoint_seq: int) -> None:
     entry = AuditEntry(world.account.seq, world.clock.now, SYSTEM, "delivery.resent", "dlv_", {})
     command = Command(CommandKind.RESEND, world.account.seq, endpoint_seq, entry, event_seq)
     resending = asyncio.ensure_future(world.parts.commands.execute(command))
-    # Its wait for the clock must not count as the wait of a loop.
+    # This task also waits for the clock, but must not count as a loop of the engine.
     world.callers.add(resending)
     await world.stepping(asyncio.wait([resending]))
     world.callers.remove(resending)

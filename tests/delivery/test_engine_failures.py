@@ -36,7 +36,7 @@ async def test_large_bodies_of_a_hanging_endpoint_do_not_delay_other_endpoints(p
 
 
 def counts_of(hosts: Sequence[str]) -> list[int]:
-    """Return the number of requests of each endpoint."""
+    """Return the number of requests to each of the three endpoints."""
     return [hosts.count(f"{name}.test") for name in ("one", "two", "three")]
 
 
@@ -58,7 +58,7 @@ async def test_large_bodies_are_sent_in_turns(place: Place) -> None:
 
 
 class Defective:
-    """A database whose operations fail with a programming error."""
+    """A database in which a programming error prevents leases, or the settlement of one event."""
 
     broken = False
     rejected_seq: int | None = None

@@ -57,7 +57,7 @@ async def test_waiting_and_in_flight_deliveries_are_dropped(place: Place) -> Non
         erasure = await start_erasure(world, event_seqs=[each.seq for each in accepted])
         await world.run_for(SECOND)
         assert await world.statuses() == {Status.CANCELLED: 3}
-        # The attempt in flight could still reach the database.
+        # The outcome of the attempt in flight could still reach the database.
         assert (await of(world, erasure)).completed_at is None
         world.sender.scripts[HOST] = lambda _: respond(200)
         [last] = await world.accept(1)
@@ -108,7 +108,7 @@ class EndsDuringErasure:
 
 
 async def test_an_attempt_that_ends_during_the_erasure_leaves_no_content(place: Place) -> None:
-    """Its outcome is dropped, but it changes the health of the endpoint."""
+    """The outcome of the attempt is dropped, but the attempt changes the health of the endpoint."""
     async with World(place, database=EndsDuringErasure, delays_ms=()) as world:
         world.sender.latency_ms[HOST] = 10
         endpoint = await world.endpoint(HOST, lambda _: respond(500)._replace(response_body=b"Hello Zebulon"))
@@ -186,7 +186,7 @@ async def test_an_erasure_continues_after_a_kill(place: Place) -> None:
 
 
 async def test_events_without_a_stored_object_id_are_found(place: Place) -> None:
-    """Releases before the index of object IDs did not store them."""
+    """Releases without the index of object IDs did not store the object ID of an event."""
     async with World(place) as world:
         for object_id in (b'"athlete-1"', b'"athlete-2"', b"7", b'"athl\\u0065te-1"', b'"athlete-1"'):
             await world.parts.event_ingest.accept(world.account.seq, [world.draft(b'{"object":{"id":%b}}' % object_id)])

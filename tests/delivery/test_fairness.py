@@ -54,7 +54,7 @@ async def with_events(world: World, _hanging: Sequence[LiveEndpoint], _: Appende
 async def test_hanging_receivers_of_one_account_leave_slots_for_other_accounts(
     place: Place, flood: Flood, code: int
 ) -> None:
-    """Regardless of whether the endpoints have responded successfully before."""
+    """It does not matter whether the endpoints responded successfully (`code`) before they hung."""
     async with World(place, in_flight_max=IN_FLIGHT_MAX, delays_ms=()) as world:
         other = await world.new_account()
         await world.endpoint("known.test", account=other)
@@ -189,7 +189,7 @@ async def test_queueing_time_counts_toward_the_response_timeout(place: Place) ->
         accepting = [event_ingest.accept(world.account.seq, [draft]) for _ in range(10)]
         await asyncio.sleep(0)
         world.clock.now += 3 * SECOND
-        # The first turn has ended, and the next one has not.
+        # Let the first turn end, but not the next one.
         world.database.may_return.set()
         await accepting[0]
         world.database.may_return.clear()
@@ -208,7 +208,7 @@ async def test_one_account_cannot_fill_the_ingest_queue(place: Place) -> None:
             await world.endpoint(f"r{number}.test")
         draft = world.draft()
         event_ingest = world.parts.event_ingest
-        # 1,010 rows each.
+        # Each request stores 1,010 rows.
         accepting = [event_ingest.accept(world.account.seq, [draft] * 10) for _ in range(70)]
         with pytest.raises(Unavailable):
             event_ingest.accept(world.account.seq, [draft] * 100)
@@ -232,7 +232,7 @@ class Counting:
 
 
 async def test_a_turn_of_several_accounts_is_one_commit(place: Place) -> None:
-    """The consumer of the event stream relies on it: in several commits, later events could be stored first."""
+    """The consumer of the event stream relies on this: with several commits, later events could be stored first."""
     async with World(place, database=Counting) as world:
         other = await world.new_account()
         await world.endpoint("one.test")

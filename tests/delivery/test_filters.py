@@ -94,7 +94,7 @@ async def test_events_that_wait_to_be_stored_skip_a_deleted_endpoint(place: Plac
 
 @pytest.mark.parametrize("seed", range(10))
 async def test_no_event_is_delivered_to_an_endpoint_whose_filter_rejects_it(place: Place, seed: int) -> None:
-    """Every other endpoint receives it. Random filters and events."""
+    """Random events are delivered to exactly those endpoints whose random filters match."""
     draw = random.Random(seed)
     async with World(place) as world:
         filters = {}
@@ -117,7 +117,7 @@ async def test_no_event_is_delivered_to_an_endpoint_whose_filter_rejects_it(plac
 
 
 async def test_a_replay_creates_no_deliveries_of_rejected_events(place: Place) -> None:
-    """It resends existing deliveries regardless of the filter."""
+    """The replay resends existing deliveries regardless of the filter."""
     async with World(place, delays_ms=()) as world:
         await world.accept(20)
         endpoint = await create_failed(world, 5)
@@ -198,7 +198,7 @@ def test_no_filter_takes_long(name: str) -> None:
 
 
 async def test_many_expensive_filters_do_not_take_long(place: Place) -> None:
-    """Beyond the limit of steps, endpoints receive the event, and the server counts it."""
+    """If the filters need too many steps, the remaining endpoints receive the event, and the server counts them."""
     async with World(place) as world:
         found = []
         for number in range(40):
@@ -223,7 +223,7 @@ async def test_many_filters_with_long_prefixes_do_not_take_long(place: Place) ->
         for number in range(300):
             prefixes = [{"prefix": f"{common}{number}-{n}"} for n in range(7)]
             found.append(await world.endpoint(f"{number}.test", filter_text=filter_text({"a": prefixes})))
-        # The comparison with wider characters is the slowest.
+        # Comparing texts whose characters have different widths is the slowest case.
         data = json.dumps({"a": [common + "€"] * 220}, ensure_ascii=False).encode()
         assert len(data) <= EVENT_DATA_BYTES_MAX
         began = time.thread_time()

@@ -41,7 +41,7 @@ async def seven_endpoints(world: World) -> list[Owner]:
 
 
 async def listed(world: World) -> list[set[str]]:
-    """Return the endpoints of each email, oldest first."""
+    """Return the IDs of the endpoints in each email, oldest email first."""
     return [
         {facts["endpoint"], *(each["endpoint"] for each in facts.get("others", ()))}
         for _, _, facts in await read_emails(world)
@@ -100,7 +100,7 @@ async def test_each_account_has_its_own_email(place: Place) -> None:
 
 
 class StopsAfterThree:
-    """A database that is unavailable for warnings after three of them."""
+    """A database that stores three warnings, and is unavailable for later ones."""
 
     warnings_left = 3
 

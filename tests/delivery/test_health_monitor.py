@@ -186,7 +186,7 @@ async def test_a_failure_right_after_the_recovery_sends_both_emails(place: Place
 
 @pytest.mark.parametrize("gap", [DAY, 20 * HOUR])
 async def test_an_endpoint_with_little_traffic_is_warned_and_disabled(place: Place, gap: int) -> None:
-    """One delivery with ten attempts in three days, and then none until day 5."""
+    """One delivery has ten attempts in three days. No attempt follows until day 5."""
     documented = (5 * SECOND, 300 * SECOND, *(n * HOUR for n in (0.5, 2, 5, 10, 14, 20, 24)))
     async with long_world(place, delays_ms=[int(ms) for ms in documented]) as world:
         owner = await owner_of(world)

@@ -124,7 +124,7 @@ async def test_a_session_that_connects_to_another_process_streams_only_there(pla
         for _, item in other_reading.items:
             second.record_response(item.position, LocalResponse("", 200, 1, None, "", redelivered=False))
         await fleet.run_for(SECOND)
-        # The first process has an older state.
+        # The first process has an older position, which it must not store.
         streaming.parts.relay.disconnect(first)
         await fleet.run_for(SECOND)
         assert [each.position for each in await sessions(fleet)] == [place]

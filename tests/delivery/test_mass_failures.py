@@ -38,7 +38,7 @@ async def accept_for_each(world: World, owners: list[Owner]) -> None:
 
 
 async def test_a_mass_failure_disables_no_endpoint_and_notifies_the_operator(place: Place) -> None:
-    """18 of 20 endpoints fail. After the recovery, that time does not count for two that still fail."""
+    """18 of 20 endpoints fail. For the two that do not recover, the time of the mass failure does not count."""
     async with long_world(place) as world:
         owners = await create_owners(world, 20)
         for owner in owners[18:]:
@@ -105,7 +105,7 @@ async def test_fewer_than_ten_or_half_failing_is_no_mass_failure(place: Place, f
 
 
 async def test_a_mass_failure_excuses_only_its_own_duration(place: Place) -> None:
-    """An endpoint that had already failed for a day gets its warning one hour later."""
+    """After a mass failure of one hour, an endpoint that had already failed for a day gets its warning an hour late."""
     async with long_world(place) as world:
         early = await owner_of(world)
         await world.accept(1, account=early.account)

@@ -19,7 +19,7 @@ from .world import SECOND, World, respond
 
 
 async def test_other_accounts_leave_memory_for_an_account(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise its deliveries would wait in the database until attempts of the others time out."""
+    """Otherwise, its deliveries would wait in the database until attempts of the other accounts time out."""
     monkeypatch.setattr(lanes, "LANES_SHARED_BODY_BYTES_MAX", 400_000)
     monkeypatch.setattr(lanes, "LANES_BODY_BYTES_MAX", 500_000)
     monkeypatch.setattr(lanes, "ACCOUNT_LANES_BODY_BYTES_MAX", 100_000)
@@ -43,7 +43,7 @@ async def test_other_accounts_leave_memory_for_an_account(place: Place, monkeypa
 
 
 async def test_the_guaranteed_memory_of_accounts_is_small(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a restart, all deliveries are due, and the process would hold a large batch of each account."""
+    """After a restart, all deliveries are due. The process must not hold a large batch of each account."""
     monkeypatch.setattr(lanes, "LANES_SHARED_BODY_BYTES_MAX", 75_000)
     monkeypatch.setattr(lanes, "LANES_BODY_BYTES_MAX", 100_000)
     monkeypatch.setattr(lanes, "LEASE_BATCH_BODY_BYTES_MAX", 50_000)
@@ -74,7 +74,7 @@ async def test_events_accepted_together_respect_the_memory_limit(place: Place, m
 
 
 async def test_other_endpoints_leave_memory_for_an_endpoint(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise three hanging endpoints would stop all endpoints of their account."""
+    """Otherwise, a few hanging endpoints would stop all endpoints of their account."""
     monkeypatch.setattr(lanes, "ACCOUNT_LANES_BODY_BYTES_MAX", 50_000)
     monkeypatch.setattr(lanes, "LANE_LITTLE_BODY_BYTES_MAX", 10_000)
     async with World(place) as world:
@@ -113,7 +113,7 @@ async def test_an_account_regains_its_share_of_memory(place: Place, monkeypatch:
 async def test_an_account_starts_few_attempts_per_turn_of_the_event_loop(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Requests run in between, and every attempt starts on time."""
+    """Requests can run between the turns, and every attempt still starts on time."""
     async with World(place) as world:
         for number in range(100):
             await world.endpoint(f"r{number}.test")
@@ -165,7 +165,7 @@ class Recorded:
 
 
 async def test_releases_and_outcomes_are_written_in_batches(place: Place) -> None:
-    """One write of all of them would delay the events of every account."""
+    """A single write of all releases or outcomes would delay the events of every account."""
     async with World(place, database=Recorded, endpoint_in_flight_max=1, in_flight_max=10_000) as world:
         for number in range(6):
             await world.endpoint(f"hangs{number}.test")
@@ -188,7 +188,7 @@ async def test_releases_and_outcomes_are_written_in_batches(place: Place) -> Non
 
 
 async def test_health_is_stored_with_the_last_outcome_that_it_counts(place: Place) -> None:
-    """If the process ends between two batches, the outcomes of the second are not counted twice."""
+    """Otherwise, if the process ended between two batches, the outcomes of the second would count twice."""
     async with World(place, database=Recorded, endpoint_in_flight_max=1000, in_flight_max=10_000) as world:
         failing = [await world.endpoint(f"fails{number}.test") for number in range(3)]
         for _ in range(100):

@@ -72,7 +72,7 @@ async def prepare(world: World, *, account: Account | None = None) -> tuple[Live
 
 
 async def rows(world: World) -> int:
-    """Return the number of rows of operational events and of counts."""
+    """Return the number of stored rows of unsent operational events and of failure counts."""
     query = sa.select(
         sa.select(sa.func.count()).select_from(waiting_table).scalar_subquery()
         + sa.select(sa.func.count()).select_from(failed_deliveries).scalar_subquery()
@@ -269,7 +269,7 @@ async def test_a_failed_delivery_of_an_operational_event_causes_no_event(place: 
             world.sender.scripts[host] = lambda _: respond(500)
         await world.accept()
         await world.run_for(10 * MINUTE)
-        # Both monitors get the failure, and later the warnings about the other endpoints. Nothing follows from them.
+        # Each monitor is sent the failure, and later the warnings about other endpoints. These events cause no others.
         assert Received(world).types.count("delivery.failed") == 1
         assert Received(world, "second.test").types.count("delivery.failed") == 1
         sent = len(world.sender.sent)
@@ -327,7 +327,7 @@ async def test_an_event_survives_a_restart_before_it_is_sent(
 async def test_an_event_is_sent_once_if_its_row_could_not_be_deleted(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server crashed after it stored the event, or lost its database."""
+    """The server crashed after it stored the event, or the database became unavailable."""
 
     def fail(*_: object) -> None:
         raise Unavailable("the disk is full")

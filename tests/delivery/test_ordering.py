@@ -1,4 +1,4 @@
-"""Ordered delivery under a virtual clock: one delivery of an order group at a time, without delay between two."""
+"""Ordered delivery under a virtual clock: an order group has one delivery at a time, without delays in between."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ HOST = "one.test"
 
 
 def arrivals(world: World) -> list[tuple[int, str]]:
-    """Return when each request arrived, in ms, and its event."""
+    """Return the time of each request (ms after START) and the ID of its event."""
     return [(at - START, header(request, "webhook-id")) for at, _, request in world.sender.sent]
 
 
@@ -41,7 +41,7 @@ def world_id(event_id: bytes) -> str:
 
 
 async def test_the_next_delivery_starts_when_the_previous_one_ends(place: Place) -> None:
-    """Without waiting for a scan."""
+    """The next delivery does not wait for a scan of the dispatcher."""
     async with World(place, scan_every_ms=MINUTE) as world:
         await world.endpoint(HOST, ordering=Ordering.ENDPOINT)
         world.sender.latency_ms[HOST] = 70
@@ -95,7 +95,7 @@ async def test_a_cancelled_delivery_is_skipped_at_once(place: Place) -> None:
 
 @pytest.mark.parametrize("held", [HeldAction.SEND, HeldAction.KEEP, HeldAction.DROP])
 async def test_held_deliveries_stay_ahead_of_new_ones(place: Place, held: HeldAction) -> None:
-    """Kept ones block the new ones until they are dropped."""
+    """If held deliveries are kept, they block new ones until they are dropped."""
     async with World(place) as world:
         endpoint = await world.endpoint(HOST, ordering=Ordering.ENDPOINT)
         await world.pause(endpoint.seq)
@@ -112,7 +112,7 @@ async def test_held_deliveries_stay_ahead_of_new_ones(place: Place, held: HeldAc
 
 
 async def test_a_replay_keeps_the_order(place: Place) -> None:
-    """Also of deliveries that it creates. New events wait for the replayed ones that were released before them."""
+    """This includes deliveries that the replay creates. New events wait for replayed ones released before them."""
     async with World(place, delays_ms=()) as world:
         await world.accept()
         endpoint = await world.endpoint(HOST, lambda _: respond(500), ordering=Ordering.ENDPOINT)

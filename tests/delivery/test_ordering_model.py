@@ -258,7 +258,7 @@ class Episode:
         return await self.world.database.read(lambda c: list(c.execute(own).all()))
 
     async def check_rows(self) -> None:
-        """Deliveries match the filters. Of each group, one is due or leased, except resends. No group stalls."""
+        """Check that deliveries match the filters, and that no group stalls or sends two deliveries besides resends."""
         groups = defaultdict(list)
         rows = await self.rows()
         stored = {row.event_seq for row in rows}
@@ -296,13 +296,13 @@ class Episode:
         assert not UNFINISHED & set(replays), "a replay has not ended"
         statuses = {row.event_seq: Status(row.status) for row in await self.rows()}
         for each in self.accepted:
-            if each.seq not in statuses:  # `check_rows` compared it with the filters.
+            if each.seq not in statuses:  # `check_rows` has checked that this is correct.
                 continue
             status = statuses[each.seq]
             if status is Status.CANCELLED:
                 assert each.event_id in self.ends
             elif status is Status.FAILED:
-                # A replay attempts the events that had no delivery once, or never after a cancellation.
+                # A replay attempts an event that had no delivery only once, and not at all after a cancellation.
                 is_cancelled = bool(self.cancelled_replays) or each.event_id in self.ends
                 attempts = ATTEMPTS_MAX if each.matched else int(not is_cancelled)
                 assert each.expires_at is not None or len(self.attempts_of(each)) >= attempts
@@ -317,7 +317,7 @@ class Episode:
         return [each for each in self.sent if each.event_id == of.event_id]
 
     def may_have_ended(self, of: Accepted, at: int) -> bool:
-        """Whether a delivery may have ended at a time, by what its receiver and its owner know."""
+        """Whether a delivery may have ended by `at`, according to its attempts, cancellation and expiry."""
         if self.ends.get(of.event_id, at + 1) <= at or (of.expires_at or at + MINUTE) <= at + RETRY_MS_MAX:
             return True
         past = [each for each in self.attempts_of(of) if each.ended_at <= at]

@@ -55,7 +55,7 @@ async def test_a_heartbeat_during_an_eviction_prevents_it(place: Place) -> None:
 
 
 async def test_health_from_an_evicted_process_has_no_effect(place: Place) -> None:
-    """Its health is not stored and disables nothing, because the endpoint is healthy at its new owner."""
+    """The evicted process still considers the endpoint failing. Only the health at the new owner is stored."""
     health_settings = HealthSettings(HealthRule(20 * SECOND, 40 * SECOND))
     async with Fleet(place, delays_ms=[5 * SECOND] * 100, health_settings=health_settings) as fleet:
         [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
@@ -109,7 +109,7 @@ async def test_a_success_during_a_handover_recovers_the_endpoint(place: Place) -
 
 
 async def test_outcomes_from_before_an_eviction_are_not_stored_after_it(place: Place) -> None:
-    """Afterwards, the process has a new process ID."""
+    """After an eviction, the process has a new process ID, but the outcomes belong to the old one."""
     async with Fleet(place, database=RejectsProcess) as fleet:
         [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
         disconnected, _ = owner_and_other(fleet, seq)
@@ -235,7 +235,7 @@ async def test_leases_of_an_evicted_process_end_after_a_lost_response(place: Pla
         other.line.write = lose_response  # type: ignore[method-assign]
         await fleet.kill_peer(victim)
         fleet.switch_to(other)
-        # Much earlier than the end of a lease.
+        # This is much earlier than the end of a lease.
         await fleet.run_for(8 * SECOND)
         assert lost
         assert fleet.sender.in_flight["h0.test"] == 1

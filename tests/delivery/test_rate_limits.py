@@ -18,7 +18,7 @@ from .world import SECOND, START, World, respond
 
 
 def most_in_a_second(times: Sequence[int]) -> int:
-    """Return the number of starts in the fullest second."""
+    """Return the largest number of starts within any one second."""
     return max(sum(at <= other < at + SECOND for other in times) for at in times)
 
 
@@ -39,7 +39,7 @@ async def test_a_rate_limit_holds_across_a_restart(place: Place, rate: int, end:
 
 
 async def test_a_limit_of_one_per_second_holds_with_thousands_waiting(place: Place) -> None:
-    """Few are leased at a time, none waits beyond its lease, and waiting is not an attempt."""
+    """Few deliveries are leased at a time, none waits beyond its lease, and waiting does not count as an attempt."""
     async with World(place) as world:
         await world.endpoint("one.test", rate_limit_per_second=1)
         for _ in range(3):

@@ -73,7 +73,7 @@ async def test_retries_follow_the_schedule_if_an_attempt_is_rejected(place: Plac
 
 
 class RejectsOutcome:
-    """A layer over an engine that rejects the outcome of one event in every form."""
+    """A layer over an engine that rejects every settlement batch with the outcome of one event."""
 
     rejected: int | None = None
     settles = 0

@@ -58,7 +58,7 @@ async def sessions(world: World) -> list[ListenSession]:
 
 
 async def take_acknowledged(stream: Stream, count: int) -> list[StreamItem]:
-    """Return the next events, with a response to each."""
+    """Read the next `count` events, and record a successful response to each."""
     found: list[StreamItem] = []
     while len(found) < count:
         batch = await stream.next()
@@ -143,7 +143,7 @@ async def test_no_stream_begins_after_a_revoked_key_or_deleted_account(
 
 @pytest.mark.parametrize("is_service_key", [False, True], ids=["account key", "service key"])
 async def test_a_stream_ends_when_its_key_expires(place: Place, is_service_key: bool) -> None:
-    """Within LOOK_EVERY_MS, also if the expiry changes during the stream."""
+    """The stream ends within LOOK_EVERY_MS, even if the expiry is set during the stream."""
     async with World(place) as world:
         session, cache = await session_of(world), world.cache
         stream = await world.parts.relay.connect(session, None)
@@ -196,7 +196,7 @@ async def test_events_read_at_the_end_of_a_stream_are_not_sent(place: Place) -> 
         [event] = await world.accept()
 
         class Interrupted:
-            """A database: during a read, the session's key is revoked."""
+            """A database. During each read, the streams of the session's key end, as if the key were revoked."""
 
             write, stream_position = database.write, database.stream_position
 
@@ -220,8 +220,8 @@ async def test_unacknowledged_events_are_bounded_and_hold_the_position(place: Pl
         batch = await stream.next()
         assert batch is not None
         assert [item.position for item in batch] == [each.seq for each in stored[:UNACKNOWLEDGED_EVENTS_MAX]]
-        # Responses out of order, as with `--shuffle`: a new stream continues after the last event before which all have
-        # a response.
+        # Responses can be out of order, as with `--shuffle`. A new stream continues after the last event up to which
+        # every event has a response.
         for item in (batch[1], batch[2]):
             stream.record_response(item.position, LocalResponse("", 200, 1, None, "", redelivered=False))
         assert stream.position == stored[0].seq - 1
@@ -244,7 +244,7 @@ async def test_an_event_stored_during_a_read_is_sent_at_once(place: Place) -> No
         stored: list[Appended] = []
 
         class Interrupted:
-            """A database: an event is stored after the first read, before the stream gets the result."""
+            """A database. After the first read, an event is stored before the stream gets the result."""
 
             write, stream_position = database.write, database.stream_position
 
@@ -281,7 +281,7 @@ async def test_a_stream_continues_after_a_database_error(place: Place) -> None:
         relay.database = Failing()  # type: ignore[assignment]
         taking = asyncio.ensure_future(take_acknowledged(stream, 1))
         await world.run_for(SECOND)
-        # The virtual clock does not wait for unknown calls, so the read may take a moment.
+        # The virtual clock does not wait for the task `taking`, so the read may need real time.
         assert [item.position for item in await asyncio.wait_for(taking, 10)] == [event.seq]
 
 
@@ -316,7 +316,7 @@ async def test_test_events_are_bounded_and_delay_no_event(place: Place) -> None:
         def send_test() -> "asyncio.Future[ListenResponse] | None":
             return stream.send_test(world.fresh_id(), "a.b", world.clock.now, b"x" * 250_000)
 
-        # No client reads the stream: test events without a waiting caller are not sent.
+        # No client reads the stream yet. When one does, test events without a waiting caller are not sent.
         for _ in range(20):
             awaited = [send_test() for _ in range(TESTS_AWAITED_MAX)]
             assert send_test() is None
@@ -326,7 +326,7 @@ async def test_test_events_are_bounded_and_delay_no_event(place: Place) -> None:
         last = send_test()
         assert last is not None
         [sent] = await stream.next() or []
-        # The sent test events never get a response. Other events continue.
+        # Test events that never get a response do not delay other events.
         for _ in range(2 * UNACKNOWLEDGED_EVENTS_MAX):
             unanswered = send_test()
             assert unanswered is not None
@@ -369,7 +369,7 @@ async def test_a_replaced_stream_does_not_change_the_position(place: Place) -> N
         assert second is not None
         await take_acknowledged(second, 3)
         await world.run_for(SECOND)
-        # The first connection sends a response and ends only after the second one has the events.
+        # The first connection sends its response, and ends, after the second one has received the events.
         first.record_response(batch[0].position, LocalResponse("", 503, 1, None, "", redelivered=False))
         relay.disconnect(first)
         await world.run_for(SECOND)
@@ -422,7 +422,7 @@ async def test_sessions_and_streams_are_bounded(place: Place) -> None:
         relay, streams = world.parts.relay, []
 
         async def connected(created: list[ListenSession]) -> int:
-            """Return the number of sessions that could connect."""
+            """Connect sessions until a limit is reached. Return the number of connected sessions."""
             before = len(streams)
             with suppress(TooManyStreams):
                 for session in created:
@@ -459,7 +459,7 @@ async def test_only_a_rejected_response_is_lost(place: Place) -> None:
         newest_first = [each.id for each in reversed(stored)]
         assert kept == [[newest_first[0], newest_first[2]], newest_first]
         assert {session.position for session in await sessions(world)} == {stored[2].seq}
-        # The loop continues.
+        # The loop that writes responses continues.
         await world.accept()
         for stream in streams:
             assert stream is not None
@@ -482,7 +482,7 @@ async def test_a_database_error_between_single_writes_loses_and_repeats_nothing(
         writes = 0
 
         class Failing:
-            """A database that fails once, at the second single response."""
+            """A database that fails once, at the write of the second single response."""
 
             read, stream_position = database.read, database.stream_position
 

@@ -106,7 +106,7 @@ async def test_a_uid_moves_in_all_processes_within_a_second(place: Place) -> Non
 
 
 async def test_a_change_during_a_second_read_persists(place: Place) -> None:
-    """The read is older than the change."""
+    """The cache keeps the change, because the read is older."""
     async with Fleet(place) as fleet:
         await fleet_with_endpoints(fleet, peers=1, hosts=0)
         [peer] = fleet.peers
@@ -159,7 +159,7 @@ async def test_a_process_that_missed_deleted_changes_reloads_its_cache(
 
 
 async def test_cleanup_of_the_change_log_keeps_newer_changes(place: Place) -> None:
-    """The change has a new transaction number even if earlier cleanup has emptied the change log."""
+    """The change has a new transaction ID even if an earlier cleanup has emptied the change log."""
     async with Fleet(place) as fleet:
         [paused] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
         first, other = fleet.peers
@@ -176,7 +176,7 @@ async def test_cleanup_of_the_change_log_keeps_newer_changes(place: Place) -> No
 
 
 async def test_decreasing_transaction_numbers_reload_the_cache(place: Place) -> None:
-    """A failover that lost the latest transactions reuses their numbers."""
+    """After a failover that lost the latest transactions, their IDs are used again."""
     async with Fleet(place) as fleet:
         [paused] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
         first, other = fleet.peers
@@ -284,7 +284,7 @@ async def test_endpoint_health_is_synced_to_every_process(place: Place) -> None:
         fleet.switch_to(other)
         await fleet.kill_peer(owner)
         await fleet.run_for(8 * SECOND)
-        assert len(fleet.sender.sent) <= sent + 1  # the circuit breaker is open here, too
+        assert len(fleet.sender.sent) <= sent + 1  # the circuit breaker of the new owner is open, too
         assert fleet.owner_of(seqs[0]) is other
 
 

@@ -37,7 +37,7 @@ class Counting:
 
 
 async def start_partial_replay(world: World, count: int) -> tuple[LiveEndpoint, int]:
-    """Return a replay with some released but unsent deliveries, and some sent ones whose outcome is not written."""
+    """Start a replay. Return its endpoint and number when some deliveries are unsent, and some outcomes unwritten."""
     endpoint = await create_failed(world, count)
     job = await replay(world, endpoint, rate=RATE)
     while len(unsent_events(world, endpoint)) != 20:
@@ -47,9 +47,9 @@ async def start_partial_replay(world: World, count: int) -> tuple[LiveEndpoint, 
 
 
 def unsent_events(world: World, endpoint: LiveEndpoint) -> set[int]:
-    """Return the events of released, unsent deliveries.
+    """Return the event numbers of the deliveries that a replay has released but not sent.
 
-    If the receiver responds immediately, only the rate of the replay delays its deliveries.
+    The receiver must respond immediately, so that only the rate of the replay delays its deliveries.
     """
     return world.parts.status.waiting_events(endpoint.seq)
 
@@ -95,7 +95,7 @@ async def test_queued_deliveries_are_returned_when_the_replay_stops(place: Place
         await change_state(world, job, state)
         assert world.clock.now == at
         assert unsent_events(world, endpoint) == set()
-        # Outcomes do not wait for others: sent deliveries count, and the others have their earlier status.
+        # Known outcomes are written at once. Unsent deliveries have their earlier status.
         assert (await stored(world, job)).delivered == sent
         assert await world.statuses() == {Status.DELIVERED: sent, Status.FAILED: 200 - sent}
         await world.run_for(5 * SECOND)

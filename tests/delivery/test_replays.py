@@ -30,7 +30,7 @@ HOST = "one.test"
 
 
 async def create_failed(world: World, count: int, **settings: Any) -> LiveEndpoint:
-    """Create an endpoint with failed deliveries that is healthy now."""
+    """Create an endpoint whose deliveries failed, and whose receiver now responds with 200."""
     endpoint = await world.endpoint(HOST, lambda _: respond(500), **settings)
     await world.accept(count)
     await world.run_for(SECOND)
@@ -81,12 +81,12 @@ def counts(job: Replay) -> tuple[int, int, int, int]:
 
 
 def sent_events(world: World) -> list[bytes]:
-    """Return the sent events in order."""
+    """Return the IDs of the sent events in order."""
     return [request.body[7:43] for _, _, request in world.sender.sent]
 
 
 async def replayed(world: World) -> list[int]:
-    """Return the events that replays have attempted, in order."""
+    """Return the event numbers of the attempts that replays made, in order."""
     return [row.event_seq for row in await world.attempts() if row.trigger == Trigger.REPLAY]
 
 
@@ -140,7 +140,7 @@ async def test_missing_events_are_sent_once_in_order_with_failed_ones(place: Pla
         other = await world.endpoint("other.test")
         await world.accept(3)
         await Owner(world).test(other.seq)
-        # The statistics are counted before the replay creates deliveries.
+        # Wait until the statistics have counted these events, before the replay creates more deliveries.
         await world.run_for(2 * MINUTE)
         world.sender.sent.clear()
         job = await replay(world, endpoint, missing=True)
@@ -367,7 +367,7 @@ async def test_a_replay_waits_while_its_endpoint_is_paused_or_disabled(
         assert len(world.sender.sent) == sent
         waiting = await stored(world, job)
         assert (waiting.state, waiting.delivered) == (ReplayState.RUNNING, sent)
-        # No deliveries wait for a paused or disabled endpoint.
+        # The replay leaves no deliveries pending while the endpoint is paused or disabled.
         assert await world.statuses() == {Status.DELIVERED: sent, Status.FAILED: 30 - sent}
         await world.enable(endpoint.seq, HeldAction.DROP)
         await world.run_for(60 * SECOND)
@@ -477,7 +477,7 @@ async def test_new_events_come_first_and_replays_still_progress(place: Place) ->
             await world.accept(4)
             await world.run_for(100)
         counted = Counter(row.trigger for row in await world.attempts() if row.outcome == Outcome.DELIVERED)
-        # With twice the load that a lane can send, replays get a quarter of its turns.
+        # New events alone need twice the capacity of the lane, so the replay gets only a quarter of the turns.
         assert 6 <= counted[Trigger.REPLAY] <= 16
         assert counted[Trigger.SCHEDULE] >= 2 * counted[Trigger.REPLAY]
         await world.run_for(20 * SECOND)

@@ -41,7 +41,7 @@ async def seqs(world: World, table: sa.Table) -> list[int]:
 
 
 async def count_all(world: World) -> None:
-    """Count all rows, because retention deletes only counted events."""
+    """Update the statistics, because retention deletes only events that they have counted."""
     await world.stepping(world.parts.statistics.count_all(asyncio.Event()))
 
 
@@ -50,7 +50,7 @@ async def prune(world: World, retention: Retention | None = None) -> dict[str, i
     await count_all(world)
     used = retention or Retention(world.database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS)
     task = asyncio.create_task(used.prune_once(asyncio.Event()))
-    # The clock stands still until all loops wait for it.
+    # Add the task to the loops, so that the clock stands still until the task waits, too.
     world.engine.tasks.append(task)  # type: ignore[arg-type]
     with contextlib.suppress(Unavailable):
         await world.stepping(task)
@@ -59,7 +59,7 @@ async def prune(world: World, retention: Retention | None = None) -> dict[str, i
 
 
 class Counting:
-    """A database that counts calls."""
+    """A database that counts ordinary reads and writes."""
 
     def __init__(self, world: World) -> None:
         self._database = world.database
@@ -112,7 +112,7 @@ async def test_a_forward_clock_jump_deletes_nothing_until_confirmed(place: Place
         await first
         world.clock.now += KEEP_MS + HOUR
 
-        # Like a restart of a machine with a wrong clock.
+        # The machine has restarted with a wrong clock.
         second, stopping = await start_retention(world)
         await world.run_for(3 * ROUND_EVERY_MS)
         assert await count(world, events) == 3
@@ -158,7 +158,7 @@ async def test_idempotency_keys_expire_without_an_expired_event(place: Place) ->
 
 
 def interrupt_batch(patch: pytest.MonkeyPatch, table: str) -> None:
-    """Make the database unavailable for the next batch of a table."""
+    """Make the database unavailable for every batch of a table."""
 
     def interrupted(connection: sa.Connection, kept: RetentionRule, keys: Any, **options: Any) -> int:
         if kept.name == table:
@@ -172,7 +172,7 @@ def interrupt_batch(patch: pytest.MonkeyPatch, table: str) -> None:
 async def test_a_repeated_request_is_accepted_after_an_interrupted_round(
     place: Place, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
-    """An idempotency key must not outlive its event: a repeated request could not get a response."""
+    """An idempotency key must not outlive its event, because a repeated request could then get no response."""
     async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.accept(1, idempotency_key="a")
         await world.accept(1)
@@ -181,7 +181,7 @@ async def test_a_repeated_request_is_accepted_after_an_interrupted_round(
         with pytest.raises(Unavailable):
             await prune(world)
 
-        # Before its key is deleted, the repeated event is recognized. Afterwards, it is a new event.
+        # The event is recognized as a repeat until its key is deleted. After that, it is a new event.
         (again,) = await world.accept(1, idempotency_key="a")
         assert again.duplicate is (table == "idempotency_keys")
         assert await count(world, idempotency_keys) == 1
@@ -191,7 +191,7 @@ async def test_a_repeated_request_is_accepted_after_an_interrupted_round(
 async def test_retention_continues_after_a_kill_between_two_batches(
     place: Place, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
-    """A deleted account is deleted with all its rows, even after a kill at any point."""
+    """All rows of a deleted account are deleted, even after a kill between two batches of any table."""
     async with World(place, scan_every_ms=24 * HOUR) as world:
         other = await world.new_account()
         deleted = await world.endpoint("gone.test", account=other)
@@ -248,7 +248,7 @@ async def test_deliveries_during_retention_are_neither_lost_nor_late(place: Plac
 
 
 async def test_needed_rows_are_skipped_for_an_hour(place: Place) -> None:
-    """Millions of expired rows may still be needed."""
+    """Millions of expired rows may still be needed, and reading them in every pass would be slow."""
     async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.pause((await world.endpoint("one.test")).seq)
         await world.accept(2 * BATCH_ROWS + 1)
@@ -261,7 +261,7 @@ async def test_needed_rows_are_skipped_for_an_hour(place: Place) -> None:
         await prune(world, retention)
         assert (database.reads, database.writes) == (2 * len(RETENTION_RULES) + 2, 0)
         await world.database.write(lambda c: c.execute(sa.update(deliveries).values(status=int(Status.CANCELLED))))
-        # Deletion itself has some pauses.
+        # Stop 60 s before the end of the hour, because the pauses of a pass take time, too.
         world.clock.now += RECHECK_EVERY_MS - 60 * SECOND
         await prune(world, retention)
         assert await count(world, events) == 2 * BATCH_ROWS + 1
@@ -349,7 +349,7 @@ async def test_uncounted_rows_stay(place: Place) -> None:
         assert +await retention.prune_once(asyncio.Event()) == {}
         await count_all(world)
         world.clock.now += RECHECK_EVERY_MS
-        # An hour of the endpoint, and of the account and all accounts: one in total, and one of the event type.
+        # One hour of the endpoint, and two rows each for the account and for all accounts: in total and by event type.
         assert +await retention.prune_once(asyncio.Event()) == {"events": 2, "rollups": 5}
 
 

@@ -36,7 +36,7 @@ HUGE: Final = 10**12
 
 
 class OldPartitions:
-    """Expired partitions. Each batch takes `takes_ms` and covers one of `numbers`."""
+    """Expired partitions. Each batch takes `takes_ms`, and covers one of the `numbers` in a partition."""
 
     def __init__(self, clock: VirtualClock, count: int, takes_ms: int, numbers: int, batches: int) -> None:
         self._clock = clock
@@ -108,7 +108,7 @@ async def test_retention_continues_after_a_defect(place: Place) -> None:
         began_at = world.clock.now + MINUTE
 
         async def drop_or_reject(partition: Partition) -> int:
-            # The metric also shows the time of a retention that never completes.
+            # The metric has a value even if retention never completes a pass.
             assert counters.retention_round_at == began_at
             if not rejected:
                 rejected.append(partition)
@@ -150,7 +150,7 @@ async def test_more_expired_partitions_get_shorter_pauses(place: Place) -> None:
 
 
 async def test_a_backlog_of_partitions_gets_the_shortest_pauses(place: Place) -> None:
-    """A backlog ignores the plan."""
+    """With a backlog, the pauses do not follow the plan for one partition."""
     old = await clean(place, partitions=BEHIND_PARTITIONS + 2, takes_ms=4, numbers=10_000)
     assert set(old.pauses[: 3 * BATCHES]) == {PARTITION_PAUSE_MS_MIN}
     assert min(old.pauses[3 * BATCHES :]) > PARTITION_PAUSE_MS_MIN

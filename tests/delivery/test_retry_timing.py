@@ -15,7 +15,7 @@ DELAY_MS_MAX = 100
 
 
 async def scheduled(world: World) -> dict[str, list[int]]:
-    """The scheduled times of the pending deliveries in order, by host."""
+    """Return the scheduled times of the pending deliveries in order, by host."""
     times: dict[str, list[int]] = {}
     for row in await world.deliveries():
         if row.status == Status.PENDING:
@@ -24,7 +24,7 @@ async def scheduled(world: World) -> dict[str, list[int]]:
 
 
 def assert_on_time(world: World, times: dict[str, list[int]]) -> None:
-    """Check that the latest attempts of each host started at these times."""
+    """Check that the latest attempts of each host started at these times, and at most DELAY_MS_MAX late."""
     for host, due in times.items():
         started = world.sender.times(host)[-len(due) :]
         late = [at - due_at for at, due_at in zip(started, due, strict=True)]
@@ -56,7 +56,7 @@ async def test_retries_start_at_their_scheduled_times_after_a_crash(place: Place
 
 
 class SlowToSettle:
-    """A database that cannot settle at first."""
+    """A database that is unavailable for the first settlement."""
 
     refusals = 1
 

@@ -38,7 +38,7 @@ def match_events(count: int) -> Any:
 
 
 def block(number: int) -> Any:
-    """Return a block of a document, as pydantic describes a discriminated union."""
+    """Return the schema of one kind of block, as pydantic generates it for a discriminated union."""
     properties = {f"field_{number}_{n}": {"anyOf": [TEXT, NULL], "default": None} for n in range(8)}
     kind = {"const": f"block_{number}", "title": "Kind", "type": "string"}
     return {"type": "object", "title": "Block", "properties": {**properties, "kind": kind}, "required": ["kind"]}
@@ -159,7 +159,7 @@ def test_a_large_ordinary_event_is_accepted(name: str) -> None:
     event = json.dumps(data, separators=(",", ":")).encode()
     assert 100_000 < len(event) <= EVENT_DATA_BYTES_MAX
     live = LiveEventType(event_type(schema=text))
-    # The garbage collector may run during one of them.
+    # Use the quickest of three checks, because the garbage collector may run during one.
     assert min(_check_seconds(live, event) for _ in range(3)) < CHECK_SECONDS_MAX * SLACK
     jsonschema_rs.Draft202012Validator(schema).validate(data)
 

@@ -24,7 +24,7 @@ SLACK = 5
 
 @pytest.fixture(autouse=True, scope="module")
 def short_integers() -> Iterator[None]:
-    """The process-wide limit that the server sets."""
+    """Limit the digits of integers in this process, as the server does."""
     before = sys.get_int_max_str_digits()
     sys.set_int_max_str_digits(EVENT_INTEGER_DIGITS_MAX)
     yield
@@ -34,7 +34,7 @@ def short_integers() -> Iterator[None]:
 def check(schema: Any, data: Any) -> list[Problem]:
     live = LiveEventType(event_type(schema=json.dumps(schema)))
     text = data if isinstance(data, bytes) else json.dumps(data, separators=(",", ":")).encode()
-    # As in the server, garbage collections skip earlier objects.
+    # As in the server, the garbage collector ignores objects that were created earlier.
     gc.freeze()
     began = time.thread_time()
     found = live.problems(text)
@@ -193,7 +193,7 @@ def _large(value: Any, repeats: int, levels: int) -> Any:
 @settings(max_examples=150, deadline=None)
 @given(SCHEMAS, VALUES, st.integers(0, 20_000), st.integers(0, 30))
 def test_no_schema_blocks_the_event_loop(schema: Any, value: Any, repeats: int, levels: int) -> None:
-    """Also for schemas that only earlier releases accepted."""
+    """This includes schemas that only earlier releases accepted."""
     try:
         compile_schema(json.dumps(schema))
     except ValueError:

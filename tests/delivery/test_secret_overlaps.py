@@ -43,7 +43,7 @@ async def rotate(
 
 
 async def sent(world: World) -> Request:
-    """Accept an event now. Return its request."""
+    """Accept an event. Return the request that delivers it."""
     before = len(world.sender.sent)
     await world.accept()
     [(_, _, request)] = world.sender.sent[before:]
@@ -51,13 +51,13 @@ async def sent(world: World) -> Request:
 
 
 def headers(request: Request) -> dict[str, str]:
-    """Return the headers of that request."""
+    """Return the headers of a request, with names in lower case."""
     lines = request.head.decode().split("\r\n")[1:]
     return {name.lower(): value for name, _, value in (line.partition(": ") for line in lines) if name}
 
 
 def verified_by(request: Request, secret: str) -> tuple[bool, bool]:
-    """Return whether a receiver with one secret verifies it: by Standard Webhooks, and by the Uplift header."""
+    """Return whether a secret verifies a request: by Standard Webhooks, and by the Uplift header alone."""
     found = headers(request)
     alone = {"x-uplift-signature-256": found["x-uplift-signature-256"]}
     webhook = Webhook(secret, tolerance_seconds=math.inf, allow_uplift_signature=True)
@@ -211,7 +211,7 @@ async def test_an_endpoint_deleted_during_the_erasure_stays_deleted(place: Place
     async with World(place, scan_every_ms=DAY) as world:
         live = await world.endpoint("one.test")
         await rotate(world, live)
-        # Deleted in the store, while the cache does not know it yet.
+        # The endpoint is deleted in the store, but the cache does not know this yet.
         await world.database.write(lambda c: endpoints.delete(c, None, live.record.id, now=world.clock.now))
         await world.run_for(DAY)
         world.cache.drop_endpoint(live.seq)

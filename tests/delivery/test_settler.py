@@ -31,7 +31,7 @@ class RejectingDatabase:
         self.batches.append((process_id, [row.endpoint_seq for row in health]))
         if len(self.batches) == self._evicts_at:
             loop = asyncio.get_running_loop()
-            # One turn later, the settler has handled the response and not started the next write.
+            # In the second turn, the settler has handled the response, but not started the next write.
             loop.call_soon(self._evict if self._during else lambda: loop.call_soon(self._evict))
         raise Rejected("a defect")
 
@@ -40,7 +40,7 @@ class RejectingDatabase:
 
 
 async def settle_during_eviction(evicts_at: int, *, during: bool) -> list[tuple[int, list[int]]]:
-    """Write the health of two endpoints to a database that rejects it. Return the batches. No callback may fail."""
+    """Write the health of two endpoints to a database that rejects it. Return the batches. Fail if a callback fails."""
     failures: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
     shards, clock, due = LocalShards(), VirtualClock(), DueEndpoints()

@@ -33,7 +33,7 @@ ACTS = (*("pause",) * 3, "send", "send", "drop", "keep", *("cancel",) * 3, "rese
 
 @dataclass
 class Observations:
-    """The state that requests and responses alone show."""
+    """The state as requests and responses show it, without the database."""
 
     expected: set[tuple[bytes, int]] = field(default_factory=set)
     """The event ID and endpoint number of each accepted event."""
@@ -60,7 +60,7 @@ class Observations:
 def script(
     world: World, rng: random.Random, observed: Observations, host: str, success_rates: dict[str, float]
 ) -> Script:
-    """Return a receiver that responds with 200 with a given probability, and otherwise randomly."""
+    """Return a receiver that responds with 200 at the success rate of its host, and otherwise fails randomly."""
 
     def respond_randomly(request: Request) -> Exchange | None:
         key = header(request, "x-uplift-delivery")
@@ -255,7 +255,7 @@ async def check(world: World, observed: Observations, hosts: dict[str, int]) -> 
 
 
 async def check_statistics(world: World) -> None:
-    """After all kills, restarts and outages, the statistics match the tables, without test deliveries."""
+    """Check that the statistics match the tables. Test deliveries are not counted."""
     await world.run_for(10 * SECOND)
     own = [row for row in await world.deliveries() if row.trigger != Trigger.TEST]
     recorded = [row for row in await world.attempts() if row.trigger != Trigger.TEST]

@@ -18,7 +18,7 @@ RATE = 50
 
 
 def events_sent(world: World, since: int = 0) -> list[str]:
-    """Return the sent events in the order of their requests."""
+    """Return the IDs of the sent events in the order of their requests, from the index `since` on."""
     return [header(request, "webhook-id") for _, _, request in world.sender.sent[since:]]
 
 
@@ -32,7 +32,7 @@ def ids(stored: list[Any]) -> list[str]:
 
 
 def max_within(times: list[int], ms: int) -> int:
-    """Return the largest number of times within any period of a length."""
+    """Return the largest number of `times` within any period of `ms`."""
     return max(sum(start <= at < start + ms for at in times) for start in times)
 
 
@@ -63,7 +63,7 @@ async def test_held_deliveries_are_released_once_in_order_at_a_bounded_rate(plac
 
 
 async def test_pending_deliveries_of_a_paused_endpoint_are_held(place: Place) -> None:
-    """Deliveries in memory, due deliveries in the database, and those scheduled for later."""
+    """Covers deliveries in memory, due deliveries in the database, and deliveries scheduled for later."""
     async with World(place) as world:
         later = await world.endpoint("later.test", lambda _: respond(500))
         await world.accept(5)
@@ -71,12 +71,12 @@ async def test_pending_deliveries_of_a_paused_endpoint_are_held(place: Place) ->
         endpoint = await world.endpoint("one.test", lambda _: None)
         await world.pause(later.seq)
         await world.accept(1200)
-        # Four are in flight, some wait in memory, and the rest in the database.
+        # Four deliveries are in flight, some wait in memory, and the rest wait in the database.
         assert len(world.sender.times("one.test")) == 4
         await world.pause(endpoint.seq)
         await world.run_for(10 * SECOND)
         assert await world.statuses() == {Status.HELD: 1200 + 5 + 1196, Status.PENDING: 4}
-        # Attempts in flight that fail are held, too.
+        # Deliveries whose attempts in flight fail are held, too.
         await world.run_for(10 * MINUTE)
         assert await world.statuses() == {Status.HELD: 1200 + 5 + 1200}
         assert len(world.sender.sent) == 9
@@ -185,7 +185,7 @@ async def test_dropped_deliveries_are_cancelled_and_later_ones_are_sent(place: P
 
 @pytest.mark.parametrize("held", [HeldAction.DROP, HeldAction.KEEP])
 async def test_an_enable_right_after_a_pause_applies_to_all_pending_deliveries(place: Place, held: HeldAction) -> None:
-    """More than one batch, in memory and in the database."""
+    """The deliveries wait in memory and in the database, and need more than one batch."""
     async with World(place, scan_every_ms=60 * SECOND) as world:
         world.sender.latency_ms["one.test"] = SECOND
         endpoint = await world.endpoint("one.test")
@@ -218,7 +218,7 @@ async def test_a_pause_during_a_drop_does_not_undo_it(place: Place) -> None:
 
 @pytest.mark.parametrize("killed", [False, True])
 async def test_a_pause_after_a_drop_holds_deliveries_in_flight_during_the_drop(place: Place, killed: bool) -> None:
-    """The action applies to deliveries that are held when it is requested."""
+    """A drop applies only to deliveries that were held when the drop was requested."""
     async with World(place) as world:
         endpoint = await world.endpoint("one.test", lambda _: respond(500))
         world.sender.latency_ms["one.test"] = SECOND
@@ -244,7 +244,7 @@ async def pause_during_drop(world: World, endpoint_seq: int, count: int) -> None
 
 
 async def test_a_delivery_that_fails_during_a_drop_is_not_dropped(place: Place) -> None:
-    """It was in flight at the request to drop, and fails while the endpoint is paused again."""
+    """The delivery was in flight when the drop was requested, and fails while the endpoint is paused again."""
     async with World(place) as world:
         endpoint = await world.endpoint("one.test", lambda _: respond(500))
         world.sender.latency_ms["one.test"] = 50
@@ -317,7 +317,7 @@ async def test_held_retries_and_first_attempts_keep_their_order(place: Place) ->
 
 
 async def test_a_delivery_that_waits_too_long_in_memory_keeps_its_place(place: Place) -> None:
-    """A hanging receiver: leases end at different times, and returned deliveries keep their place."""
+    """The receiver hangs, so leases end at different times. Returned deliveries keep their place."""
     async with World(place, endpoint_in_flight_max=4) as world:
         endpoint = await world.endpoint("one.test", lambda _: None)
         await world.pause(endpoint.seq)

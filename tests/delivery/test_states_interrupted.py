@@ -32,7 +32,7 @@ async def test_an_interrupted_hold_or_release_continues_after_a_restart(place: P
         world.sender.scripts["one.test"] = lambda _: respond(200)
         await world.pause(endpoint.seq)
         await world.settle()
-        # Some deliveries are held, others are not yet.
+        # The hold is incomplete: some deliveries are held, and others are still pending.
         assert {Status.HELD, Status.PENDING} == set(await world.statuses())
         before = len(world.sender.sent)
         await getattr(world, way)()
@@ -48,7 +48,7 @@ async def test_an_interrupted_hold_or_release_continues_after_a_restart(place: P
 
 
 class CallsBack:
-    """A database that calls back before or after an operation."""
+    """A database that calls `before` once after a lease or a release, before its caller continues."""
 
     before: Any = None
 
@@ -102,7 +102,7 @@ async def test_deliveries_released_during_a_pause_are_held_again(place: Place, i
 
 
 class SerialWrites:
-    """A database that stores events after an earlier ordinary write, as SQLite does."""
+    """A database that stores events only after earlier ordinary writes, as SQLite does."""
 
     last_write: "asyncio.Future[Any] | None" = None
 
@@ -218,7 +218,7 @@ async def test_a_change_at_the_end_of_a_drop_persists(place: Place, what: str) -
 async def test_deliveries_that_another_process_sends_or_drops_are_not_held(
     place: Place, action: HeldAction | None
 ) -> None:
-    """This process only knows that the endpoint was paused."""
+    """This process knows only that the endpoint was paused, and not that it was enabled again."""
     async with World(place) as world:
         endpoint = await world.endpoint("one.test", lambda _: respond(500))
         await world.accept(3)
@@ -242,7 +242,7 @@ async def test_a_drop_does_not_complete_during_a_concurrent_hold(place: Place, m
         cancel_held, missed = endpoint_backlog.cancel_held, [0]
 
         def miss_one_delivery(*arguments: Any, **named: Any) -> int:
-            # The delivery is held directly afterwards.
+            # The concurrent hold adds a delivery just after this call has found none.
             return missed.pop() if missed else cancel_held(*arguments, **named)
 
         monkeypatch.setattr(endpoint_backlog, "cancel_held", miss_one_delivery)
@@ -252,7 +252,7 @@ async def test_a_drop_does_not_complete_during_a_concurrent_hold(place: Place, m
 
 
 async def test_a_drop_skips_deliveries_that_another_process_holds(place: Place) -> None:
-    """The first process has dropped all deliveries, on behalf of the process that enables the endpoint."""
+    """A worker does the drop for the API process. It skips a delivery that the API process holds meanwhile."""
     async with Fleet(place) as fleet:
         await fleet.start(ProcessRole.API)
         worker = await fleet.start(ProcessRole.WORKER)
@@ -279,7 +279,7 @@ async def test_a_drop_skips_deliveries_that_another_process_holds(place: Place) 
 
 
 class CanBeUnavailable:
-    """A database that can be unavailable for operations on held deliveries."""
+    """A database that can be unavailable for releases of held deliveries and for ordinary writes."""
 
     is_unavailable = False
 
@@ -339,7 +339,7 @@ async def test_deliveries_pending_at_a_remote_pause_are_dropped(place: Place) ->
 
 
 async def test_the_latest_of_two_pauses_applies(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time of the pause decides how long other processes may still have deliveries in memory."""
+    """The time of the pause decides how long enabling waits for deliveries in the memory of other processes."""
     async with World(place) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)

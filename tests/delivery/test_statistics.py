@@ -135,7 +135,7 @@ async def test_counting_works_in_batches_and_stops_between_two(place: Place, mon
         task = asyncio.create_task(counter.count_all(stopping))
         world.callers.add(task)
         await world.settle()
-        # Attempts come first.
+        # Attempts are counted before deliveries.
         assert ((await read_statistics(world)).attempts, (await read_statistics(world)).deliveries) == (2, 0)
         stopping.set()
         await world.settle()

@@ -1,4 +1,4 @@
-"""Messages of the event stream: repeats have the same ID, and different events have another."""
+"""Messages of the event stream: repeats of an event have the same ID, and different events have different IDs."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -44,7 +44,7 @@ async def publish(link: Link, *names: str) -> None:
 
 
 async def stored(link: Link, message_id: str) -> None:
-    """Store a message. Repeat the request on a busy machine, because the stream recognizes the message by its ID."""
+    """Store a message, and repeat failed requests. The stream recognizes a repeated message by its ID."""
     async with asyncio.timeout(WITHIN_S):
         while True:
             with contextlib.suppress(StreamUnavailable):
@@ -60,7 +60,7 @@ async def take(pull: Pull, count: int) -> list[StreamMessage]:
 
 
 async def left_in_stream(link: Link, pull: Pull) -> int:
-    """Remove what can be removed. Return the number of messages that are left."""
+    """Remove the stored messages that may be removed. Return the number of messages that are left."""
     await pull.remove_stored(at_once=True)
     messages: int = (await link.call(f"STREAM.INFO.{EVENTS_STREAM}"))["state"]["messages"]
     return messages
@@ -135,7 +135,7 @@ async def test_a_message_that_got_lost_on_its_way_is_not_removed(link: Link) -> 
 
 @pytest.mark.parametrize("events", [10, 1100])
 async def test_messages_of_a_stream_that_was_created_again_stay(link: Link, events: int) -> None:
-    """With 1,100 events, no request is waiting, so NATS does not report the deletion."""
+    """NATS reports the deletion only to a waiting request. With 1,100 events, no request is waiting."""
     await publish(link, *map(str, range(events)))
     pull = await Pull.begin(link, SystemClock())
     taken = await take(pull, min(events, 500))

@@ -61,7 +61,7 @@ async def test_a_test_makes_one_attempt_in_every_endpoint_state(place: Place, st
 
 
 async def test_an_outcome_stored_before_the_wait_ends_the_wait(place: Place) -> None:
-    """Only once: later waits poll, because another process may run a later test."""
+    """The outcome ends one wait. Later waits poll, because another process may run a later test."""
     async with World(place) as world:
         endpoint = await world.endpoint(HOST)
         event_type = world.cache.event_types["a.b"]
@@ -79,7 +79,7 @@ async def test_an_outcome_stored_before_the_wait_ends_the_wait(place: Place) -> 
 
 
 async def test_tests_do_not_count_for_health(place: Place) -> None:
-    """No effect on health, circuit breaker, lane or the explanation of failures."""
+    """Tests do not affect health, circuit breaker, lane or the explanation of failures."""
     async with World(place, breaker_failures=2, delays_ms=[100 * HOUR]) as world:
         endpoint = await world.endpoint(HOST, lambda _: respond(404))
         await world.accept(1)
@@ -146,7 +146,7 @@ async def test_a_slow_receiver_is_not_verified_within_5_seconds(place: Place) ->
 
 
 def test_a_stored_test_keeps_its_wrong_signature(tmp_path: Path) -> None:
-    """Another process executes it. Commands of earlier releases have no such field."""
+    """Another process may execute the test, so its command stores whether the signature must be wrong."""
     path = tmp_path / "x.db"
     upgrade(path, now_ms=1)
     engine = sa.create_engine(f"sqlite:///{path}")
@@ -192,7 +192,7 @@ async def test_one_test_runs_at_a_time_and_slow_tests_return_early(place: Place)
 
 
 async def test_a_repeated_idempotency_key_returns_the_same_test(place: Place) -> None:
-    """Also in flight: the repeated request waits for the same outcome."""
+    """If the test is still in flight, the repeated request waits for its outcome."""
     async with World(place) as world:
         endpoint = await world.endpoint(HOST)
         world.sender.latency_ms[HOST] = 5 * SECOND
@@ -250,7 +250,7 @@ async def test_a_test_interrupted_by_a_kill_fails_without_a_retry(place: Place, 
         assert row.completed_at is not None
         assert len(world.sender.sent) == 1
         assert row.trigger == Trigger.TEST
-        # It does not delay the next one.
+        # The interrupted test does not delay the next one.
         world.sender.scripts[HOST] = lambda _: respond(200)
         assert (await Owner(world).test(endpoint.seq)).delivery.status is Status.DELIVERED
 
@@ -287,7 +287,7 @@ async def test_a_test_is_rejected_while_outcomes_cannot_be_written(place: Place)
 
 
 class Interrupted:
-    """A database that calls back before or after a test is stored."""
+    """A database that calls back after a read, or before or after a test is stored."""
 
     after_read: Callable[[], Awaitable[None]] | None = None
     """Called once, after the next read."""
@@ -317,7 +317,7 @@ async def test_a_test_of_a_deleted_endpoint_is_not_sent(place: Place, when: str)
         setattr(world.database, when, lambda: world.delete_endpoint(endpoint.seq))
         if when != "after":
             with pytest.raises(errors.Conflict, match="was deleted"):
-                # With an idempotency key, the server looks up its use first.
+                # With an idempotency key, the server first reads whether the key was used.
                 await Owner(world).test(endpoint.seq, key="k")
             assert await world.deliveries() == []
         else:
@@ -343,7 +343,7 @@ async def test_a_test_is_rejected_during_a_drain(place: Place) -> None:
 
 
 async def test_a_test_is_never_repeated(place: Place) -> None:
-    """Neither by a resend nor by a replay of failed deliveries."""
+    """Neither a resend nor a replay of failed deliveries repeats a test."""
     async with World(place, delays_ms=()) as world:
         endpoint = await world.endpoint(HOST, lambda _: respond(500))
         result = await Owner(world).test(endpoint.seq)

@@ -125,7 +125,7 @@ async def test_no_spans_are_lost_while_the_database_is_unavailable(
 
 
 async def test_attempts_wait_for_the_trace_context_of_another_process(place: Place) -> None:
-    """Another process may have accepted the event a moment ago."""
+    """Another process may have just accepted the event, and not yet stored its trace context."""
     async with World(place) as world:
         await world.endpoint("one.test")
         tracer = Recorder()
@@ -150,7 +150,7 @@ async def test_the_trace_context_of_an_event_in_the_stream_is_stored_with_the_ev
         tracer = Recorder()
         accepting, storing, sending = (Traces(world.database, world.clock, tracer) for _ in range(3))
         [stored] = await world.accept()
-        # Accepted through the event stream, the event has no number yet.
+        # An event that is accepted through the event stream has no number yet.
         accepting.note_event(0, accepted(stored), SENT)
         await accepting.export()
         storing.note_sender(stored.seq, stored.id, SENT)
@@ -223,7 +223,7 @@ async def test_a_hanging_collector_does_not_delay_the_stop(place: Place) -> None
         await gathered.stop()
 
         assert time.monotonic() - began < 2
-        # Earlier items are exported first.
+        # Items that were recorded before the stop are still exported.
         assert len(tracer.events) == 1
 
 

@@ -114,7 +114,7 @@ class VirtualClock:
 
 
 def respond(status: int, *, retry_after: str | None = None) -> Exchange:
-    """Return a complete response."""
+    """Return an exchange with a complete response."""
     return Exchange(
         0, 1000, status_code=status, retry_after=retry_after, response_head=b"HTTP/1.1 %d X\r\n\r\n" % status
     )
@@ -192,7 +192,7 @@ def _watched(name: str) -> Callable[..., "asyncio.Future[Any]"]:
 
 
 class Watched:
-    """A layer over an engine that counts calls in progress."""
+    """A layer over an engine that keeps track of the calls in progress."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -293,7 +293,7 @@ class World:
         await self._open()
 
     async def kill(self) -> None:
-        """Stop without a drain, and restart. All memory is lost."""
+        """Stop without a drain, and restart. Everything in memory is lost."""
         await self._abandon()
         await self._open()
 
@@ -375,7 +375,7 @@ class World:
     def draft(
         self, data: bytes = b"{}", *, account: Account | None = None, event_type: str = "a.b", **fields: Any
     ) -> Draft:
-        """Return an event for an account, as the service checks it."""
+        """Return a checked event for an account, as the service passes it to the engine."""
         owner = account or self.account
         endpoints = self.parts.event_ingest.recipients(owner.seq, event_type, data)
         return Draft(self.cache.event_types[event_type], data, endpoints, **fields)

@@ -28,14 +28,14 @@ ACCEPTED = (
     "deployment-has-host-podantiaffinity",  # Pods have topology spread constraints
     "deployment-replicas",  # Pods with an autoscaler have no fixed number
 )
-"""Rules of kube-score that do not apply. A CPU limit would delay deliveries without need."""
+"""Rules of kube-score that do not apply. Neither does the rule for CPU limits: a limit would only delay deliveries."""
 NAMES = [path.name.removesuffix("-values.yaml") for path in VALUES]
 STOP_SECONDS = 20
 
 
 @pytest.fixture(scope="session")
 def rendered() -> Callable[[str], Objects]:
-    """Return the objects for a file of values in `ci/`. Renders each file once."""
+    """Return a function that renders the chart with a values file of `ci/`, only once for each file."""
     known: dict[str, Objects] = {}
 
     def by_name(name: str) -> Objects:
@@ -124,7 +124,7 @@ def test_the_user_is_the_user_of_the_image(rendered: Callable[[str], Objects]) -
 def test_the_server_accepts_the_environment(
     name: str, rendered: Callable[[str], Objects], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every name is a setting, and each value has one source, with the settings of the image."""
+    """Every variable is a setting, and no setting has two sources, even together with the variables of the image."""
     objects = rendered(name)
     containerfile = (ROOT / "deploy/Containerfile").read_text(encoding="utf-8")
     secrets = {
@@ -211,7 +211,7 @@ def test_an_upgrade_starts_new_servers_before_old_ones_stop(rendered: Callable[[
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_schema_is_upgraded_first(name: str, rendered: Callable[[str], Objects]) -> None:
-    """Objects that the Job needs exist before it: Helm creates hooks before all other objects."""
+    """The objects that the Job needs are hooks with lower weights: Helm creates all hooks before other objects."""
     objects = rendered(name)
     job = objects["Job", "uplift-migrate"]
     weight = _hook_weight(job)

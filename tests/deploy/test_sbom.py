@@ -33,7 +33,7 @@ def test_every_installed_dependency_is_listed(bills: dict[str, Any], name: str, 
     listed = {each["name"]: each["version"] for each in bill["components"] if each["purl"].startswith("pkg:pypi/")}
     installed = _dependencies(name, extra)
     assert installed.items() <= listed.items()
-    # Only packages for other platforms are not installed.
+    # All other listed packages are for other platforms.
     for each in bill["components"]:
         if each["purl"].startswith("pkg:pypi/") and each["name"] not in installed:
             assert [found["name"] for found in each["properties"]] == ["uv:package:marker"], each["name"]
@@ -59,7 +59,7 @@ def test_vendored_scripts_are_listed(bills: dict[str, Any]) -> None:
 
 
 def _dependencies(name: str, extra: str) -> dict[str, str]:
-    """Return the installed dependencies of a distribution with an extra, and theirs, by name."""
+    """Return the versions of all direct and indirect dependencies of a distribution with an extra, by name."""
     found: dict[str, str] = {}
     seen = set[tuple[str, str]]()
     waiting = [(name, ""), (name, extra)]

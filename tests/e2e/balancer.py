@@ -46,7 +46,7 @@ class Balancer(AbstractContextManager["Balancer"]):
 
     def __exit__(self, *failure: object) -> None:
         self._closing.set()
-        # A connection wakes up the thread that waits for the next one.
+        # This connection wakes up the thread that waits in `accept`.
         with contextlib.suppress(OSError):
             socket.create_connection(self._listener.getsockname(), 1).close()
         for thread in self._threads:

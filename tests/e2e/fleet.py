@@ -80,7 +80,7 @@ def running(folder: Path, url: str, **environ: str) -> Iterator[Fleet]:
 
 
 def send_all(apis: list[Api], numbers: range, accepted: set[int], threads: int = 4) -> list[threading.Thread]:
-    """Send numbered events through several processes. Return the accepted ones."""
+    """Start threads that send numbered events through several processes and fill `accepted`. Return the threads."""
 
     def send(own: range) -> None:
         for number in own:

@@ -116,7 +116,7 @@ class Server:
         self.data = data
         elsewhere = environ.get("UPLIFT_DATABASE_URL")
         self.place = engines.chosen().place(data) if elsewhere is None else PostgresPlace(elsewhere, elsewhere)
-        """The path of its database."""
+        """The location of its database."""
         command = [PROGRAM] if program is None else [sys.executable, "-c", program]
         self._command = [*command, "serve", "--json", *arguments]
         self.port = free_port()

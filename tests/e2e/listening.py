@@ -29,7 +29,7 @@ def environment(server: Server, key: str, url: str | None = None) -> dict[str, s
 
 
 def developer_environment(server: Server, account: str) -> tuple[Api, dict[str, str]]:
-    """Create a key of an account. Return the environment of its developer."""
+    """Create an API key. Return a client that uses the key, and the environment of a developer who has the key."""
     made = server.api().ok("POST", f"/v1/accounts/{account}/keys", {"name": "ana"})
     return server.api(made["key"]), environment(server, made["key"])
 
@@ -43,7 +43,7 @@ def uplift(environ: dict[str, str], *arguments: str, within: float = 30) -> "sub
 
 @contextmanager
 def on_terminal(environ: dict[str, str], *arguments: str) -> Iterator[tuple["subprocess.Popen[bytes]", bytearray]]:
-    """Run a command in a terminal of 80 columns. Return its output."""
+    """Run a command in a terminal of 80 columns during the block. Yield its process, and its output so far."""
     terminal_fd, terminal = pty.openpty()
     shown = bytearray()
     process = subprocess.Popen(

@@ -168,7 +168,7 @@ def endless(connection: Connection, _: Received) -> bool:
 
 
 def after_failing(times: int, status: int = 500) -> Action:
-    """Fail the first attempts of each event, then accept it."""
+    """Fail the first `times` attempts of each event, then accept it."""
     seen: Counter[str] = Counter()
     good, bad = respond(), respond(status)
 
@@ -266,7 +266,7 @@ def _read(incoming: Any, peer: str) -> Received | None:
 
 
 def sent_unsettled(server: Server, receiver: Receiver, path: str) -> int:
-    """Count the deliveries that reached a path, but whose outcome was not stored when the server was killed."""
+    """Count the requests to a path whose deliveries are still pending in the database of the killed server."""
     counts = [-1, len(receiver.requests)]
     while counts[-1] != counts[-2]:  # Requests may still be in the socket buffers.
         time.sleep(0.1)

@@ -40,7 +40,7 @@ def test_fifty_events_arrive_and_are_verified_at_both_receivers(tmp_path: Path) 
     assert summary["complete"] is True
     assert (summary["sent"], summary["steady_verified"], summary["shaky_verified"]) == (50, 50, 50)
     assert summary["unverified"] == summary["unfinished"] == 0
-    # One receiver fails at first. Only its failures were retried.
+    # Only one receiver fails at first, and the server retries only its failures.
     assert summary["failed_attempts"] > 0
     failed = [each for each in attempts if not 200 <= each["status_code"] < 300]
     assert len(failed) == summary["failed_attempts"]
@@ -89,7 +89,7 @@ def test_printed_links_open_the_dashboard(tmp_path: Path) -> None:
 
 
 def opened(link: str) -> str:
-    """Return the page after a person opens a link and confirms."""
+    """Open a printed link and confirm, as a person does. Return the path of the page that follows."""
     redirect = urllib3.request("GET", link, redirect=False)
     assert redirect.status == 303
     link = redirect.headers["location"]
@@ -111,7 +111,7 @@ def _cookies(response: urllib3.BaseHTTPResponse) -> str:
 
 
 def test_one_endpoint_keeps_failing(tmp_path: Path) -> None:
-    """Its breaker opens and its backlog grows. Endpoints of an earlier run do not remain."""
+    """Its circuit breaker opens and its backlog grows. Endpoints of an earlier run do not remain."""
     data = tmp_path / "kept"
     assert demo("--events", "1", "--data-dir", str(data), cwd=tmp_path).returncode == 0
     process = subprocess.Popen(

@@ -135,7 +135,7 @@ def test_an_unavailable_proxy_affects_neither_attempts_nor_health(
             assert attempt["outcome"] == "connect_error"
             assert attempt["error"].startswith("the egress proxy failed: could not connect to")
             assert "could not open an outbound connection" in attempt["hint"]
-            # By now, all scheduled attempts would have ended. The server makes the next attempt after a minute.
+            # The retry schedule would allow the next attempt after 50 ms, but the server waits a minute for the proxy.
             found = api.ok("GET", f"/v1/deliveries/{delivery}")
             assert (found["status"], found["attempts_made"]) == ("pending", 1)
         health = api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]

@@ -179,7 +179,7 @@ def test_servers_of_both_releases_read_all_values_during_the_upgrade(
         made = api.endpoint(receiver.url("/hook"), headers={"X-Jwt": "hush"})
     make_earlier(first.place)
     asyncio.run(schema_version.upgrade(url))
-    # A server of release 0.1.1, which sends heartbeats while it runs.
+    # This row represents a running server of release 0.1.1. Its heartbeat is in the future, so that it does not expire.
     future_ms = (time.time_ns() // 1_000_000) + 3_600_000
     row = {"role": "all", "host": "a", "pid": 17, "version": "0.1.1", "started_at": 1, "seen_at": future_ms, "view": 0}
     first.place.run(lambda c: c.execute(sa.insert(processes).values(**row, delivers=False)))

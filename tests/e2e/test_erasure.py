@@ -1,4 +1,4 @@
-"""After an erasure, the data of a person is nowhere: in no file, response, page, log or metric."""
+"""After an erasure, no file, response, page, log or metric contains the data of the person."""
 
 import subprocess
 import time

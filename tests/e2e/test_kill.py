@@ -33,7 +33,7 @@ class Load:
         self.accepted: dict[int, str] = {}
         """The ID in the response, by number."""
         self.once = set[int]()
-        """Numbers that the caller no longer repeats: accepted or given up."""
+        """Numbers that a caller sends only once, without a key."""
         self.unexpected_responses: list[Any] = []
         roles = [self._single, self._single, self._send_once, self._batch]
         self._threads = [threading.Thread(target=role) for role in roles]

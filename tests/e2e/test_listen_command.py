@@ -42,7 +42,7 @@ def test_forwarded_requests_equal_those_of_endpoints(
     [local] = receiver.wait(PATH, 1)
     [production] = receiver.wait("/production", 1)
     assert local.body == production.body
-    # The local delivery has another ID, timestamp and signature, because the client creates them.
+    # The local delivery has its own delivery ID, timestamp and signature, because the client creates them.
     expected_differences = {
         "host",
         "user-agent",

@@ -247,7 +247,7 @@ def test_a_new_session_gets_nothing_from_a_deleted_one(server: Server) -> None:
         operator.send(number)
         assert listener.take(1) == other.take(1) == [number]
         api("DELETE", f"/v1/listen-sessions/{session}")
-        # The session gets a database number that was freed before the last response was saved.
+        # The next session can get the database number of the deleted one before the last response is stored.
         next_one = foreign_api.ok("POST", "/v1/listen-sessions")["id"]
         responses = f"/v1/listen-sessions/{other_id}/answers"
         wait_for(lambda: len(api.list_all(responses)) == number + 1, "the response is stored")  # noqa: B023

@@ -146,7 +146,7 @@ def test_a_truncated_file_stops_the_server(tmp_path: Path) -> None:
             return database.stat().st_size > 4096
 
         wait_for(merged, "the database file is larger than a page")
-        # The server must have read the size of the file.
+        # The server must read the size of the file before the test truncates it.
         wait_for(lambda: server.api().ok("GET", "/v1/accounts"), "the server responds", every=2)
 
         assert _lose(server, _truncate) == 1

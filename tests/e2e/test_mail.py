@@ -74,10 +74,10 @@ def arrivals(mail_server: SmtpStub) -> list[str]:
 
 
 def messages(mail_server: SmtpStub) -> list[str]:
-    """Return the recipients of each message.
+    """Return the recipient of each message, without duplicates of a message.
 
-    If the server is killed after the mail server accepted a message, it may send the message again (RFC 1047). The
-    copies are identical, and mail programs show only one.
+    If the server is killed after the mail server accepted a message, the restarted server may resend it (RFC 1047).
+    The copies are identical, and mail programs show only one.
     """
     by_id: dict[tuple[str, str], set[bytes]] = {}
     for each in mail_server.received:

@@ -46,7 +46,7 @@ def test_a_transfer_to_postgresql_continues_a_killed_sqlite_server(
         receiver.wait("/moved", 40)
         assert set(receiver.numbers("/moved")) == set(range(40))
         rest = theirs.ok("GET", f"/v1/events?limit=500&cursor={page['next_cursor']}")
-        # Includes the registration event of the endpoint.
+        # The pages also contain the registration event of the endpoint, which has another type.
         assert [each["id"] for each in [*page["data"], *rest["data"]] if each["type"] == TYPE] == sent[::-1]
         again = api.send(7, idempotency_key="n-7").json
         assert (again["id"], again["duplicate"]) == (sent[7], True)

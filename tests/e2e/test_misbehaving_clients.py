@@ -24,7 +24,7 @@ MIB = 1024 * 1024
 
 @contextlib.contextmanager
 def clients(server: Server, count: int, first: bytes = b"") -> Iterator[list[socket.socket]]:
-    """Return connections that have sent bytes."""
+    """Open connections, and send `first` on each. Close them at the end of the block."""
     opened = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(count)]
     try:
         for each in opened:
@@ -220,7 +220,7 @@ def test_unfinished_bodies_are_limited_in_bytes_and_time(server: Server) -> None
         assert statuses.keys() == {b"408", b"429"}
         assert time.monotonic() - began < 25
         assert server.resident_mib() - before < 40
-    # Their reservations are released.
+    # The server has released the memory that it reserved for the unfinished bodies.
     assert Api(server.url, key)("POST", "/v1/events", {"type": TYPE, "data": {"number": 1}}).status == 202
     body = json.dumps({"type": TYPE, "data": {"number": 1, "text": "x" * 200_000}}).encode()
     with clients(server, 1, f"{head}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode()) as [client]:

@@ -50,7 +50,7 @@ def _open(raw: socket.socket, server: Server, session: str, key: str) -> None:
 
 
 def developer(server: Server) -> tuple[Api, Api, str, str]:
-    """Return the sender, the developer, their key and their session."""
+    """Create an account. Return clients of its operator and a developer, the developer's key, and a listen session."""
     account, sender = server.account()
     key = server.api().ok("POST", f"/v1/accounts/{account}/keys", {"name": "ana"})["key"]
     developer_api = server.api(key)

@@ -26,7 +26,7 @@ CONFIGURATION = (ROOT / "deploy/nats/nats.conf").read_text(encoding="utf-8")
 
 
 def shell(containing: str, folder: Path, **replaced: str) -> str:
-    """Run the shell block of the page that contains a text. Return its output."""
+    """Run the only shell block on the page that contains a text, after replacements. Return its output."""
     [block] = [each for each in blocks(PAGE, "sh") if containing in each]
     for old, new in replaced.items():
         assert old in block
@@ -89,7 +89,7 @@ def set_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SetUp]:
 def server(
     set_up: SetUp, postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """The service of the guide."""
+    """A server that uses the NATS servers of the guide."""
     settings = {"UPLIFT_NATS_URL": set_up.url("uplift"), "SSL_CERT_FILE": str(set_up.ca)}
     with Fleet(tmp_path_factory.mktemp("service"), postgres_server.new_database(), **settings) as fleet:
         yield fleet.add("all")

@@ -26,7 +26,7 @@ WEBSOCKET = (
     "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 )
 NEAR, FAR = "127.0.0.2", "127.0.0.3"
-"""Source addresses of the workers: the first keeps its network, the second loses it."""
+"""Source addresses of two workers: NEAR keeps its connection to the database, and FAR loses it."""
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_late_outcomes_of_an_evicted_worker_are_rejected(
     paths = [f"/h{number}" for number in range(6)]
     for path in paths:
         api.endpoint(receiver.url(path, act), max_in_flight=1)
-    # When the worker reconnects, these deliveries are in flight in another process, and have no outcome yet.
+    # When the evicted worker reconnects, these deliveries are in flight in the other worker, and have no outcome yet.
     api.endpoint(receiver.url("/late", act_late))
     wait_for_propagation()
     events = [api.send(number).json["id"] for number in range(6)]
@@ -85,7 +85,7 @@ def test_late_outcomes_of_an_evicted_worker_are_rejected(
     disconnected.clear()
     network.restore(reset_lost=False)
 
-    # The worker stopped before the other one started, although it still had deliveries.
+    # The disconnected worker stopped sending before the other worker started, although it still had deliveries.
     began = [each.at for path in paths for each in receiver.on(path) if each.peer == NEAR]
     ended = [each.at for path in paths for each in receiver.on(path) if each.peer == FAR]
     assert max(ended) < cut_at + HEARTBEAT_TRUSTED_MS / 1000 + 0.5

@@ -1,4 +1,4 @@
-"""A receiver that keeps the newest state of each object, with the library, while the server is killed."""
+"""A receiver uses the library to keep the newest state of each object while the server is killed."""
 
 import sys
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The outbox command through crashes: every row becomes one event, in the order of the commits of its key.
+"""The outbox command through crashes: every row becomes one event, and the events of a key keep their commit order.
 
 UPLIFT_TEST_KILLS sets the number of kills (default 5), and UPLIFT_TEST_SEED sets their times.
 """
@@ -52,12 +52,12 @@ class Reader:
         self.process.communicate()
 
     def restart(self) -> None:
-        """Kill it, and start another one."""
+        """Kill the process, and start another one."""
         self.kill()
         self.process = self._launch()
 
     def stop(self) -> dict[str, int]:
-        """Send SIGTERM. Return its counts."""
+        """Stop the process with SIGTERM. Return the counts that it prints."""
         self.process.send_signal(signal.SIGTERM)
         out, err = self.process.communicate(timeout=20)
         assert self.process.returncode == 0, err
@@ -117,7 +117,7 @@ class Emitters:
             async with connection.transaction():
                 key = rng.choice([None, *(f"k{number}" for number in range(KEYS))])
                 for _ in range(rng.randint(1, 3)):
-                    # The trigger serializes the transactions of a key, so this order is the order of their commits.
+                    # The trigger serializes the transactions of a key, so the numbers have the order of the commits.
                     row = await insert(connection, account=self._account, event_type=TYPE, key=key)
                     number = await connection.fetchval(
                         "UPDATE uplift_outbox SET data = jsonb_build_object('number', nextval('numbers'))"

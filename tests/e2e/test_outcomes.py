@@ -66,7 +66,7 @@ def test_every_failure_has_an_outcome_a_retry_and_an_explanation(tmp_path: Path,
             health = next(e for e in api.list_all("/v1/endpoints") if e["url"].endswith("/500"))["health"]
             assert (health["status"], health["last_outcome"]) == ("failing", "server_error")
             assert health["hint"]
-    # The stored attempts do not contain the value either.
+    # The database does not contain the value of the custom header either.
     assert b"s3cret" not in chosen().place(tmp_path / "data").contents()
 
 
@@ -96,7 +96,7 @@ def _check_attempts(attempts: list[Any], outcome: str, status: int | None) -> No
 
 
 def _check_requests(receiver: Receiver, path: str, event: str) -> None:
-    """Compare the attempts with the requests that the receiver read."""
+    """Check that the receiver got every scheduled attempt, with the right headers and not early."""
     seen = receiver.on(path)
     assert len(seen) == len(SCHEDULE_MS) + 1
     assert len({request.body for request in seen}) == 1, "attempts have different bodies"

@@ -60,7 +60,7 @@ def test_sent_events_arrive_and_are_counted(tmp_path: Path, receiver: Receiver, 
         assert len(api.list_all("/v1/deliveries?status=delivered")) >= 600
         followed = api.ok("GET", "/v1/events?order=asc&limit=500")
         assert len(followed["data"]) >= 200
-        # All data is in the database. Not even the key is stored beside the server.
+        # All data is in the database. Not even an encryption key is stored beside the server.
         assert list(server.data.iterdir()) == []
         assert run(server, "accounts", "--json").returncode == 0
         assert "postgresql" in run(server, "doctor").stdout

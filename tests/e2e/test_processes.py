@@ -63,7 +63,7 @@ def test_a_rate_limit_applies_to_all_processes(fleet: Fleet, receiver: Receiver)
     for thread in send_all(apis, range(60), set()):
         thread.join()
     receiver.wait("/limited", 60)
-    # The first attempt sends the registration event. On a busy machine, the receiver can note late times.
+    # Use the times of the server, because a busy receiver can note requests late. One attempt is the registration.
     query = f"/v1/attempts?endpoint={made['id']}&limit=100"
     attempts = wait_for(lambda: len(found := apis[0].ok("GET", query)["data"]) > 60 and found, "all attempts")
     started = sorted(datetime.fromisoformat(each["started_at"]).timestamp() for each in attempts)
@@ -177,7 +177,7 @@ def test_a_process_reports_that_a_worker_handles_a_delivery(fleet: Fleet, receiv
     may_respond = threading.Event()
 
     def act(connection: Connection, received: Received) -> bool:
-        if received.json["type"] == TYPE:  # without the registration event
+        if received.json["type"] == TYPE:  # not the registration event
             may_respond.wait(14)
         return respond()(connection, received)
 
@@ -227,7 +227,7 @@ def test_a_stream_gets_changes_of_other_processes_within_a_second(fleet: Fleet) 
 
 
 def test_a_service_key_works_in_all_processes_until_its_expiry(fleet: Fleet) -> None:
-    """Every process accepts its events, and applies its expiry and its revocation."""
+    """Every process accepts events with the key, and applies the expiry and the revocation of the key."""
     account, (api, _) = account_of(fleet)
     administrators = [server.api() for server in fleet.apis]
     made = administrators[0].ok("POST", "/v1/keys", {"name": "capture", "scopes": ["events:write", "events:read"]})
@@ -274,7 +274,7 @@ def test_the_next_worker_sends_due_deliveries(tmp_path: Path, postgres_url: str,
         assert settled(api, delivery)["status"] == "delivered"
         worker.stop()
         api.ok("POST", f"/v1/deliveries/{delivery}/resend")
-        # The command does not wait for the end of a lease.
+        # The resend must not wait until a lease of 5 minutes ends.
         time.sleep(2)
         worker.start()
         wait_for(lambda: settled(api, delivery)["attempts_made"] == 2, "the delivery is resent", every=0.1)
@@ -304,7 +304,7 @@ def test_commands_beside_a_worker_work_on_the_database(tmp_path: Path, postgres_
         worker = fleet.add("worker")
         account, [api] = account_of(fleet)
         endpoint = api.endpoint(receiver.url("/hook"))["id"]
-        # The port and the operator key belong to the worker.
+        # The commands use the port and the operator key of the worker.
         environ = {**worker.environ, "UPLIFT_OPERATOR_KEY": OPERATOR_KEY}
 
         def result(*command: str) -> subprocess.CompletedProcess[str]:

@@ -72,7 +72,7 @@ def test_a_rolling_restart_loses_and_repeats_nothing(own_fleet: Fleet, receiver:
 def test_late_outcomes_of_a_suspended_worker_are_rejected(
     tmp_path: Path, postgres_url: str, receiver: Receiver
 ) -> None:
-    """Another process has repeated the attempt in the meantime. Only the outcome of this attempt is stored."""
+    """Another process has repeated the attempt in the meantime. Only the outcome of the repetition is stored."""
     with Fleet(tmp_path, postgres_url) as fleet:
         fleet.add("api")
         suspended = fleet.add("worker")
@@ -108,7 +108,7 @@ def test_late_outcomes_of_a_suspended_worker_are_rejected(
 def test_a_worker_suspended_during_an_incompatible_upgrade_stops(
     tmp_path: Path, postgres_url: str, receiver: Receiver
 ) -> None:
-    """The process settles attempts in flight, and starts no others."""
+    """Before it stops, the worker settles its attempts in flight and starts no others."""
     with Fleet(tmp_path, postgres_url) as fleet:
         fleet.add("api")
         worker = fleet.add("worker")

@@ -32,7 +32,7 @@ def store_up(server: Server) -> int:
 
 
 def doctor(server: Server) -> dict[str, Any]:
-    """Return the result of `doctor` for the running server."""
+    """Return the finding of `doctor` about the running server, with the exit code."""
     done = subprocess.run(
         [PROGRAM, "doctor", "--json"],
         env=server.environ, cwd=server.data, check=False, capture_output=True, text=True, timeout=60,
@@ -119,7 +119,7 @@ def test_a_hanging_write_is_reported(tmp_path: Path) -> None:
 
 @SQLITE_ONLY
 def test_a_damaged_index_is_reported(tmp_path: Path, receiver: Receiver) -> None:
-    """The server cannot find due deliveries."""
+    """Without the index `deliveries_due`, the server cannot find due deliveries."""
     with serving(tmp_path / "data", UPLIFT_RETRY_SCHEDULE="1h") as server:
         _, api = server.account()
         api.endpoint(receiver.url("/hook", respond(500)))

@@ -122,7 +122,7 @@ def test_every_command_of_the_pages_exists() -> None:
                         break
                     assert word in inner, (page.name, line)
                     command = inner[word]
-                # Without a subcommand, a noun lists its objects.
+                # A group of commands without a subcommand runs its command `list`.
                 command = getattr(command, "commands", {}).get("list", command)
                 options = {option for each in command.params for option in [*each.opts, *each.secondary_opts]}
                 used = set(re.findall(r"(?:^|\s)(--[a-z-]+)", found[1]))

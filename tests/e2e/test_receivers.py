@@ -88,7 +88,7 @@ def test_generated_and_custom_secrets_verify_with_the_npm_packages(server: Serve
 def _verify_all(api: Api, endpoints: dict[str, Any]) -> None:
     """Send texts that are difficult to parse. Each receiver must verify each of them once.
 
-    `endpoints` contains the endpoint for the URL of each receiver.
+    `endpoints` maps the URL of each receiver to its endpoint.
     """
     for url, endpoint in endpoints.items():
         api.ok("PATCH", f"/v1/endpoints/{endpoint['id']}", {"url": url + "/webhook/submit"})

@@ -1,4 +1,4 @@
-"""A secret in the response of a receiver appears nowhere outside the table of attempts."""
+"""A secret in the response of a receiver is masked everywhere, except where a page shows the whole body."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ REDIRECT = respond(
 
 @pytest.fixture
 def warning(tmp_path: Path) -> Any:
-    """Return a server that warns after seconds, and its mail server."""
+    """A running server that warns about failing endpoints after 2 s, and its mail server."""
     mail_server = SmtpStub().open()
     server = Server(
         tmp_path,
@@ -112,7 +112,7 @@ def test_the_reason_in_a_response_is_shown_everywhere(warning: tuple[Server, Smt
         assert "requires a login" not in text, place
         assert "The signature is 400 seconds old." in text, place
         assert "[timestamp_too_old] <b>token=********</b>" in text, place
-        # The page of a delivery and the API also show the whole response, but only there.
+        # Of these places, only the page of the delivery also shows the whole response.
         assert (SECRET in text) == (place == "delivery page"), place
     assert api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]["cause"] == "timestamp_too_old"
     assert api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]["last_error"] is None

@@ -1,4 +1,4 @@
-"""Kills during a replay of thousands of deliveries: each is sent once, or again if it was in flight at a kill."""
+"""Kills during a replay of thousands of deliveries: the server repeats only those in flight at a kill."""
 
 import time
 from collections import Counter
@@ -19,7 +19,7 @@ SETTINGS = {"UPLIFT_RETRY_SCHEDULE": "", "UPLIFT_BREAKER_FAILURES": "0"}
 
 
 def fail(api: Any, receiver: Receiver, count: int) -> str:
-    """Create an endpoint with this many failed deliveries. It responds with success from now on."""
+    """Create an endpoint with this many failed deliveries. From now on, its receiver responds with success."""
     endpoint: str = api.endpoint(receiver.url("/hook", receiving.respond(500)))["id"]
     for first in range(0, count, BATCH):
         events = [{"type": TYPE, "data": {"number": n}} for n in range(first, min(first + BATCH, count))]

@@ -120,7 +120,7 @@ def test_replacing_servers_one_by_one_rejects_and_repeats_no_event(
 
 @contextlib.contextmanager
 def _emitting(api: Api) -> Iterator[list[int]]:
-    """Send numbered events during the block, each on its own connection. The list has the status codes."""
+    """Send numbered events during the block, each on its own connection. Yield the list of status codes so far."""
     statuses: list[int] = []
     enough = threading.Event()
 

@@ -93,8 +93,8 @@ def test_rotations_under_load_cause_no_failed_verification(server: Server, recei
         api.ok("POST", f"{path}/rotate", {"secret": CHOSEN})
         time.sleep(PHASE_S)
         assert verifying_receiver.signed_by.keys() == {first}
-        # A generated secret: the receiver knows it only after the response. The oldest secret is dropped. The receiver
-        # discards it when all requests with its signature have arrived.
+        # A generated secret: the receiver knows it only after the response. The rotation drops the oldest secret. The
+        # receiver discards the oldest secret when all requests with its signature have arrived.
         made = api.ok("POST", f"{path}/rotate")["secret"]
         time.sleep(IN_FLIGHT_S)
         verifying_receiver.secrets = (CHOSEN, made)

@@ -1,4 +1,4 @@
-"""Paused and disabled endpoints: kills neither lose nor repeat held deliveries. Also tests test deliveries."""
+"""Paused and disabled endpoints, whose held deliveries survive kills, and test deliveries."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ TWO_WEEKS_MS = 14 * 24 * 3600 * 1000
 
 
 def accept(api: Any, first: int, count: int) -> None:
-    """Accept numbered events."""
+    """Send numbered events in one batch."""
     api.ok(
         "POST",
         "/v1/events/batch",
@@ -37,7 +37,7 @@ def count_held(api: Any, endpoint: str) -> int:
 
 
 def create_paused_endpoint(api: Any, receiver: Receiver) -> str:
-    """Create a paused endpoint with one request at a time, after its registration event."""
+    """Create an endpoint with a concurrency limit of 1, and pause it after its registration event."""
     endpoint: str = api.endpoint(receiver.url("/hook"), max_in_flight=1)["id"]
     wait_for(lambda: receiver.count("/hook") == 1, "the registration event arrives")
     api.ok("POST", f"/v1/endpoints/{endpoint}/pause")

@@ -52,7 +52,7 @@ def fleet(tmp_path: Path, nats_server: NatsCluster, postgres_server: PostgresSer
 
 
 def through_nats(cluster: NatsCluster, use: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
-    """Use a connection to NATS."""
+    """Connect to NATS, and return the result of a function that uses the connection."""
 
     async def run() -> T:
         client = await nats.connect(cluster.urls)
@@ -216,7 +216,7 @@ def test_a_conflict_is_accepted_and_rejected_later(fleet: Fleet, nats_server: Na
     ((subject, message),) = rejected_messages(nats_server, 1)
     assert subject == f"uplift.rejected.{account}"
     assert message["event"]["data"] == {"number": 2}
-    # The database stores the key separately, so that an erasure can delete it.
+    # The detail in the database omits the idempotency key, which is in its own column, where an erasure deletes it.
     detail = message["problem"]["detail"]
     assert (" k1 " in detail, " k1 " in rejected["problem"]["detail"]) == (True, False)
     assert message["problem"] == {**rejected["problem"], "detail": detail}
@@ -233,7 +233,7 @@ def test_emitters_publish_events_themselves(receiver: Receiver, fleet: Fleet, na
     account, api = api_server.account()
     operator.ok("PATCH", f"/v1/accounts/{account}", {"uid": "clubs.eu.7"})
     api.endpoint(receiver.url("/hook"))
-    wait_for_propagation()  # The worker matches the endpoints of published events.
+    wait_for_propagation()  # The worker matches published events with endpoints, so it must know the endpoint.
     own_id = str(uuid.uuid4())
     by_uid, by_id = "uplift.events.clubs.eu.7", f"uplift.events.{account}"
     publish(nats_server, by_uid, body(1), body(2, id=own_id, ordering_key="a"))

@@ -60,7 +60,7 @@ def fleet(
 
 
 class Load:
-    """Numbered events that are repeated until they get 202, through all API servers."""
+    """Threads that send numbered events through all API servers, and repeat each event until it is accepted."""
 
     def __init__(self, apis: list[Api]) -> None:
         self.accepted: set[int] = set()
@@ -136,7 +136,7 @@ def test_a_leader_that_hangs_loses_nothing(fleet: Fleet, cluster: NatsCluster, r
 
 
 def test_an_isolated_leader_loses_nothing(fleet: Fleet, cluster: NatsCluster, receiver: Receiver) -> None:
-    """Processes that are connected to the isolated node must find another one."""
+    """Processes that are connected to the isolated node must find another node."""
     with Load(ready(fleet, receiver)) as load:
         load.grows()
         leader = cluster.leader(STREAM)
@@ -218,7 +218,7 @@ def test_a_full_disk_of_one_nats_server_loses_nothing(
 def test_kills_in_random_order_lose_nothing(
     fleet: Fleet, cluster: NatsCluster, receiver: Receiver, postgres_server: PostgresServer
 ) -> None:
-    """A killed worker, or one whose database is killed, repeats at most its requests in flight."""
+    """A killed worker, or a worker whose database is killed, repeats at most its requests in flight."""
     chance = random.Random(24)
     cut_off = 0
     with Load(ready(fleet, receiver)) as load:

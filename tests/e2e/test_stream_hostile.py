@@ -17,7 +17,7 @@ from .receiving import Receiver
 from .test_stream import EVENTS, REJECTED, body, numbers, publish, stored, through_nats
 
 MESSAGE_BYTES_MAX = 1024 * 1024
-"""The default of NATS."""
+"""The default maximum size of a message in NATS."""
 SUBJECTS = [b"\xff", b"a\x0bb", b"a\x0cb", b"a\x00b", b"a\x85b", b"*", b">", b"a.*", b"$accepted", b"$accepted.a"]
 HEADERS = [
     b"",
@@ -29,7 +29,7 @@ HEADERS = [
     b"NATS/1.0\r\n\xff: \xfe\r\nno colon\r\n\r\n",
     b"NATS/1.0\r\nNats-Rollup: all\r\n\r\n",
 ]
-"""The server stores the events of all messages except the last one, which the stream rejects."""
+"""Headers of messages. The server stores the events of all but the last message, which the stream rejects."""
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_hostile_messages_do_not_stop_the_others(fleet: Fleet, nats_server: Nats
         b'{"expires_at": "9999-99", "data": 1e999}',
     ):
         publish(nats_server, f"uplift.events.{account}", data)
-    # With the problem that the server adds, some of these messages would be larger than the maximum.
+    # The server rejects these messages. With the problem that it adds, some would exceed the maximum size.
     for size in range(MESSAGE_BYTES_MAX - 600, MESSAGE_BYTES_MAX, 40):
         publish_raw(nats_server, b"PUB uplift.events.%b %d\r\n%b\r\n" % (subject, size, b"x" * size))
     publish(nats_server, f"uplift.events.{account}", body(200))
@@ -127,7 +127,7 @@ def test_an_accepted_event_reaches_only_the_endpoints_of_its_account(
     api.endpoint(receiver.url("/own"))
     _, other = server.account("Club 2")
     other.endpoint(receiver.url("/other"))
-    # Sequence numbers from a database that has since been replaced by its backup.
+    # The numbers of the type and the endpoints are from a database that was later replaced by a backup.
     message = {
         "id": str(uuid.uuid4()),
         "type": TYPE,

@@ -51,10 +51,10 @@ def test_attempts_are_children_of_their_event_after_a_restart(tmp_path: Path, re
     assert {headers["x-tenant"] for headers in found.headers} == {"ours"}
     assert found.resource["service.name"] == "uplift-webhooks"
     assert found.resource["deployment.environment"] == "test"
-    # The first event is in the sender's trace, as a child of the sender's span.
+    # The event with a `traceparent` is in the sender's trace, and its span is a child of the sender's span.
     assert (first.name, first.kind, first.trace_id, first.parent_id) == ("accept", SERVER, TRACE, SPAN)
     assert {attempt.trace_id for attempt in attempts} == {TRACE}
-    # The other event has its own trace.
+    # The event without a `traceparent` has its own trace.
     assert own.parent_id == ""
     assert own.trace_id != TRACE
     assert own.trace_id == f"{event_span(bytes.fromhex(event.replace('-', '')), None, sampled=True).trace_id:032x}"
@@ -137,7 +137,7 @@ def test_an_unavailable_collector_does_not_affect_deliveries(tmp_path: Path, rec
 
 
 def test_without_a_collector_opentelemetry_is_not_loaded() -> None:
-    """Only the OpenTelemetry API may be loaded, because the framework loads it. Alone, it does nothing."""
+    """The web framework loads the OpenTelemetry API, which does nothing alone. No other part of it may be loaded."""
     program = (
         "import sys, uplift_server.app\n"
         "loaded = ('opentelemetry.sdk', 'opentelemetry.exporter', 'google.protobuf', 'uplift_server.observe.tracing')\n"

@@ -1,4 +1,4 @@
-"""The other commands of `uplift` with a real server."""
+"""The commands of `uplift` other than `listen`, with a real server."""
 
 import json
 from collections.abc import Iterator
@@ -111,7 +111,7 @@ def test_endpoints_are_created_tested_paused_and_enabled(integrator: Integrator,
     assert (code, "ours" in out, "secret" in out) == (0, True, False)
     code, _, err = integrator("endpoints", "ep_nonsense")
     assert (code, "there is no endpoint" in err) == (4, True)
-    assert integrator("endpoints", "ep_0")[0] == 2  # the prefix of both IDs
+    assert integrator("endpoints", "ep_0")[0] == 2  # a prefix of both endpoint IDs
 
 
 def test_events_and_deliveries_are_listed_shown_and_resent(integrator: Integrator, receiver: Receiver) -> None:

@@ -7,7 +7,7 @@ DOCUMENT = Path(__file__).parents[2] / "ARCHITECTURE.md"
 SERVER = Path("server/src/uplift_server")
 PACKAGES = sorted(path.name for path in (DOCUMENT.parent / SERVER).iterdir() if (path / "__init__.py").exists())
 PREFIXES = "|".join([*PACKAGES, "bench", "docs", "receiver", "scripts", "server", "tests"])
-# Not part of a longer path, and not a route such as /v1/events.
+# The pattern matches neither a part of a longer path nor a route such as /v1/events.
 PATH = re.compile(rf"(?<![\w./-])(?:{PREFIXES})/[\w./-]*\w/?|(?<![\w./-])(?:{PREFIXES})/(?!\w)")
 
 

@@ -1,4 +1,4 @@
-"""Comments contain no plans, and exceptions name the check that they disable."""
+"""Comments contain no plans, and each `noqa` and `type: ignore` names the check that it disables."""
 
 import re
 import tokenize

@@ -47,11 +47,11 @@ class Received:
 
 
 Rejection = Callable[[str], str | None]
-"""Return the response that rejects a recipient, or None to accept it."""
+"""Returns the response that rejects a recipient, or None to accept the recipient."""
 
 
 class SmtpStub:
-    """Store messages in `received`, commands in `commands`, and logins in `passwords`."""
+    """An SMTP server that stores messages in `received`, commands in `commands`, and logins in `passwords`."""
 
     def __init__(self) -> None:
         self.received: list[Received] = []
@@ -61,9 +61,9 @@ class SmtpStub:
         self.reject_recipient: Rejection = lambda _: None
         self.reject_message: Rejection = lambda _: None
         self.hang_at: str | None = None
-        """`MAIL` or `DATA`: no response from there on."""
+        """The command (`MAIL` or `DATA`) that gets no response until `resume`."""
         self.hold_response = False
-        """Accept a message without a response."""
+        """Whether the server stores a message but sends no response until `resume`."""
         self.names: list[str] = []
         """The EHLO names of clients."""
         self.port = 0

@@ -71,7 +71,7 @@ def test_a_warning_has_time_cause_consequence_and_steps() -> None:
 
 @pytest.mark.parametrize("kind", [NotificationKind.ENDPOINT_WARNED, NotificationKind.ENDPOINT_DISABLED])
 def test_the_response_is_quoted_without_links(kind: NotificationKind) -> None:
-    """The receiver writes this text."""
+    """The receiver controls this text, which could contain phishing links."""
     hostile = "Your account is locked: HTTPS://evil.example/unlock, hxxp:/evil.example or www.evil.example/unlock"
     for email in (wording(kind, response=hostile), together(kind, 2, response=hostile)):
         for body in bodies(email):

@@ -394,7 +394,7 @@ async def test_a_repeat_after_a_lost_response_is_the_same_message(outbox_setup: 
 async def test_a_late_stored_failure_causes_no_repeat(
     outbox_setup: OutboxSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another process has taken over the job and sent the email."""
+    """In the meantime, another process has taken over the job and sent the email."""
     outbox_setup.smtp_server.reject_recipient = lambda _: "450 mailbox busy"
     outbox_setup.smtp_server.open()
     await outbox_setup.add(COACH)

@@ -1,6 +1,6 @@
 """Five bad mornings: a real server with 20 accounts and 202 endpoints, and one kind of fault in each.
 
-All endpoints deliver events first, so each endpoint has a history and a true time at which its failures began.
+All endpoints receive events first, so each endpoint has a history and a true time at which its failures began.
 """
 
 import asyncio
@@ -84,7 +84,7 @@ def disconnect(receiver: Receiver) -> None:
 
 
 class NameServer:
-    """A name server in a thread. It knows one address for all names, until it breaks."""
+    """A name server in a thread. It resolves all names to one address until `fail` is called."""
 
     def __init__(self, names: list[str]) -> None:
         self._loop = asyncio.new_event_loop()
@@ -160,7 +160,7 @@ class World:
 
 @dataclass(frozen=True)
 class Expected:
-    """What an operator must be able to read from the dashboard."""
+    """The problem that the dashboard must show to an operator."""
 
     problem: str
     """The code of the problem."""
@@ -174,7 +174,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Morning:
-    """A bad morning: its name, what it shows, and how it is built."""
+    """A bad morning: its name, the expected problem, and the function that builds its world."""
 
     name: str
     expected: Expected
@@ -221,7 +221,7 @@ def _fill(world: World, url: Callable[[int, int], str], count: int = ENDPOINTS) 
 
 
 def _deliver(world: World) -> None:
-    """Deliver events to all endpoints."""
+    """Send events to all endpoints, and wait until the receivers have accepted them."""
     for account in range(ACCOUNTS):
         world.send(account, GOOD_EVENTS)
     wait_for(lambda: not world.pending(), "all good events are delivered", 60, every=0.2)
@@ -229,7 +229,7 @@ def _deliver(world: World) -> None:
 
 
 def _break(world: World, accounts: Mapping[int, None] | range) -> None:
-    """Send events, and wait until the broken endpoints are failing with an open circuit breaker."""
+    """Send events to some accounts, and wait until all broken endpoints are failing."""
     for account in accounts:
         world.send(account, BAD_EVENTS)
 
@@ -285,7 +285,7 @@ def dns_broken(stack: contextlib.ExitStack, data: Path) -> World:
 
 
 def _resolving(world: World, receiver: Receiver) -> set[int]:
-    """Return the accounts with endpoints that are not failing, after an event to each of them."""
+    """Send an event to each account with endpoints that are not failing yet. Return the indexes of these accounts."""
     health = world.health()
     accounts = {account for account, each in world.endpoints if health[each]["health"]["failing_since"] is None}
     for account in accounts:

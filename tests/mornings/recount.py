@@ -1,6 +1,6 @@
 """Recomputes the numbers of the dashboard from the rows of the database, in its own SQL.
 
-It reads only events, deliveries, attempts and endpoints: no rollups, no totals and no health, which a page could share.
+It reads only events, deliveries, attempts and endpoints, and not the rollups, totals and health that the pages use.
 """
 
 import sqlite3
@@ -15,7 +15,7 @@ from typing import Any, Final
 from uplift_server.core.operations.statistics import DURATION_BOUNDS_US
 
 STATES: Final = (None, "paused", "disabled")
-"""Names of the stored states. The health decides the state of an enabled endpoint."""
+"""The name of each stored state. None: the endpoint is enabled, and its health decides the name."""
 PENDING, DELIVERED, FAILED, HELD, CANCELLED = range(5)
 HOUR_MS: Final = 3_600_000
 PERIODS_MS: Final = {"1h": HOUR_MS, "24h": 24 * HOUR_MS, "7d": 7 * 24 * HOUR_MS, "30d": 30 * 24 * HOUR_MS}
@@ -46,7 +46,7 @@ class Recount:
         return len(self.last_failures())
 
     def failing_accounts(self) -> int:
-        """Accounts of these endpoints."""
+        """Accounts that have failing endpoints."""
         failing = self.last_failures()
         rows = self._all("SELECT p.id, p.account_seq FROM endpoints p WHERE {scope}")
         return len({account for endpoint, account in rows if f"ep_{endpoint.hex()}" in failing})
@@ -61,7 +61,7 @@ class Recount:
         return {f"ep_{row[0].hex()}": (row[1], row[2]) for row in rows}
 
     def deliveries(self, status: int, *, behind_failing: bool = False) -> int:
-        """Deliveries with a status, without tests."""
+        """Deliveries with a status, without test deliveries. `behind_failing`: only those to failing endpoints."""
         failing = (
             " AND p.state = 0 AND (SELECT outcome FROM attempts l WHERE l.endpoint_seq = p.seq AND l.trigger <> 3"
             " ORDER BY l.seq DESC LIMIT 1) <> 0"
@@ -113,7 +113,7 @@ class Recount:
         )
 
     def failing_since(self) -> int:
-        """When the first of the attempts ended that failed since the last success of an endpoint (Unix ms)."""
+        """When the first failed attempt since the last success of its endpoint ended (Unix ms)."""
         return self._number(
             "SELECT min(a.started_at + a.duration_us / 1000) FROM endpoints p JOIN attempts a ON a.endpoint_seq = p.seq"
             " WHERE {scope} AND p.state = 0 AND a.trigger <> 3 AND a.outcome <> 0 AND a.seq >"
@@ -132,7 +132,7 @@ class Recount:
         )
 
     def latency_ms(self, period: str, share: float) -> tuple[float, float] | None:
-        """The class of durations that contains the attempt which a share of the attempts does not exceed."""
+        """The bounds (ms) of the histogram bucket that contains the quantile `share` of the durations of attempts."""
         durations = [
             row[0]
             for row in self._all(
@@ -149,5 +149,5 @@ class Recount:
 
     @staticmethod
     def _start(period: str) -> int:
-        # Every morning is younger than the shortest period, so that the alignment of the buckets does not matter.
+        # Every morning is shorter than the shortest period, so the alignment of the statistics buckets does not matter.
         return int(time.time() * 1000) - PERIODS_MS[period]

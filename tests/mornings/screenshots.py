@@ -13,7 +13,7 @@ SCREENS: Final = (PHONE, DARK_DESKTOP, DESKTOP)
 
 
 def pages(world: World) -> dict[str, str]:
-    """Return the paths of the pages by name: Fleet, the endpoints, and the overview of the account most concerned."""
+    """Return the paths of the pages by name: Fleet, the failing endpoints, and the overview of an affected account."""
     account = world.accounts[next((number for number, each in world.endpoints if each in world.broken), 0)]
     return {
         "fleet": "/operator",
@@ -23,7 +23,7 @@ def pages(world: World) -> dict[str, str]:
 
 
 def take(world: World, morning: Morning, directory: Path) -> None:
-    """Save screenshots of the pages on all screens, when Fleet shows the problem."""
+    """Wait until Fleet shows the problem, and save screenshots of the pages on all screens."""
     fleet_with_problem(world, morning.expected)
     with sync_playwright() as playwright:
         browser = launch(playwright)

@@ -15,11 +15,11 @@ _FIGURE: Final = re.compile(r'data-figure="([a-z0-9_]+)" data-value="([^"]*)"')
 _CAUSE: Final = re.compile(r'<tr data-cause="([a-z0-9_]+)">(.*?)</tr>', re.DOTALL)
 _PROBLEM: Final = re.compile(r'data-problem="([a-z_]+)" data-severity="([a-z]+)"')
 OF_THE_PROCESS: Final = {"in_flight"}
-"""Numbers that no row has."""
+"""Numbers on the pages that cannot be computed from rows."""
 ENDED_WITHIN_MS: Final = 1_000
-"""The server notes a failure soon after the attempt ended."""
+"""The maximum time from the end of a failed attempt to the time that the server records for it."""
 FIGURES_MIN: Final = 3
-"""Each page shows at least this many numbers that the rows have."""
+"""The minimum number of figures on each page that are compared with the rows."""
 STATES_SHOWN: Final = ("healthy", "failing", "warned", "unknown", "paused", "disabled")
 CAUSE_FIGURES: Final = ("cause_endpoints", "cause_accounts", "cause_pending", "cause_since", "cause_oldest_due")
 PERIODS: Final = ("1h", "24h", "7d", "30d")
@@ -103,7 +103,7 @@ def _check_page(guest: Guest, path: str, period: str, recount: Recount) -> None:
 
 
 def _differences(guest: Guest, path: str, period: str, recount: Recount) -> dict[str, Any]:
-    """Return the shown numbers that are not within the bounds of the rows before and after the page."""
+    """Return the numbers on a page that are outside the bounds that the rows gave before and after the request."""
     before = _bounds(recount, period)
     page = guest.get(f"{path}?period={period}")
     after = _bounds(recount, period)
@@ -129,7 +129,7 @@ Bounds = tuple[float, float] | None
 
 
 def _wrong(shown: str, before: Bounds, after: Bounds) -> tuple[str, Bounds, Bounds] | None:
-    """Return the shown number and its bounds, unless it is between them."""
+    """Return a number and its bounds if the number is outside them, else None."""
     known = [each for each in (before, after) if each is not None]
     if shown == "":
         return None if len(known) < 2 else (shown, before, after)

@@ -3,7 +3,7 @@
 Source: the articles "Setting up webhooks" and "Webhook secrets". A POST route compares `x-uplift-signature-256` with
 the HMAC-SHA256 of the body, with the secret's text as the key. It responds with 200 if they match, and 401 otherwise.
 
-Run it with PORT and SECRET (or `--port`, `--secret`). GET /received returns the received requests as JSON.
+Run it with PORT and SECRET (or `--port`, `--secret`). GET /received returns request counts and event IDs as JSON.
 """
 
 import argparse

@@ -198,7 +198,7 @@ CLIENTS: dict[str, Callable[[Handle], Any]] = {
 
 
 class Stream(io.BytesIO):
-    """A body stream that limits and counts reads, as servers do."""
+    """A body stream that records the size of the largest read."""
 
     def __init__(self, body: bytes) -> None:
         super().__init__(body)

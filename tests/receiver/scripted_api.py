@@ -40,7 +40,7 @@ def json_response(value: Any = None, status: int = 200, **headers: str) -> bytes
 
 
 def problem_response(status: int, code: str, detail: str = "No.", **more: Any) -> bytes:
-    """Return an RFC 9457 problem."""
+    """Return a response with an RFC 9457 problem."""
     retry_after = more.pop("retry_after", None)
     headers = {} if retry_after is None else {"retry_after": retry_after}
     return json_response({"status": status, "code": code, "detail": detail, **more}, status, **headers)
@@ -54,7 +54,7 @@ class ScriptedApi:
     """Responds to requests with `script`, in order."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        """With `tls`, it is also a proxy to itself behind TLS."""
+        """With `tls`, the server also accepts CONNECT requests, and responds in the tunnel itself, over TLS."""
         self.requests: list[Request] = []
         self.script: list[ScriptStep] = []
         self._tls = tls

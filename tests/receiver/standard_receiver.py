@@ -1,6 +1,6 @@
 """A receiver with the public Standard Webhooks library, without our code.
 
-Run it with PORT and SECRET (or `--port`, `--secret`). GET /received returns the received requests as JSON.
+Run it with PORT and SECRET (or `--port`, `--secret`). GET /received returns request counts and event IDs as JSON.
 """
 
 import argparse

@@ -206,7 +206,7 @@ def test_a_failed_call_closes_its_connection(api: ScriptedApi, client: Client) -
 
 @pytest.fixture
 def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
-    """The certificate authorities of the system."""
+    """A certificate authority that replaces those of the system."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "authority.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))

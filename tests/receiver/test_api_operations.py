@@ -89,7 +89,7 @@ def test_every_operation_has_a_method_with_its_parameters(described: dict[str, A
             assert ("idempotency_key" in method.parameters) == ("Idempotency-Key" in accepted["header"]), operation
             assert ("if_match" in method.parameters) == ("If-Match" in accepted["header"]), operation
             if not method.takes_any_field:
-                # A parameter that is also a header is sent as a header.
+                # The client sends `idempotency_key` as a header and not as a field.
                 fields = _fields(described, details) - {"idempotency_key"}
                 assert set(method.call.body or ()) == fields, operation
 

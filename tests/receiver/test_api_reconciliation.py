@@ -113,7 +113,7 @@ async def test_a_cancelled_page_request_loses_no_event(api: ScriptedApi) -> None
         assert cancelled.wait(10)
         connection.sendall(_page(2, 1, more=False))
 
-    # One thread: its next work starts after the cancelled work ends.
+    # With only one thread, `to_thread` below returns after the cancelled request has ended.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
     async with AsyncClient(api.url, "sk_secret_of_the_test", timeout_seconds=5) as asynchronous:
         api.script = [_page(1, 1, more=True), late, _page(2, 1, more=False)]

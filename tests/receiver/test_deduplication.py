@@ -190,7 +190,7 @@ def test_an_older_event_of_a_session_is_not_handled(seen: Deduplicator) -> None:
 
 
 def test_a_test_event_changes_nothing_unless_included(seen: Deduplicator) -> None:
-    """Its example data can have the ID of a real object."""
+    """The example data of a test event can have the ID of a real object."""
     live = _event(100, "a")
     test = read_event({**live.raw, "id": "t", "created": 200, "test": True}, None)
     with seen.newest(test) as newest:
@@ -358,7 +358,7 @@ def test_a_forked_process_can_use_the_deduplicator(tmp_path: Path) -> None:
 
 
 def test_a_fork_neither_uses_nor_closes_the_parents_connection(tmp_path: Path) -> None:
-    """Runs in this process, because coverage does not measure a forked child."""
+    """The test calls the fork handler in this process, because coverage does not measure a forked child."""
     seen = SqliteDeduplicator(tmp_path / "seen.db")
     opened = seen._connection
     assert opened is not None
@@ -415,7 +415,7 @@ def test_an_unusable_file_raises_an_error(tmp_path: Path) -> None:
 
 
 def test_a_disk_error_is_raised_unchanged(tmp_path: Path) -> None:
-    """SQLite has already rolled back after some errors."""
+    """After some errors, SQLite has already rolled back the transaction."""
     seen = SqliteDeduplicator(tmp_path / "seen.db")
 
     def fail(_: object) -> Any:

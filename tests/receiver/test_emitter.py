@@ -44,7 +44,7 @@ def emitter(api: ScriptedApi, **limits: int) -> Emitter:
 
 
 def accepted(*numbers: int) -> bytes:
-    """Return the response to a batch."""
+    """Return a response that accepts a batch of these events."""
     return json_response({"data": [{"id": f"event {number}", "duplicate": False} for number in numbers]}, 202)
 
 
@@ -350,7 +350,7 @@ def test_the_end_of_a_process_of_multiprocessing_sends_the_events(
 
 
 def test_the_parents_process_forgets_nothing_when_a_child_begins(api: ScriptedApi) -> None:
-    """The function that runs in a child, because coverage does not see a forked process."""
+    """The test calls the function that runs in a child, because coverage does not measure a forked process."""
     with emitter(api) as events:
         api.script = [accepted(0), accepted(1)]
         events.send(TYPE, {"number": 0}).result(20)
@@ -386,7 +386,7 @@ async def test_the_async_emitter_sends_in_order(api: ScriptedApi, monkeypatch: p
 
 
 async def test_calls_that_wait_for_room_occupy_no_thread_and_keep_their_order(api: ScriptedApi) -> None:
-    """asyncio also resolves host names in these threads."""
+    """Waiting calls must not occupy the threads in which asyncio also resolves host names."""
     events = AsyncEmitter(api.url, "op_x", "acc_1", waiting_events_max=1)
     gate = Gate(accepted(0))
     api.script = [gate, *(accepted(number) for number in range(1, 100))]

@@ -58,7 +58,7 @@ def _with_content_length(length: int) -> dict[str, str]:
 
 
 def _envelope_around(data: bytes) -> bytes:
-    """Return Uplift's envelope without spaces around the sender's data."""
+    """Return a body with the sender's data, unchanged, in Uplift's envelope, which has no spaces."""
     return BODY[: BODY.index(b',"data":')] + b',"data":' + data + b"}"
 
 

@@ -30,13 +30,13 @@ def handled() -> Handled:
 
 @pytest.fixture(params=APPLICATIONS)
 def make_application(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Create a receiver with a handler, for each adapter."""
+    """Return a function that creates a receiver with a handler. Each test runs once per adapter."""
     return APPLICATIONS[request.param]
 
 
 @pytest.fixture
 def sender(make_application: Callable[..., Any], handled: Handled) -> Sender:
-    """Send events to the receiver."""
+    """A sender that posts events to the receiver."""
     return Sender(make_application(handled.append), SECRET)
 
 

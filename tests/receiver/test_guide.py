@@ -58,7 +58,7 @@ OTHERS = {
     "catalog": {"json"},
     "concepts": {"text"},
 }
-"""Languages of other blocks. `test_languages.py` and `test_catalog_examples.py` run those without a test here."""
+"""Languages of other blocks. If no test here uses a block, `test_languages.py` or `test_catalog_examples.py` does."""
 
 
 def _text(page: str) -> str:

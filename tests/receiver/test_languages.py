@@ -27,7 +27,7 @@ PACKAGES = ("standardwebhooks", "svix")
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Program]:
-    """The program of each language, built once."""
+    """Return a function that returns the program of a language. It builds each program once."""
     return cache(lambda language: program(language, tmp_path_factory.mktemp(language.replace(" ", "-"))))
 
 

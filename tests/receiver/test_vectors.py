@@ -43,7 +43,7 @@ class _StoppedClock(datetime):
 
 @pytest.fixture
 def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Stop the clock of every verifier at a time in Unix seconds."""
+    """Return a function that stops the clock of every verifier at a time in Unix seconds."""
 
     def stop(seconds: int) -> None:
         monkeypatch.setattr(time, "time", lambda: float(seconds))

@@ -296,7 +296,7 @@ _DEFAULT_URL: Final = "https://hooks.example:{port}/"
 
 
 def _named(name: str, registered: str | None, sent: str, *replies: Reply | Families, url: str = _DEFAULT_URL) -> Case:
-    """Return an attack by the name server of the host in `url`."""
+    """Return an attack in which the name server gives these replies for the host in `url`."""
     host = url.split("/")[2].split(":", maxsplit=1)[0].rstrip(".").lower()
     return Case(f"dns-{name}", url, registered, sent, {host: replies})
 

@@ -65,7 +65,7 @@ Script = Callable[[Peer], Awaitable[None]]
 
 
 class Receiver:
-    """A server that runs `script` on each connection, then closes it."""
+    """A server that runs `script` on each connection, and then closes the connection."""
 
     def __init__(self, script: Script) -> None:
         self.script = script

@@ -91,7 +91,7 @@ async def test_a_resumed_session_belongs_to_the_same_certificate(
 async def test_a_rejected_certificate_is_an_error(client: Client, presented: ClientIdentity | None, error: str) -> None:
     context = server_context()
 
-    # TLS in the event loop closes without an alert. A blocking socket sends it.
+    # TLS in the event loop closes the connection without an alert. TLS on a blocking socket sends the alert.
     def reject_client(server: socket.socket) -> None:
         sock, _ = server.accept()
         with context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False) as encrypted:
@@ -118,7 +118,7 @@ async def test_an_unusable_certificate_is_an_error(client: Client, receiver: Rec
 
 async def test_many_certificates_use_bounded_memory(client: Client, receiver: Receiver) -> None:
     one = identity("one")
-    # The same certificate with other line ends is another identity, and quicker to create.
+    # The same certificate with more line breaks counts as another identity, and is quicker to create.
     for number in range(CLIENT_TLS_CONTEXTS_MAX + 5):
         own = ClientIdentity(one.certificate + "\n" * number, one.private_key)
         assert (await client.post(target(receiver, own))).response_body == b"one"

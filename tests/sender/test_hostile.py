@@ -199,7 +199,7 @@ async def test_a_proxy_gets_no_hostile_addresses(
         dns_timeout_ms=case.dns_timeout_ms,
         egress_proxy=f"http://user:pw@127.0.0.1:{proxy.port}",
     )
-    # Use the DNS response at registration. It may change afterwards.
+    # Registration uses the first DNS response. Later responses may differ.
     await UrlChecker(BenchPolicy(case.private), client.resolver.resolve).check(case.url_at(bench.good.port))
     await bench.advance_replies(client)
     exchange = await client.post(target_of(case, bench.good.port))
@@ -235,7 +235,7 @@ def test_the_cases_are_numerous_and_unique() -> None:
 
 
 def _responses() -> dict[str, bytes]:
-    """Return responses that point a client to another address, by name."""
+    """Return, by name, responses that could make a client connect to another address."""
     places = {
         "metadata": "http://169.254.169.254/latest/meta-data/",
         "loopback": "http://127.0.0.2:{port}/",
@@ -287,7 +287,7 @@ async def test_no_response_redirects_the_sender(make_bench: CreateBench, connect
     bench = await make_bench(script)
     bench.names.zone = {"hooks.example": [found(GOOD)]}
     client = await bench.client()
-    # The second request detects an effect that is kept from the first response.
+    # The second request detects effects of the first response that the sender keeps.
     for _ in range(2):
         exchange = await client.post(bench.good.target("hooks.example"))
         assert exchange.failure is None

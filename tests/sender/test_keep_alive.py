@@ -55,7 +55,7 @@ async def test_an_old_connection_is_not_reused(listen: Listen, connect: Connect,
     client = await connect(connection_age_ms_max=60_000, monotonic=clock)
     for step, reused in [(0, False), (30, True), (31, False), (59, True)]:
         clock.now += step
-        # A step of one minute would also end the keep-alive time. This test checks only the age.
+        # The steps would also exceed the keep-alive time. Lengthen it, because this test checks only the age.
         client.sender._pool._keep_alive = 1e9
         assert (await client.post(receiver.target())).reused is reused
     assert receiver.accepted == 2

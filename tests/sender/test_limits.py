@@ -15,7 +15,7 @@ from .scripted import OK, Connect, Listen, Peer, request_to, serve_ok
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
-# Timeouts are checked in intervals of at most a tenth of a timeout. The rest is for a busy machine.
+# Timeouts are checked at intervals of at most a tenth of a timeout. The rest allows for a busy machine.
 TOLERANCE_SECONDS = 4
 
 

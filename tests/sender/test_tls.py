@@ -248,7 +248,7 @@ async def test_a_receiver_that_requires_a_client_certificate_fails(tls_client: C
     authority.configure_trust(context)
     context.verify_mode = ssl.CERT_REQUIRED
 
-    # TLS in the event loop closes without an alert. A blocking socket sends it.
+    # TLS in the event loop closes the connection without an alert. TLS on a blocking socket sends the alert.
     def reject_client(server: socket.socket) -> None:
         sock, _ = server.accept()
         with context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False) as encrypted:

@@ -14,7 +14,7 @@ from .scripted import Client, Connect, Listen, NameServer, Peer, serve_ok
 
 
 async def request_token(client: Client, url: str) -> tuple[Exchange | None, Any, EngineCounters]:
-    """Request a token. Return the failed attempt, the token of the endpoint, and the counters."""
+    """Request a token. Return the failed exchange, if any, the endpoint's authorization header, and the counters."""
     counters, done = EngineCounters(), asyncio.get_running_loop().create_future()
     endpoint: Any = SimpleNamespace(seq=1, token=None, record=SimpleNamespace(auth=b"auth", account_seq=1))
     tokens = AccessTokens(client.sender, SystemClock(), counters, "Uplift")

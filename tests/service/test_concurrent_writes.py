@@ -230,7 +230,7 @@ async def test_a_concurrent_password_change_ends_the_new_session(
 
 
 async def test_portal_links_to_one_email_create_one_person(worlds: tuple[World, World], postgres_url: str) -> None:
-    """The links are for two accounts."""
+    """The links are for two accounts, and are opened concurrently."""
     accounts = [await shared_account(*worlds, name) for name in ("one", "two")]
     tokens = [await worlds[0].portal(account, email=ANN) for account in accounts]
     async with slow_statements(postgres_url, "INSERT ON people"):

@@ -46,7 +46,7 @@ async def accept(world: World, token: str, password: str = NEW, name: str = "Ann
 
 
 async def is_proved(world: World) -> bool | None:
-    """Return whether Ann's email is verified. None: there is no such person."""
+    """Return whether Ann's email is verified, or None if there is no person with this email."""
     person = await world.database.read(lambda c: people.find(c, ANN))
     return None if person is None else person.proved
 
@@ -108,7 +108,7 @@ async def test_an_invalid_name_and_password_are_reported_together(world: World) 
 
 @pytest.mark.parametrize("sends_email", [True, False])
 async def test_accepting_an_invitation_keeps_the_existing_password(world: World, sends_email: bool) -> None:
-    """The link alone gives no access to other accounts of the person."""
+    """The link of an invitation alone gives no access to the other accounts of a person."""
     mine, theirs = await world.account("mine"), await world.account("theirs")
     await world.member(mine, ANN, Role.OWNER)
     token = await invite(world, theirs, by=Role.ADMIN, sends_email=sends_email)
@@ -307,7 +307,7 @@ async def test_a_reset_request_does_not_reveal_whether_the_email_exists(world: W
 
 
 async def test_a_reset_request_does_not_wait_for_its_write(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A failed write is only logged."""
+    """The request succeeds even if the write fails later. The failure is only logged."""
     await world.member(await world.account(), ANN)
 
     async def fail(_body: object) -> None:

@@ -20,7 +20,7 @@ SCHEMA = {"type": "object", "required": ["speed"]}
 
 @pytest.fixture
 async def other(world: World) -> World:
-    """Return another process, with the catalog that it cached at its start."""
+    """Return the services of another process, whose cache has the catalog from its start."""
     await world.services.event_types.put(world.operator, NAME, EventTypeDraft(description="A pitch."))
     other = World(world.database, world.place)
     await prepare(other.context, PROCESS_KEY, None)
@@ -86,7 +86,7 @@ async def test_an_update_does_not_recreate_a_type_deleted_by_another_process(wor
 async def test_an_update_starts_again_if_another_process_was_faster(
     world: World, other: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It checks the example against the new schema, and keeps the other fields of the faster update."""
+    """The slower update uses the schema of the faster one to check its example, and keeps the other new fields."""
     read = other.database.read
 
     async def read_before_the_other(body: Callable[[Transaction], object]) -> object:

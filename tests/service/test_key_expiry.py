@@ -42,7 +42,7 @@ async def update(world: World, kind: str, account: str, key: str, draft: KeyDraf
 
 @pytest.mark.parametrize("kind", ["account key", "service key"])
 async def test_a_key_works_until_its_expiry(world: World, kind: str) -> None:
-    """The error says when it expired. A later expiry makes it work again, and a restart changes nothing."""
+    """The error says when the key expired. Restarts change nothing, and a later expiry makes the key work again."""
     account = await world.account()
     expiry = world.clock.now + HOUR
     draft = KeyDraft("short", ["events:read"], format_timestamp(expiry))
@@ -79,7 +79,7 @@ async def test_an_expiry_must_be_in_the_future(world: World, past: str) -> None:
 
 
 async def test_an_owner_cannot_extend_a_key_with_more_scopes(world: World) -> None:
-    """An owner can rename it. The operator can extend it."""
+    """An owner can rename a key that has more scopes than owners may grant. The operator can extend the key."""
     account = await world.account()
     draft = KeyDraft("sender", ["events:write"], format_timestamp(world.clock.now + HOUR))
     made, _ = await world.services.keys.create(world.operator, account, draft)

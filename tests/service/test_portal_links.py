@@ -139,7 +139,7 @@ async def test_a_guest_needs_a_new_link_for_confirmation(world: World) -> None:
 
 
 async def test_a_portal_link_overrides_an_unproved_password(world: World) -> None:
-    """A person who used the email without proof loses access."""
+    """A person who set a password without proving ownership of the email loses access."""
     theirs, hers = await world.account("theirs"), await world.account("hers")
     await world.member(theirs, ANN, password="their own choice")
     person = await world.database.read(lambda c: people.find(c, ANN))

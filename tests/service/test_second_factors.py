@@ -31,11 +31,11 @@ class App:
         self.recovery_codes: list[str] = []
 
     def code(self, skew: int = 0) -> str:
-        """Return the code of the app, whose clock differs by a number of steps."""
+        """Return the current code of the app. Its clock is `skew` steps ahead."""
         return totp.code_at(self.secret, totp.step_at(self.world.clock.now) + skew)
 
     def next_code(self) -> str:
-        """Wait for the next code."""
+        """Advance the clock to the next code, and return this code."""
         self.world.clock.now += totp.STEP_MS
         return self.code()
 
@@ -55,7 +55,7 @@ async def with_factor(world: World, account: str | None = None) -> App:
 
 
 async def password(world: World) -> PendingSignIn:
-    """Enter Ann's password, which is not sufficient."""
+    """Enter Ann's password. Return the pending sign-in, which still needs a code."""
     with pytest.raises(SecondFactorRequired) as asked:
         await world.services.sessions.sign_in(ANN, PASSWORD, address=ADDRESS)
     return asked.value.pending
@@ -73,7 +73,7 @@ async def count(world: World, table: sa.Table) -> int:
 
 
 async def emails(world: World) -> list[object]:
-    """Return the changes of which emails inform Ann."""
+    """Return the changes of second factors about which Ann gets an email."""
     found = await world.database.read(lambda c: outbox.due(c, now=world.clock.now, limit=100))
     assert {each.recipient for each in found} <= {ANN}
     return [each.facts["change"] for each in found if each.kind is NotificationKind.SECOND_FACTOR_CHANGED]
@@ -126,7 +126,7 @@ async def test_people_without_a_password_cannot_turn_it_on(world: World) -> None
 async def test_a_code_works_once(world: World) -> None:
     app = await with_factor(world)
     with pytest.raises(Unauthorized):
-        await sign_in(world, app.code())  # It turned on the second factor.
+        await sign_in(world, app.code())  # This code was used to turn on the second factor.
     code = app.next_code()
     await sign_in(world, code)
     pending = await password(world)

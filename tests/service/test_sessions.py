@@ -101,7 +101,7 @@ async def test_a_rejected_sign_in_is_logged_without_the_email(world: World) -> N
 
 
 async def test_a_person_deleted_during_sign_in_gets_no_session(world: World) -> None:
-    """On SQLite, the next person gets the sequence number of the deleted one."""
+    """On SQLite, a new person gets the sequence number of the deleted one, but not their session."""
     account = await world.account()
     member = await world.member(account, ANN)
     person = await world.database.read(lambda c: people.find(c, ANN))

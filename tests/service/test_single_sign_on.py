@@ -88,7 +88,7 @@ class SignIns:
 
     @property
     def service(self) -> SingleSignOn:
-        """The service."""
+        """The single sign-on service of the server."""
         assert self.services.single_sign_on is not None
         return self.services.single_sign_on
 
@@ -98,13 +98,13 @@ class SignIns:
         return await self.respond(transaction, self.provider.authorize(url, claims, **how), address)
 
     async def respond(self, transaction: SignInTransaction | None, query: str, address: str = ADDRESS) -> str:
-        """Send the browser back from the provider."""
+        """Return to the server with the query from the provider. Return the session cookie."""
         sent = {name: values[0] for name, values in parse_qs(query, keep_blank_values=True).items()}
         response = AuthorizationResponse(sent.get("state", ""), sent.get("code"), sent.get("error"), sent.get("iss"))
         return await self.service.complete(transaction, response, address=address)
 
     async def visitor(self, cookie: str) -> Visitor | None:
-        """Return the visitor with a cookie."""
+        """Return the visitor with a session cookie, or None if there is no such session."""
         return await self.services.sessions.visitor(cookie)
 
     async def sign_in(self, claims: dict[str, Any], **how: Any) -> Visitor:
@@ -223,14 +223,14 @@ async def test_a_changed_email_at_the_provider_gives_no_access_to_another_person
     await world.member(account, "bob@example.com", Role.OWNER)
     await sso.sign_in(ann())
 
-    # Ann stays Ann, also with Bob's email.
+    # An identity that is linked to Ann signs in as Ann, even if its email is now Bob's.
     visitor = await sso.sign_in(ann(email="bob@example.com"))
     assert visitor.person is not None
     assert visitor.person.email == ANN
     await invite(world, await world.account("second"), "carol@example.com")
     assert len((await sso.sign_in(ann(email="carol@example.com"))).memberships) == 1
     assert (await sso.sign_in(ann(email_verified=False))).person == visitor.person
-    # Another identity with Ann's email is not Ann.
+    # Another identity with Ann's email cannot sign in as Ann.
     with pytest.raises(Forbidden, match="belongs to a person with another identity"):
         await sso.complete(ann(sub="another"))
 
@@ -452,7 +452,7 @@ async def test_asymmetric_algorithms_are_accepted(sso: SignIns, world: World, al
     await world.member(await world.account(), ANN)
     sso.provider.keys = [new_key("RS256", "other"), new_key(algorithm, "own")]
     await sso.sign_in(ann())
-    # A token without key ID, as some providers with one key send.
+    # Some providers with only one key send tokens without a key ID.
     await sso.sign_in(ann(), header={"kid": None})
 
 
@@ -599,7 +599,7 @@ async def test_sign_out_also_ends_the_session_at_the_provider(sso: SignIns, worl
     assert url.startswith(f"{sso.provider.url}/sign-out?")
     assert query["post_logout_redirect_uri"] == [f"{URL}/sign-in"]
     [token] = query["id_token_hint"]
-    # The database has it only encrypted, with a key that only the browser has.
+    # The database has the token only encrypted, with a key that only the browser has.
     assert token.encode() not in await world.contents()
     other = await sso.service.sign_out_url(visitor, "another cookie", "/")
     assert other is not None

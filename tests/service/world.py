@@ -95,7 +95,7 @@ class World:
 
     @property
     def operator_header(self) -> bytes:
-        """The header `Authorization` with the operator key."""
+        """The value of the header `Authorization` with the operator key."""
         return f"Bearer {self.operator_key}".encode()
 
     async def account(self, name: str = "Riverside") -> str:
@@ -108,7 +108,7 @@ class World:
         return self.cache.accounts_by_id[ids.parse_prefixed(ids.ACCOUNT, account) or b""].seq
 
     async def member(self, account: str, email: str, role: Role = Role.MEMBER, password: str | None = PASSWORD) -> str:
-        """Store a member with a password, and return the member ID."""
+        """Store a member and, if needed, the person. Return the member ID."""
         seq, now = self.seq(account), self.context.now()
         if password is not None and password not in _HASHED:
             _HASHED[password] = await self.passwords.hash(password)

@@ -38,7 +38,7 @@ class Checks:
         self.disabled = 0
         """The number of endpoints that the engine disabled."""
         self.is_guarded = False
-        """Whether the world has enough endpoints for the outage guard."""
+        """Whether the world has enough endpoints for the engine to detect a mass failure."""
 
     async def _rows(self, query: str) -> list[Any]:
         rows = await self._deployment.database.read(lambda c: c.exec_driver_sql(query).all())
@@ -102,7 +102,7 @@ class Checks:
         ):
             raise Violation(f"cancelled without a user: {name}")
         is_exhausted = status is Status.FAILED and row[3] == FailedReason.EXHAUSTED
-        # A delivery that only a replay created fails after its first attempt.
+        # If a replay created the delivery of a missing event, the delivery fails after its first attempt.
         if is_exhausted and row[4] < endpoint.attempts_min() and not is_manual:
             raise Violation(f"retries exhausted after {row[4]} attempts: {name}")
         if status is Status.FAILED and row[3] == FailedReason.EXPIRED and event.expires_at is None:
@@ -163,7 +163,7 @@ class Checks:
     # ---- endpoints
 
     async def check_states(self) -> None:
-        """Note endpoints that the engine disabled. Each must have failed for days, and have an earlier warning."""
+        """Note the endpoints that the engine disabled. Each must have failed for days, and must have had a warning."""
         model = self._model
         query = "SELECT seq, state, disabled_reason, state_since FROM endpoints WHERE deleted_at IS NULL ORDER BY seq"
         states = {row[0]: row for row in await self._rows(query)}

@@ -29,7 +29,7 @@ PHASES_MS = 500
 
 
 def is_poll(timeout_ms: float) -> bool:
-    """Return whether a wait is the interval of a loop instead of a known time."""
+    """Return whether a wait of this length is the interval of a loop that polls, not a wait for a known time."""
     return timeout_ms <= SHORT_POLL_MS_MAX or (timeout_ms <= LONG_POLL_MS_MAX and timeout_ms % SECOND == 0)
 
 
@@ -59,7 +59,7 @@ class VirtualTime:
         self._numbers = itertools.count()
 
     def call_at(self, at: float, call: Callable[[], object], *, polls: bool = False) -> Timer:
-        """Add a timer."""
+        """Add a timer. `polls` is true for the interval of a loop that polls."""
         not_before = self.now + RARE_MS if polls and at - self.now >= MINUTE else 0
         timer = Timer(max(at, self.now), next(self._numbers), call, polls, not_before)
         heapq.heappush(self._timers, timer)

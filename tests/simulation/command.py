@@ -66,7 +66,7 @@ def _seeds(options: argparse.Namespace) -> Iterator[int]:
 
 
 def main(description: str) -> int:
-    """Return the exit code: 1 after a violation."""
+    """Play the seeds that the command line selects. Return the exit code: 1 after a violation."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--seeds", type=int, default=100, metavar="N", help="the number of seeds (default: 100)")
     parser.add_argument("--from", type=int, default=0, dest="first", metavar="SEED", help="the first seed (default: 0)")

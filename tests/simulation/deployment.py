@@ -94,7 +94,7 @@ class BusLine:
 
 
 class Process:
-    """A process: an engine with its memory."""
+    """A simulated process: its engine, its clock, and its connections to the database and to other processes."""
 
     def __init__(self, number: int, clock: ProcessClock, link: Link) -> None:
         self.number = number
@@ -268,7 +268,7 @@ class Deployment:
     async def _run_ready(self) -> None:
         loop: Any = asyncio.get_running_loop()
         if self._place is None:
-            # Everything runs on the event loop, and this is its queue.
+            # Everything runs on the event loop, whose queue is `_ready`.
             while loop._ready:
                 await asyncio.sleep(0)
             return
@@ -280,7 +280,7 @@ class Deployment:
                 return
 
     def touch(self, ms: int | None = None) -> None:
-        """Run every poll for this duration, because the state of the world changes."""
+        """Run every poll for `ms`, because the world changes. The default is long enough for a change by a user."""
         if ms is None:
             ms = CHANGED_IN_CLUSTER_MS if self.is_clustered else CHANGED_MS
         self._active_until = max(self._active_until, self.time.now + ms)
@@ -297,7 +297,7 @@ class Deployment:
                 self._seen = seen
                 self.touch(QUIET_AFTER_MS)
             at = time.next_at()
-            # All timers of this moment run before a skip. A heartbeat during the skip would store the time before it,
+            # All timers that are due now run before a skip. A heartbeat during the skip would store the time before it,
             # so other processes would evict its process and repeat its attempts in flight without a fault.
             is_quiet = time.now >= self._active_until and (at is None or at > time.now)
             if is_quiet and (target := self._next_activity(until)) - time.now > SKIP_MS_MIN:
@@ -313,7 +313,7 @@ class Deployment:
         await self.settle()
 
     def _next_activity(self, until: int) -> int:
-        """Return the next time at which a delivery is due, or another known time, but at most `until`."""
+        """Return the next time at which a delivery is due or a known timer runs, limited by `until` and SKIP_MS_MAX."""
         known = self.time.next_known_at()
         times = [until, self.time.now + SKIP_MS_MAX, *([] if known is None else [int(known)])]
         for process in self.processes:

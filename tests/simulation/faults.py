@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Action = Callable[[], Awaitable[None]]
 RESTART_MS_MAX = MINUTE
 PLANNED = 0
-"""The process of a planned restart, which excuses delays but no repeated attempts."""
+"""The process number for planned starts and stops, which excuse delays but no repeated attempts of any process."""
 
 
 class Faults:
@@ -71,7 +71,7 @@ class Faults:
             self._month.model.note(f"process {process.number} started")
 
     def _during(self, ms: int, end: Callable[[], None], process: int | None = None, *, is_fault: bool = True) -> None:
-        """End a fault after a duration. Only faults of processes and of the database excuse repeated attempts."""
+        """Call `end` after a duration. `is_fault`: a process or the database fails, which excuses repeated attempts."""
         number = self._month.model.begin_fault(process) if is_fault else None
         has_ended = []
 
@@ -168,7 +168,7 @@ class Faults:
         self._month.time.jump(ms)
 
     async def _suspend(self) -> None:
-        """Suspend a process, like a virtual machine that moves."""
+        """Suspend a process, like a virtual machine that moves to another host."""
         if (process := self._process()) is not None:
             ms = self._month.random.choice((3 * SECOND, 8 * SECOND, 40 * SECOND, 3 * MINUTE))
             process.clock.suspended_until = self._month.time.now + ms
@@ -185,8 +185,8 @@ class Faults:
 
     async def network_outage(self) -> None:
         """Let our own network fail for hours or days: no receiver is reachable."""
-        # Endpoints that have not recovered since the last outage do not begin to fail together with the others. Without
-        # the database, no event can make the endpoints fail together.
+        # A mass failure needs endpoints that begin to fail together: all must have recovered from the last outage, and
+        # the database must accept the events that they fail to receive.
         if self._month.network.is_down or self._month.deployment.is_down or not self._have_all_recovered():
             return
         self._month.network.is_down = True

@@ -44,7 +44,7 @@ class Link:
         self.faults: dict[int, Fault] = {}
         """The faults of the next changes, by the number of changes before them."""
         self.mutation: Any = None
-        """Overrides of verbs, for tests of the simulation itself."""
+        """Methods that replace those of the database, for tests of the simulation itself."""
         self.calls = 0
         """The number of calls in progress."""
         self.measures = database.measures

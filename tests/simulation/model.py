@@ -257,12 +257,12 @@ class Model:
             self.groups.setdefault((endpoint.host, event.ordering_key), []).append(delivery)
 
     def _may_send_after(self, at: int | None, process: int) -> bool:
-        """Return whether a process may still send a request now, although a change at a time forbids it."""
+        """Return whether a process may still send a request that a change at a time forbids (None: no change does)."""
         now = self.time.now
         return at is None or now <= at + self.seen_within_ms or self.has_fault(at, now, process=process)
 
     def _check(self, holds: bool, promise: str, subject: str) -> None:
-        # The caller is the engine, which would handle an exception. The month raises it.
+        # The caller is the engine, which would catch an exception. Therefore, the month raises the violation later.
         if not holds and self.violation is None:
             self.violation = f"{promise}: {subject} at {format_time(self.time.now)}"
 
@@ -359,7 +359,7 @@ class Model:
             return
         group = self.groups.get((endpoint.host, None if endpoint.ordering == "endpoint" else event.ordering_key), [])
         if delivery not in group:
-            return  # The response to its event was lost, so its place is unknown.
+            return  # The response to the event was lost, so the place of the delivery in the group is unknown.
         for earlier in group[: group.index(delivery)]:
             self._check(self._may_have_ended(earlier), f"it overtakes event {earlier.event.n}", name)
 
@@ -393,7 +393,7 @@ def _sign(secret: str, content: bytes) -> bytes:
 
 
 def new_secret(key: bytes) -> str:
-    """Return a secret of 32 bytes."""
+    """Return the secret with this key."""
     return "whsec_" + base64.b64encode(key).decode()
 
 

@@ -40,7 +40,7 @@ SCHEDULES = (
     (30 * SECOND, 10 * MINUTE, 2 * HOUR, 8 * HOUR),
 )
 CHECK_TRIES = 20
-"""The number of intervals after which a check stops waiting for a quiet one. The statistics are then complete."""
+"""A check needs an interval without requests, so that the statistics are complete. It waits for at most this many."""
 STATISTICS_EVERY_MS = 10 * SECOND
 EMAILS_EVERY_MS = 6 * HOUR
 END_DAYS_MAX = 12
@@ -63,7 +63,7 @@ class Pace(StrEnum):
 
 
 FAULTS_PER_DAY = {Pace.BUSY: (0, 0, 1, 1, 2), Pace.CALM: (*(0,) * 30, 1, 1, 2)}
-"""The numbers of faults of most days. A day can also have `Profile.faults_max` faults."""
+"""The numbers of faults from which each day draws one. A day can also draw `Profile.faults_max`."""
 CHECK_EVERY_DAYS = {Pace.BUSY: 1, Pace.CALM: 5}
 
 

@@ -46,7 +46,7 @@ class UnfencedSettlements:
 
 
 class ForgottenDeliveries:
-    """An accepted event has no delivery to the last of several endpoints."""
+    """An accepted event has deliveries to only two of its endpoints."""
 
     async def append(self, database: Any, groups: Sequence[Sequence[Any]]) -> Any:
         return await database.append(

@@ -212,6 +212,6 @@ def note_state(model: Model, endpoint: Endpoint, state: EndpointState, since: in
     elif not endpoint.is_off or endpoint.off_at is None:
         endpoint.off_at = now
     if is_off != endpoint.is_off:
-        # A change of this state resets the health.
+        # The engine resets the health when an endpoint is paused, disabled or enabled.
         endpoint.successes = [now]
     endpoint.is_off = is_off

@@ -47,7 +47,7 @@ class Receiver:
 
     @classmethod
     def drawn(cls, rng: random.Random, host: str, kind: Kind, since: int, days: int) -> "Receiver":
-        """Return a random receiver of a kind. A dying receiver is repeatedly down, at most for 9 days."""
+        """Return a random receiver of a kind. A dying receiver is repeatedly down, for at most 9 days each time."""
         downs, at = [], since
         while kind is Kind.DYING and at < since + days * DAY:
             at += rng.randrange(HOUR, 6 * DAY)
@@ -102,7 +102,7 @@ class Observer(Protocol):
         """Check a request when it starts. Return it for `ended`."""
 
     def ended(self, sent: Any, exchange: Exchange, *, reported: bool) -> None:
-        """Note the end of a request. `reported`: its process gets the exchange."""
+        """Note the end of a request. `reported` is whether the process gets the exchange."""
 
 
 class Network:

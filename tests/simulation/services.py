@@ -108,11 +108,11 @@ class User:
         return kind, result
 
     def any_endpoint(self) -> Endpoint:
-        """Return an endpoint that is not deleted."""
+        """Return a random endpoint that is not deleted."""
         return self.random.choice([each for each in self.model.endpoints.values() if each.deleted_at is None])
 
     def any_delivery(self) -> Delivery | None:
-        """Return a delivery of a recent event."""
+        """Return a random delivery of a recent event, or None if there is no recent event with deliveries."""
         recent = [event for event in self.events[-60:] if event.expected]
         if not recent:
             return None

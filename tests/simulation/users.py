@@ -1,4 +1,4 @@
-"""Users who send events, and who cancel, resend, replay and erase deliveries."""
+"""Users who send and erase events, and who cancel, resend and replay deliveries."""
 
 import json
 from typing import Any
@@ -117,7 +117,7 @@ class Users(Owners):
 
     async def repeat(self) -> None:
         """Repeat an accepted event with its idempotency key, or use the key for another event."""
-        # The server forgets the key of an erased event, and deletes it with the event after the retention.
+        # The server deletes the key of an event when the event is erased, or when the retention deletes the event.
         retention_ms = self.deployment.settings.retention_ms
         keyed = [
             event

@@ -80,7 +80,7 @@ async def a_chosen_id_works_like_a_key(bench: Bench) -> None:
 
 
 async def a_chosen_id_can_be_a_generated_one(bench: Bench) -> None:
-    """A caller got an ID in a response, and sends the event again with it."""
+    """A caller can repeat an event by sending the ID that the server generated for it."""
     (first,) = await bench.append(bench.event())
     (again,) = await bench.append(bench.event(chosen_id=first.id))
     assert (again.seq, again.duplicate) == (first.seq, True)
@@ -95,7 +95,7 @@ async def a_repeat_with_an_id_of_the_server_is_found(bench: Bench) -> None:
     assert {appended.id for (appended,) in results} == {event.id}
     (again,) = await bench.append(event)
     assert again.duplicate
-    # A caller can send the event again with its ID.
+    # A caller can repeat the event by choosing the ID that the server generated.
     (chosen,) = await bench.append(event._replace(is_server_id=False))
     assert chosen.duplicate
     assert await bench.count(deliveries) == 1

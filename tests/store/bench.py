@@ -62,7 +62,7 @@ class Bench:
         )  # fmt: skip
 
     async def append(self, *events: NewEvent) -> list[Appended]:
-        """Append a group, which must be stored."""
+        """Append events as one group. Fail if the database rejects the group."""
         (result,) = await self.database.append([events])
         assert isinstance(result, list)
         return result
@@ -91,7 +91,7 @@ class Bench:
 
 
 def due(endpoint: int, at: int = NOW) -> NewDelivery:
-    """Return a new delivery that is due at a time."""
+    """Return a new pending delivery that is due at the time `at` (Unix ms)."""
     return NewDelivery(endpoint, Status.PENDING, at)
 
 
@@ -101,7 +101,7 @@ def stored_leased(endpoint: int, until: int = LEASE_UNTIL) -> NewDelivery:
 
 
 def settled(leased: LeasedDelivery, status: Status = Status.DELIVERED, due_at: int | None = None) -> Settlement:
-    """Return the settlement of an attempt of a leased delivery."""
+    """Return the settlement of a leased delivery after one more attempt."""
     number = leased.attempts_made + 1
     outcome = Outcome.DELIVERED if status is Status.DELIVERED else Outcome.SERVER_ERROR
     attempt = AttemptRow(

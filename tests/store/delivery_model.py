@@ -1,4 +1,4 @@
-"""A model of one delivery by the table of transitions in `core/lifecycle.py`."""
+"""A model of one delivery that follows the table of transitions in `core/lifecycle.py`."""
 
 from dataclasses import dataclass, replace
 
@@ -54,7 +54,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Call:
-    """The arguments of a transition. `leased` is the row of a settlement when it was leased."""
+    """The arguments of a transition. For a settlement, `leased` is the row at the time of its lease."""
 
     now: int
     process_id: int = 0
@@ -101,7 +101,7 @@ def changed(row: Row, step: Transition, call: Call) -> Row:
         return new
     reason, completed_at = step.reason, call.now if status in ENDED else None
     if row.resume_status is status and status in ENDED:
-        # It ended like this before, so that time and reason remain.
+        # The delivery had the same status before, and keeps the time and reason of that end.
         reason, completed_at = row.failed_reason, row.completed_at or call.now
         if status is Status.FAILED:
             reason = reason or FailedReason.EXHAUSTED

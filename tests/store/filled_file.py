@@ -22,10 +22,10 @@ TEXTS = ("", "plain", "Ünïcode 🦆 \u2028", "a\0b\0", "\\N", "'quoted'\t\n")
 
 
 def value(column: sa.Column[Any], at: int) -> Any:
-    """Return a value for a column of a row, unique in unique columns."""
+    """Return a value for a column of row number `at`. Values differ between rows if the column must be unique."""
     is_key = column.primary_key or column.unique or column.name in UNIQUE
     if column.name == "first_seq":
-        return 0  # The first bucket, in both databases.
+        return 0  # The start of the first bucket is the same in both databases.
     if column.nullable and at % 3 == 0:
         return None
     match column.type:

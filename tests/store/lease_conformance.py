@@ -110,7 +110,7 @@ async def released_leases_are_due_again(bench: Bench) -> None:
 
 
 async def released_deliveries_keep_their_place(bench: Bench) -> None:
-    """For both kinds of release, with waiting deliveries in between."""
+    """Covers released and expired leases. Deliveries that were never leased keep their place, too."""
     await bench.append(*(bench.event(due(1)) for _ in range(6)))
     released, expiring = await bench.lease(1, 1), await bench.lease(1, 2, until=NOW + 10)
     await bench.database.release([(each.event_seq, 1, each.fence) for each in released], now=NOW + 20)

@@ -1,4 +1,4 @@
-"""Databases with events in many partitions, to measure their cost."""
+"""Databases with events in many partitions, to measure the cost of partitions."""
 
 import re
 from typing import Final
@@ -9,7 +9,7 @@ PARTITIONS: Final = 12
 
 
 def partition_statements(rows: int, partitions: int) -> str:
-    """Return statements that create partitions, and the function `at` from the index of an event to its number."""
+    """Return statements that create partitions, and a function `at` that maps the index of an event to its number."""
     return f"""
 DO $$ BEGIN FOR k IN 1 .. {partitions - 1} LOOP
 EXECUTE format('CREATE TABLE events_%s_%s (LIKE events_0_1 INCLUDING ALL)', k, k + 1);
@@ -31,5 +31,5 @@ def last_number(rows: int, partitions: int) -> int:
 
 
 def table_index(name: str | None) -> str | None:
-    """Return the name that the index of a partition has on the whole table."""
+    """Return the name of an index on the whole table, given its name on a partition."""
     return name and re.sub(r"^(events|attempts)(_\d+_\d+)", r"\1", name)

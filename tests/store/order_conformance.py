@@ -34,7 +34,7 @@ async def append_each(bench: Bench, count: int, delivery: NewDelivery, **fields:
 
 
 async def a_delivery_behind_an_open_one_is_blocked(bench: Bench) -> None:
-    """Also behind one of the same batch. The caller learns which leases it did not get."""
+    """The open delivery may be in the same batch. `blocked` lists the endpoints whose delivery is blocked."""
     [first] = await append_each(bench, 1, ordered(1))
     assert first.blocked == ()
     second, third = await bench.append(
@@ -114,7 +114,7 @@ async def every_end_of_a_delivery_unblocks_the_next(bench: Bench) -> None:
 
 
 async def only_the_first_held_delivery_is_released_due(bench: Bench) -> None:
-    """The next one follows when it ends, even if it is still held."""
+    """When the first delivery ends, the next released one is due. A delivery behind a held one stays blocked."""
     for group in (0, 0, 7, 0):
         await append_each(bench, 1, ordered(1, group, status=Status.HELD))
     await append_each(bench, 1, ordered(1))
@@ -139,7 +139,7 @@ async def an_expired_held_delivery_unblocks_the_next(bench: Bench) -> None:
 
 
 async def a_blocked_delivery_names_its_blocker(bench: Bench) -> None:
-    """It cannot be resent. Cancelling it does not unblock others."""
+    """A blocked delivery cannot be resent. If it is cancelled, the next delivery remains blocked."""
     seqs = [each.seq for each in await append_each(bench, 3, ordered(1))]
 
     def read(connection: sa.Connection) -> int:
@@ -156,7 +156,7 @@ async def a_blocked_delivery_names_its_blocker(bench: Bench) -> None:
 
 
 async def a_resend_of_an_ended_delivery_is_due_beside_others(bench: Bench) -> None:
-    """The next delivery waits for both."""
+    """The third delivery waits for the resend of the first and for the second."""
     first, *_ = await append_each(bench, 3, ordered(1))
     await _settle(bench, Status.DELIVERED)
     await bench.database.write(lambda c: delivery_store.start_resend(c, first.seq, 1, now=NOW))

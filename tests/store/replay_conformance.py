@@ -63,12 +63,12 @@ async def stored(bench: Bench) -> sa.Row[tuple[object, ...]]:
 
 
 def leased_seqs(released: ReplayRelease) -> list[int]:
-    """Return the events of the leased deliveries."""
+    """Return the event numbers of the leased deliveries."""
     return [each.event_seq for each in released.leased]
 
 
 def event_seqs(ahead: ReplayBatch) -> list[int]:
-    """Return the events of a batch."""
+    """Return the event numbers of a batch."""
     return [each.delivery.event_seq for each in ahead.candidates]
 
 
@@ -98,7 +98,7 @@ async def a_replay_batch_reads_a_limited_number_of_rows(bench: Bench) -> None:
 
 
 async def replay_batches_match_the_count(bench: Bench) -> None:
-    """Two statements have the conditions of a selection, and must agree."""
+    """One statement reads batches and another one counts. Both must apply a selection in the same way."""
     job, _ = await create_replay(bench, 24)
 
     def vary(connection: sa.Connection) -> None:
@@ -177,7 +177,7 @@ async def missing_events_are_replayed_in_order_with_existing_deliveries(bench: B
     ]  # fmt: skip
     again = await bench.database.release_replay(1, replayed, ahead, LEASE._replace(limit=1, missing_after=NOW - 1))
     assert leased_seqs(again) == [6]
-    # Retention will soon delete the event 9.
+    # Retention will soon delete event 9.
     last = await bench.database.release_replay(1, replayed, ahead, LEASE._replace(missing_after=NOW + 9))
     assert (leased_seqs(last), (await stored(bench)).skipped) == ([], 1)
     created = {row.event_seq: row for row in await bench.rows(deliveries) if row.replay_seq == 1}
@@ -190,7 +190,7 @@ async def missing_events_are_replayed_in_order_with_existing_deliveries(bench: B
             settled(first.leased[2], Status.FAILED)._replace(replay_seq=1),
         ]
     )
-    # A delivery without an attempt is missing again after the replay is cancelled. The others are not.
+    # After the replay is cancelled, an event without an attempt is missing again. Attempted events are not.
     await bench.database.settle([unattempted(each) for each in (first.leased[0], again.leased[0])])
     await bench.database.write(lambda c: replays.change_state(c, 1, job.id, ReplayState.CANCELLED, now=NOW))
     repeated = await read_batch(bench, replace(job, selection=replace(replayed, statuses=())))
@@ -234,7 +234,7 @@ async def changed_deliveries_are_read_again(bench: Bench) -> None:
 
     def change(connection: sa.Connection) -> None:
         of = deliveries.c.event_seq
-        # One is resent and waits, one was delivered, and one failed again and can still be replayed.
+        # Event 1 waits for a resend, 2 was delivered, and 3 failed again and can still be replayed.
         connection.execute(sa.update(deliveries).where(of == 1).values(status=int(Status.PENDING), due_at=NOW + 99))
         connection.execute(sa.update(deliveries).where(of == 2).values(status=int(Status.DELIVERED)))
         connection.execute(sa.update(deliveries).where(of == 3).values(fence=5, attempts_made=7))
@@ -305,7 +305,7 @@ async def counted_attempts_leave_a_replay_and_others_stay(bench: Bench) -> None:
     batch = [
         counted,
         settled(failed, Status.FAILED)._replace(replay_seq=1),
-        # Returned without an attempt: the replay takes it again.
+        # A delivery that is returned without an attempt stays in the replay.
         settled(returned, Status.FAILED)._replace(attempt=None, attempts_made=0, last_outcome=None),
         settled(structs.replace(lost, fence=99))._replace(replay_seq=1),
     ]

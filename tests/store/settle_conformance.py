@@ -134,7 +134,7 @@ async def cause_and_probe_are_written_with_health(bench: Bench) -> None:
     await bench.database.settle([], [redirected])
     (row,) = await bench.rows(endpoints)
     assert (row.last_status_code, row.probe_at) == (302, NOW + 7)
-    # PostgreSQL stores no NUL.
+    # PostgreSQL cannot store NUL, so its engine replaces the character.
     assert row.last_error in {"no\0thing", "no\ufffdthing"}
     assert row.last_location in {"https://a/\0", "https://a/\ufffd"}
     await bench.database.settle([], [HealthRow(1, 0, None, NOW, NOW, Outcome.DELIVERED, last_status_code=204)])
@@ -143,7 +143,7 @@ async def cause_and_probe_are_written_with_health(bench: Bench) -> None:
 
 
 async def an_evicted_process_writes_no_health(bench: Bench) -> None:
-    """Other processes own its endpoints."""
+    """An evicted process no longer owns its endpoints. The outcomes of its attempts are still written."""
     await _add_endpoint(bench)
     number = await bench.database.write(
         lambda c: processes.join(c, ProcessRole.WORKER, host="h", pid=1, version="1.0.0", now=NOW)

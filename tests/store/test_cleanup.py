@@ -1,4 +1,4 @@
-"""Cancels for deleted endpoints, and retention: deleted rows, kept rows, and batch sizes."""
+"""Cancellation of deliveries of deleted endpoints, and retention: deleted rows, kept rows, and batch sizes."""
 
 from dataclasses import replace
 from typing import Any
@@ -40,7 +40,7 @@ OLD, BEFORE, NEW = 1000, 2000, 3000
 
 @pytest.fixture
 def connection(connection: sa.Connection) -> sa.Connection:
-    """A connection to an empty database in which all rows of these tests are counted."""
+    """A connection to an empty database. The statistics are marked as having counted all rows that a test adds."""
     connection.execute(
         sa.insert(marks), [{"name": name, "value": 10**9} for name in (EVENTS_COUNTED, ATTEMPTS_COUNTED)]
     )
@@ -55,7 +55,7 @@ def event(
     lease_owner: int = 0,
     resumes: Status = Status.PENDING,
 ) -> None:
-    """Store an event with a delivery to endpoint 1, 2 … in each of these statuses, attempted once. Pending: resent."""
+    """Store an event with a delivery in each status, to endpoints 1, 2 …, attempted once. Pending ones are resends."""
     connection.execute(
         sa.insert(events).values(
             seq=seq, id=seq.to_bytes(16, "big"), account_seq=1, type_seq=1, created_at=created_at, body=b"{}"
@@ -91,7 +91,7 @@ def event(
 
 
 def seqs(connection: sa.Connection, column: sa.Column[int] = events.c.seq) -> list[int]:
-    """Return the events to which a table refers."""
+    """Return the event numbers in a column, by default those of all events."""
     return sorted(connection.scalars(sa.select(column)))
 
 
@@ -149,13 +149,13 @@ KINDS = {kept.name: kept for kept in RETENTION_RULES}
 def delete_batch(
     connection: sa.Connection, kept: RetentionRule, after: Any = None, rows: int = 10
 ) -> tuple[int, Any, bool]:
-    """Find and delete a batch. Return the number of rows, the position, and whether there can be more."""
+    """Find and delete a batch. Return the number of deleted rows, the position, and whether more rows may follow."""
     batch = find_expired(connection, replace(kept, batch_rows=rows), before=BEFORE, after=after)
     return delete_expired(connection, kept, batch.keys, before=BEFORE), batch.position, batch.has_more
 
 
 def delete_batches(connection: sa.Connection, kept: RetentionRule, rows: int) -> list[int]:
-    """Return the deleted rows of each batch."""
+    """Return the number of deleted rows of each batch."""
     counts, after, more = [], None, True
     while more:
         count, after, more = delete_batch(connection, kept, after, rows)
@@ -164,7 +164,7 @@ def delete_batches(connection: sa.Connection, kept: RetentionRule, rows: int) ->
 
 
 def prune(connection: sa.Connection) -> dict[str, int]:
-    """Run all rules. Return the deleted rows by table."""
+    """Run all rules. Return the number of deleted rows by table."""
     counts = {kept.name: sum(delete_batches(connection, kept, rows=3)) for kept in RETENTION_RULES}
     return {name: count for name, count in counts.items() if count}
 
@@ -200,12 +200,12 @@ def add_row(connection: sa.Connection, kept: RetentionRule, number: int, at: int
 
 
 def remaining(connection: sa.Connection, table: sa.Table) -> list[Any]:
-    """Return the remaining rows of a table, by the last column of the key."""
+    """Return the last key column of each remaining row of a table, in ascending order."""
     return sorted(connection.scalars(sa.select(list(table.primary_key)[-1])))
 
 
 def test_every_growing_table_has_a_retention_rule() -> None:
-    """New tables need a rule, or an exception here."""
+    """A new table needs a retention rule, or an entry in one of the sets below."""
     deleted_with_events = {column.table.name for kept in RETENTION_RULES for column in kept.children}
     kept_forever = {"marks"}
     deleted_with_accounts = {
@@ -326,7 +326,7 @@ def test_a_type_that_is_created_again_before_its_deletion_stays(connection: sa.C
 
 
 def test_cleanup_continues_after_events_that_stay(connection: sa.Connection) -> None:
-    """Later batches reach expired rows after the oldest ones."""
+    """Batches in which every event stays do not end the cleanup, so it reaches the expired events behind them."""
     for seq in range(1, 5):
         event(connection, seq, Status.HELD)
     for seq in range(5, 8):

@@ -103,7 +103,7 @@ def connection(connection: sa.Connection) -> sa.Connection:
 
 
 def type_of(row: Row) -> int:
-    """Return the type of an event, which all its deliveries share."""
+    """Return the number of the event type of a delivery. It depends only on the event."""
     return 1 + row.event_seq % 5 // 3
 
 
@@ -143,7 +143,7 @@ FILTERS: dict[str, tuple[dict[str, Any], Callable[[Row], bool]]] = {
 def found(
     connection: sa.Connection, account: int | None, wanted: DeliveryFilter, limit: int, *, ascending: bool = False
 ) -> list[tuple[int, int]]:
-    """Return the keys on all pages of the list. Checks that the pages before the last one are the same backward."""
+    """Return the keys on all pages of the list. Check that reading backward from the last page finds the same keys."""
     pages: list[list[tuple[int, int]]] = []
 
     def read(key: tuple[int, ...] | None, *, backward: bool = False) -> Page[Delivery]:
@@ -175,9 +175,9 @@ def test_filters_find_what_a_search_of_all_rows_finds(
         chosen = [FILTERS[name] for name in names]
         values = {field: value for each, _ in chosen for field, value in each.items()}
         if len(values) < sum(len(each) for each, _ in chosen):
-            continue  # Two values of one field.
+            continue  # Both filters set the same field.
         accounts = (1, None) if "endpoint" in " ".join(names) else (1, 2, None)
-        # Search for each filter alone in both directions, and for pairs of filters in one.
+        # Search with each filter alone in both directions, and with each pair of filters in one direction.
         ways = [(account, bool((number + place) % 2)) for place, account in enumerate(accounts)]
         for account, ascending in product(accounts, (False, True)) if len(names) == 1 else ways:
             expected = [

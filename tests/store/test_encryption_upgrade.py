@@ -34,7 +34,7 @@ def connection(connection: sa.Connection) -> sa.Connection:
 
 
 def endpoint(connection: sa.Connection, number: int, key: bytes = KEY) -> bytes:
-    """Store an endpoint like the earlier release. Return its ID."""
+    """Store an endpoint as the earlier release does. Return its ID."""
     endpoint_id = number.to_bytes(16, "big")
     values = {column: encrypt_as_0_1_1(f"{text}{number}", endpoint_id, key) for column, text in VALUES.items()}
     endpoints.create(
@@ -80,7 +80,7 @@ def test_a_value_cannot_be_moved_to_another_column_or_endpoint() -> None:
             for moved in (b"f" * 16, b"e" * 15, b""):
                 with pytest.raises(WrongSecretKey):
                     reader.decrypt(value, moved, column)
-            # It is not accepted as the earlier form either.
+            # With the version byte of the earlier form, the value is not accepted either.
             with pytest.raises(WrongSecretKey):
                 reader.decrypt(b"\x01" + value[1:], b"e" * 16, column)
 
@@ -148,7 +148,7 @@ def test_a_value_that_cannot_be_decrypted_stops_the_upgrade(connection: sa.Conne
 
 
 def test_a_new_key_finishes_the_upgrade(connection: sa.Connection) -> None:
-    """Also after the earlier release started a rotation that was interrupted."""
+    """This includes values with the new key, from a key rotation that was interrupted in the earlier release."""
     endpoint(connection, 1)
     endpoint(connection, 2, NEW_KEY)
     old, new = (Cipher(key, accepts_unbound=True) for key in (KEY, NEW_KEY))

@@ -34,7 +34,7 @@ def account_seq(connection: sa.Connection) -> int:
 
 
 def matching_indexes(connection: sa.Connection, account_seq: int | None, endpoint_filter: EndpointFilter) -> list[int]:
-    """Return the indexes of matching URLS, page by page."""
+    """Return the index in URLS of each matching endpoint, page by page."""
     found: list[int] = []
     before: tuple[int, ...] | None = None
     while True:

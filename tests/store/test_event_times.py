@@ -20,7 +20,7 @@ def insert(connection: sa.Connection, times: list[int]) -> None:
 
 
 def outage() -> list[int]:
-    """Return the timestamps of events in the order of their storage. No event is stored from 2 to 4 hours."""
+    """Return the timestamps of events in the order of their storage. The outage lasts from hour 2 to hour 4."""
     before = [START + number * MINUTE for number in range(120)]
     late = [START + 2 * HOUR + number * MINUTE for number in range(120)]
     # The server's own events do not go through the stream, so they have the time of their storage.

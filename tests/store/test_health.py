@@ -1,4 +1,4 @@
-"""Health of endpoints outside of settlements, and server values."""
+"""Updates of endpoint health outside of settlements, unsent emails, and server values."""
 
 import sqlalchemy as sa
 

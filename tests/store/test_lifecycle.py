@@ -85,12 +85,12 @@ class Walk:
         assert {(row.event_seq, row.endpoint_seq): row_of(row) for row in stored} == self.rows
 
     def open_in_group(self, key: Key, group: int | None) -> list[Key]:
-        """Return the open deliveries of an order group of the same endpoint, in order."""
+        """Return the other open deliveries to the endpoint of `key` in an order group, in order."""
         found = ((each, row) for each, row in sorted(self.rows.items()) if each[1] == key[1] and each != key)
         return [each for each, row in found if row.status in OPEN and row.order_group == group is not None]
 
     async def unblock(self, before: dict[Key, Row]) -> None:
-        """Apply the rule of order: when a delivery ends or is held, the first open one of its group is not blocked."""
+        """Apply the rule of order: if a delivery ends or is held, and none of its group is due, unblock the first."""
         for key, row in before.items():
             left = row.status in OPEN and self.rows[key].status is not Status.PENDING
             if left and row.order_group is not None:
@@ -142,7 +142,7 @@ class Walk:
         return min([self.now, *(row.due_at for row in self.rows.values() if row.due_at is not None)])
 
     async def adopt_due(self, keys: list[Key], earliest: int) -> None:
-        """Copy the due time of returned leases, which depends on their order within the statement."""
+        """Copy the due times of returned or unblocked deliveries, which depend on their order within the statement."""
         for stored in await self.bench.rows(deliveries):
             key = (stored.event_seq, stored.endpoint_seq)
             if key in keys:
@@ -150,7 +150,7 @@ class Walk:
                 self.rows[key] = replace(self.rows[key], due_at=stored.due_at)
 
     async def adopt_replays(self) -> None:
-        """Copy which ended deliveries a replay still has, because replays have their own rules."""
+        """Copy the replay of each ended delivery, because the table does not say when a replay drops a delivery."""
         for stored in await self.bench.rows(deliveries):
             if stored.status in ENDED:
                 key = (stored.event_seq, stored.endpoint_seq)
@@ -263,7 +263,7 @@ class Walk:
         assert done == (self.expect(key, Event.CANCEL, facts, Call(self.now)) is not None)
 
     async def resend(self) -> None:
-        """Resend through the owner, which may hold the lease, or through another process, which leases nothing."""
+        """Resend through the owner, which leases the delivery, or through another process, which leases nothing."""
         key, fence, facts = self.random_command()
         call = self.random_call(Trigger.RESEND)
         by_owner = self.random.random() < 0.7
@@ -284,7 +284,7 @@ class Walk:
             self.record_lease(found[-1])
 
     async def lease_resend(self) -> None:
-        """The owner leases a resend of another process before the other deliveries of the endpoint."""
+        """Let the owner lease a resend that another process started, before the other deliveries of the endpoint."""
         key = self.random.choice(self.in_state(State.WAITING) or sorted(self.rows))
         call = self.random_call()
         leased = await self.bench.database.write(
@@ -297,7 +297,7 @@ class Walk:
             self.record_lease(leased)
 
     def random_command(self) -> tuple[Key, int, set[Fact]]:
-        """Return any delivery, and a fence that may be wrong."""
+        """Return a random delivery, a fence that may be wrong, and the facts for the table."""
         states = (State.WAITING, State.BLOCKED, State.LEASED, State.HELD, State.CANCELLED, State.FAILED)
         state = self.random.choice(states)
         key = self.random.choice(self.in_state(state) or sorted(self.rows))
@@ -350,7 +350,7 @@ class Walk:
         assert await self.bench.database.settle(list(batch.values())) == lost
 
     def outcome(self, leased: LeasedDelivery, row: Row) -> tuple[Event, set[Fact], Call, NextState]:
-        """Return the outcome that a process writes for a lease, by the rules."""
+        """Return a random outcome for a lease: the event, its facts and arguments, and the state to write."""
         event = self.random.choice((Event.SUCCEED, Event.FAIL, Event.FAIL, Event.FAIL, Event.SKIP, Event.SKIP))
         before = previous(leased.resume_status, leased.resume_due_at or leased.lease_until)
         is_inactive, is_deleted = self.random.random() < 0.4, self.random.random() < 0.2
@@ -400,7 +400,7 @@ class Walk:
         await self.end_process()
 
     async def end_process(self) -> None:
-        """End a process with its leases. It may still settle them, like a slow process."""
+        """End a process, and expire its leases. Like a slow process, it may still settle them later."""
         owner = self.random.choice(OWNERS)
         await self.reclaim([key for key in self.in_state(State.LEASED) if self.rows[key].lease_owner == owner], owner)
 
@@ -442,7 +442,7 @@ class Walk:
         await self.adopt_replays()
 
     async def expect_ordered(self, job: Replay, call: Call) -> int:
-        """Expect the ordered deliveries that a replay has just stored without a lease. Return how many."""
+        """Update the model for the ordered deliveries that a replay released without a lease. Return their number."""
         count = 0
         for stored in await self.bench.rows(deliveries):
             key = (stored.event_seq, stored.endpoint_seq)

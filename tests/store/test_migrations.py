@@ -55,12 +55,12 @@ def create_file(path: Path, revision: str) -> None:
 
 
 def copies(folder: Path) -> list[str]:
-    """Return the copies of upgrades."""
+    """Return the names of the copies that upgrades have made."""
     return [file.name for file in folder.iterdir() if "before" in file.name]
 
 
 def test_an_empty_file_gets_the_tables_of_the_migrations(tmp_path: Path) -> None:
-    """Compared by SQLite's descriptions, with partial indexes, and by Alembic."""
+    """Compare the tables by SQLite's descriptions, including partial indexes, and by Alembic."""
     assert upgrade(tmp_path / "models.db", now_ms=NOW) is None
     create_file(tmp_path / "migrated.db", HEAD)
     assert describe(tmp_path / "migrated.db") == describe(tmp_path / "models.db")
@@ -73,13 +73,13 @@ def test_an_empty_file_gets_the_tables_of_the_migrations(tmp_path: Path) -> None
 
 
 def test_the_revision_of_the_release_is_the_newest() -> None:
-    """The program reads it from the file names."""
+    """The program reads its revision from the file names of the migrations."""
     scripts = ScriptDirectory(str(Path(schema_version.__file__).with_name("migrations")))
     assert scripts.get_current_head() == HEAD
 
 
 def test_the_revision_is_known_before_and_after(tmp_path: Path) -> None:
-    """Reading it neither creates nor changes a file. A second upgrade does nothing."""
+    """Reading the revision neither creates nor changes a file. A second upgrade does nothing."""
     path = tmp_path / "uplift.db"
     assert current(path) is None
     assert not path.exists()
@@ -90,7 +90,7 @@ def test_the_revision_is_known_before_and_after(tmp_path: Path) -> None:
 
 
 def test_an_older_file_is_copied_and_keeps_its_data(tmp_path: Path) -> None:
-    """The copy opens as the old database, with rows that were still in the write-ahead log."""
+    """The copy can be opened as the old database, and includes rows that were still in the write-ahead log."""
     path = tmp_path / "uplift.db"
     create_file(path, "0001")
     live = sqlite3.connect(path)

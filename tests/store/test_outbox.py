@@ -48,7 +48,7 @@ def test_emails_are_due_until_they_are_sent_or_failed(connection: sa.Connection)
 
 
 def test_the_outbox_is_filtered_by_state(connection: sa.Connection) -> None:
-    """Newest first, waiting emails by their next attempt, without content."""
+    """Emails are listed newest first, but waiting emails by their next attempt. Their content is omitted."""
     account = new_account(connection, 1)
     endpoint = new_endpoint(connection, account.seq, 2)
     for number in range(1, 7):
@@ -158,7 +158,7 @@ def add_due_email(connection: sa.Connection) -> None:
 
 
 def stored(connection: sa.Connection) -> tuple[int, int | None, int | None, str | None]:
-    """Return the attempts, sent time, due time and error of an email."""
+    """Return the number of attempts, sent time, due time and last error of the only email."""
     columns = table.c.attempts_made, table.c.sent_at, table.c.due_at, table.c.last_error
     (row,) = connection.execute(sa.select(*columns))
     return tuple(row)

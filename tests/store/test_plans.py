@@ -260,7 +260,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection
     schema_version.upgrade(path, now_ms=0)
     body = b'{"id":"x","object":"event","type":"t","api_version":"1","created":1,"data":{}}'
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as raw:
-        # All deletable rows are counted.
+        # Retention deletes only rows that the statistics have counted.
         counted = (statistics.EVENTS_COUNTED, statistics.ATTEMPTS_COUNTED, statistics.TOTALS_COUNTED)
         marks = [(name, 99) for name in counted]
         raw.executemany("INSERT INTO marks VALUES (?, ?)", marks)
@@ -299,7 +299,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection
 
 @pytest.mark.parametrize("name", LIST_VERBS)
 def test_every_query_uses_an_index(raw: sqlite3.Connection, name: str) -> None:
-    """No table scan without a LIMIT in key order, and no sort of more than a page."""
+    """A query scans a table only in key order and with a LIMIT, and sorts only the rows of a page."""
     with bound(raw) as connection:
         statements: list[tuple[str, Any]] = []
 
@@ -414,7 +414,7 @@ OLD_BY = {
 
 @pytest.mark.parametrize("kept", cleanup.RETENTION_RULES, ids=lambda kept: kept.name)
 def test_expired_rows_are_found_and_deleted_by_indexes(raw: sqlite3.Connection, kept: cleanup.RetentionRule) -> None:
-    """References too, so a batch costs the same with many rows that have not expired."""
+    """Indexes also find references, so rows that have not expired do not make a batch slower."""
     numbered = {column: number for number, column in enumerate(kept.order, 1)}
     values = {
         column: bytes([number]) if isinstance(column.type, sa.LargeBinary) else number
@@ -438,23 +438,23 @@ def test_expired_rows_are_found_and_deleted_by_indexes(raw: sqlite3.Connection, 
         raw.execute("ROLLBACK")
         sa.event.remove(connection, "before_cursor_execute", explain)
     scans = {" ".join(plan.split()[:2]) for plan in plans if plan.startswith("SCAN") and "CONSTANT ROW" not in plan}
-    # `events` is read from its first row. A deleted event type, which is rare, needs the events of every account.
+    # `events` is read from its first row. For a deleted event type, which is rare, every account is searched.
     assert scans == {"events": {"SCAN events"}, "event_types": {"SCAN accounts"}}.get(kept.name, set()), plans
     assert not [plan for plan in plans if "TEMP B-TREE" in plan], plans
 
 
 def check(statement: str, plan: list[str]) -> None:
     """Check a query plan."""
-    # Statistics group the rows of a range of keys. The plan has the steps of each subquery too.
+    # GROUP BY may sort, because statistics group only a range of keys. The plan also has the steps of subqueries.
     sorts = [step for step in plan if "TEMP B-TREE" in step and not step.endswith("GROUP BY")]
     subqueries = {f"SCAN {step.split()[1]}" for step in plan if step.startswith(("MATERIALIZE ", "CO-ROUTINE "))}
     scans = [step for step in plan if step.startswith("SCAN") and step not in subqueries]
     text = f"{statement}\n" + "\n".join(plan)
-    # The buckets of a search by object ID are found one by one. Their events are the candidates of a page.
+    # A search by object ID finds buckets one by one. The events in these buckets are the candidates for a page.
     pages = ("SCAN page", "SCAN anon", "SCAN buckets")
     for step in scans:
         ends = re.search(r"\bLIMIT\b", statement) and re.search(r"ORDER BY \S+(seq|at)( DESC)?", statement)
         assert step.startswith(pages) or "CONSTANT ROW" in step or (ends and not sorts), text
-    # Only the rows of a page are sorted, found by their keys.
+    # Only the rows of a page, which are found by their keys, may be sorted.
     is_page = any(step.startswith(pages) for step in plan) or " IN (" in statement
     assert not sorts or is_page, text

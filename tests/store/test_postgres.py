@@ -42,7 +42,7 @@ def stored(connection: sa.Connection) -> int:
 
 
 def increment(connection: sa.Connection) -> None:
-    """Write a value that depends on the stored one."""
+    """Increment the stored value."""
     server_values.lock(connection, "n")
     server_values.replace(connection, "n", {"n": stored(connection) + 1})
 
@@ -134,7 +134,7 @@ async def test_a_broken_connection_is_replaced(database: PostgresDatabase, postg
 
 
 async def test_a_connection_to_a_standby_is_replaced(other: PostgresDatabase) -> None:
-    """Like after a failover that made the old server a standby."""
+    """The connection became read-only, as after a failover that made the old server a standby."""
     await other.write(lambda c: c.exec_driver_sql("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"))
     with pytest.raises(Unavailable, match="read-only"):
         await other.write(increment)
@@ -175,7 +175,7 @@ async def test_a_write_fails_if_its_connection_breaks(database: PostgresDatabase
 
 
 class Paused:
-    """A write of 1. The process pauses before it until PostgreSQL has closed the connection, up to `pauses` times."""
+    """An increment. In its first `pauses` calls, the process pauses until PostgreSQL has closed the connection."""
 
     def __init__(self, url: str, pauses: int) -> None:
         self._url = url
@@ -195,7 +195,7 @@ class Paused:
     def _pause(self) -> None:
         self.calls += 1
         if self.calls <= self._pauses:
-            # The event loop waits, so that it does not notice the closed connection.
+            # Block the event loop, so that it does not notice that the connection was closed.
             run_in_thread(break_all(self._url))
 
 
@@ -238,7 +238,7 @@ async def test_a_rolled_back_write_is_repeated_once(other: PostgresDatabase, pos
 
 
 async def test_a_write_is_not_repeated_if_its_commit_fails(other: PostgresDatabase, postgres_url: str) -> None:
-    """PostgreSQL may have committed it."""
+    """PostgreSQL may have committed the write."""
     write = Paused(postgres_url, 1)
     with pytest.raises(Unavailable):
         await other.write(write.at_commit)
@@ -302,7 +302,7 @@ async def test_priority_reads_do_not_wait_for_other_reads(database: PostgresData
 
 
 async def test_a_process_with_a_fast_clock_reclaims_no_lease(database: PostgresDatabase) -> None:
-    """The clock differs after a failover to another machine."""
+    """A lease expires only when the database server's clock has also reached the end of the lease."""
     bench = Bench(database, lambda: None)  # type: ignore[arg-type, return-value]
     await bench.append(bench.event(due(1)))
     database_time = int(await database.read(processes.database_now))
@@ -363,7 +363,7 @@ async def test_a_statement_sees_the_changes_that_it_waited_for(
     database = PostgresDatabase(pooler.url(url) if pooled else url)
     shown = "SHOW transaction_isolation"
     assert await database.write(lambda c: c.exec_driver_sql(shown).scalar()) == "read committed"
-    # Also a statement outside a transaction, like most hot ones.
+    # A statement outside a transaction, like most hot operations.
     assert await database._run_reads(lambda pair: pair.raw.fetchval(shown)) == "read committed"
     assert await database.read(lambda c: c.exec_driver_sql(shown).scalar()) == "repeatable read"
     await database.close()

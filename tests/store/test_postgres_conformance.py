@@ -33,7 +33,7 @@ def misled_url(postgres_server: PostgresServer) -> Iterator[str]:
 
 @pytest.fixture
 async def misled_bench(postgres_server: PostgresServer, misled_url: str) -> AsyncIterator[Bench]:
-    """That database, open and empty."""
+    """The database whose planner prefers nested loops, open and empty."""
     async with opened(misled_url) as bench:
         yield bench
     postgres_server.empty(misled_url)
@@ -41,7 +41,7 @@ async def misled_bench(postgres_server: PostgresServer, misled_url: str) -> Asyn
 
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[Bench]:
-    """Open a database."""
+    """Open a database that can be opened again. Close it at the end of the block."""
 
     async def reopen() -> None:
         await bench.database.close()

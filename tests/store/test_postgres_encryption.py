@@ -82,7 +82,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file of the authority, which the system trusts."""
+    """The certificate file of the authority. The system trusts this authority."""
     file = tmp_path / "authority.pem"
     authority.cert_pem.write_to_path(file)
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
@@ -90,7 +90,7 @@ def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 async def reach(url: str) -> None:
-    """Connect to a database. Raises Unavailable."""
+    """Check that a database can be reached. Raises Unavailable."""
     assert (await inspection.inspect(url)).version >= 15
 
 
@@ -103,7 +103,7 @@ async def test_system_authorities_are_the_default(address: Address, parameters: 
 async def test_a_private_authority_is_trusted(
     address: Address, authority: trustme.CA, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By parameter, or in the default file of libpq."""
+    """The certificate of the authority is in the file that a parameter names, or in the default file of libpq."""
     file = home / ".postgresql" / "root.crt"
     file.parent.mkdir()
     authority.cert_pem.write_to_path(file)
@@ -116,7 +116,7 @@ async def test_a_private_authority_is_trusted(
 async def test_system_authorities_require_verify_full(
     address: Address, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Anyone can get a certificate from one of them for some host."""
+    """System authorities issue certificates for any host, so the host name must be verified, too."""
     assert not home.joinpath(".postgresql").exists()
     with pytest.raises(Misaddressed, match=r"root certificate file .* does not exist.*; .* or set sslmode=verify-full"):
         await reach(address("sslmode=verify-ca"))
@@ -185,7 +185,7 @@ async def test_a_certificate_for_another_host_is_rejected(address: Address, trus
 async def test_an_expired_or_future_certificate_is_a_temporary_error(
     postgres_server: PostgresServer, authority: trustme.CA
 ) -> None:
-    """The URL is right: the certificate must be renewed, or a clock corrected."""
+    """The URL is correct: the fix is to renew the certificate or to correct a clock."""
     for begins, ends, fix in ((-2, -1, "renew the certificate"), (1, 2, "correct the clock of this machine")):
         certificate = authority.issue_cert("localhost", not_before=NOW + begins * DAY, not_after=NOW + ends * DAY)
         with encrypted(postgres_server, authority, client_auth="require", certificate=certificate) as address:
@@ -204,7 +204,7 @@ async def test_the_client_certificate_is_sent(
     with encrypted(postgres_server, authority, client_auth="verify-ca") as address:
         with pytest.raises(Unavailable) as raised:
             await reach(address("sslmode=verify-full"))
-        # PgBouncer reports the error after the handshake.
+        # PgBouncer rejects the missing certificate only after the handshake, so the error is not Misaddressed.
         assert not isinstance(raised.value, Misaddressed)
         for named in ("", f"&sslrootcert={trusted}"):
             await reach(address(f"sslmode=verify-full&sslcert={certificate}&sslkey={key}{named}"))

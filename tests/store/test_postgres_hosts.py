@@ -80,7 +80,7 @@ async def test_hosts_that_refuse_connections_are_skipped_immediately(network: Un
 
 @pytest.mark.parametrize("mode", ["disable", "prefer", "require"])
 async def test_a_host_that_closes_connections_is_skipped(network: UnreliableNetwork, mode: str) -> None:
-    """Like a proxy without a server behind it."""
+    """A proxy without a server behind it closes connections in this way."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=_close_all, args=[listener], daemon=True).start()
         opening = seconds_to_open(
@@ -168,7 +168,7 @@ async def test_an_error_of_all_hosts_is_raised_in_time(
 
 
 async def test_a_cancellation_while_late_attempts_are_cancelled_is_kept() -> None:
-    """A loop that misses its only cancellation would never end."""
+    """Otherwise, a loop that misses its only cancellation would never end."""
     entered, may_end, terminated = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def connect(host: Any) -> Any:

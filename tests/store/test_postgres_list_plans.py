@@ -82,7 +82,7 @@ INSERT INTO links (id, role, expires_at) SELECT decode(md5(n::text), 'hex'), 0, 
 INSERT INTO invitations (id, account_seq, email, role, invited_by, proves, created_at, expires_at)
 SELECT decode(md5(n::text), 'hex'), 1 + n % 500, 'x', 0, 'x', false, n, n FROM generate_series(1, 5000) n;
 """
-# Like autovacuum, which does not analyze partitioned tables.
+# Analyze the same tables as autovacuum: partitions, but not the partitioned tables.
 ANALYZE = """
 DO $$ DECLARE name text; BEGIN
 FOR name IN SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace LOOP
@@ -150,7 +150,7 @@ def explained(
 
 
 def steps(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Return the steps of a plan, last first."""
+    """Yield the steps of a plan, beginning with the root."""
     yield plan
     for step in plan.get("Plans", ()):
         yield from steps(step)
@@ -166,7 +166,7 @@ def check(statement: str, plan: list[dict[str, Any]]) -> None:
     assert not scanned + sorted_, (statement, steps_seen)
 
 
-# The planner searches keys by account or reads all keys, whichever is cheaper.
+# To find an idempotency key in all accounts, the planner may read the whole table if that is cheaper.
 @pytest.mark.parametrize("name", sorted(LIST_VERBS.keys() - {"events of all under a key"}))
 def test_every_query_uses_an_index(connection: sa.Connection, name: str) -> None:
     found = explained(connection, LIST_VERBS[name])
@@ -185,7 +185,7 @@ def test_waiting_rows_are_found_by_their_own_index(connection: sa.Connection, in
     assert index in indexes
 
 
-# There are few event types.
+# Small tables such as `event_types` may be scanned.
 @pytest.mark.parametrize(
     "kept", [kept for kept in cleanup.RETENTION_RULES if kept.name not in SMALL], ids=lambda kept: kept.name
 )

@@ -71,7 +71,7 @@ async def test_a_slow_write_of_one_account_does_not_delay_another_account(databa
 
 
 async def test_an_exclusive_write_of_an_earlier_release_is_alone(databases: Databases, raw: Raw) -> None:
-    """Releases up to 0.1.2 lock nothing else."""
+    """Releases up to 0.1.2 take only this lock, so every write of this release waits for it."""
     async with raw.transaction():
         await raw.execute(f"SELECT pg_advisory_xact_lock({WRITE_LOCK})")
         write = asyncio.create_task(databases[0].write(new_type))
@@ -153,7 +153,7 @@ async def test_an_endpoint_is_deleted_once(databases: Databases, postgres_url: s
 async def test_deliveries_are_held_before_or_after_an_endpoint_is_enabled(
     databases: Databases, postgres_url: str
 ) -> None:
-    """Otherwise they would stay held for an enabled endpoint."""
+    """Deliveries held after the endpoint is enabled would stay held."""
     endpoint = await databases[0].write(lambda c: new_endpoint(c, 1, 1))
     await databases[0].write(lambda c: endpoints.deactivate(c, endpoint.seq, EndpointState.PAUSED, None, now=2))
     bench = Bench(databases[0], lambda: asyncio.sleep(0))
@@ -199,7 +199,7 @@ async def test_a_database_gets_one_id(databases: Databases, postgres_url: str) -
 
 
 async def test_a_batch_of_statistics_is_stored_once(databases: Databases, postgres_url: str) -> None:
-    """The first batch of a database, and a later one."""
+    """Covers the first batch of a database and a later batch."""
     for number in (1, 2):
         await databases[0].write(partial(new_event, seq=number, account_seq=1, created_at=NOW))
         counted = await databases[0].read(lambda c: statistics.count(c, STREAM_POSITION_MAX, now=0, rows=9, changes=9))

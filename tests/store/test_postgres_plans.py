@@ -40,7 +40,7 @@ EXPLAIN = """
 LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_analyze = on;
 SET auto_explain.log_buffers = on; SET auto_explain.log_format = json; SET client_min_messages = log
 """
-# Waiting, leased, held, failed and delivered deliveries, mixed like after an outage.
+# Waiting, leased, held, failed and delivered deliveries, mixed as after an outage.
 FILL = f"""
 ALTER TABLE events_0_1 SET (autovacuum_enabled = false);
 ALTER TABLE deliveries SET (autovacuum_enabled = false);
@@ -67,10 +67,10 @@ VALUES (1, 'replay', 1, 3, '[2]', '[]', '[]', 50, 0, 9, 9, 1, {LAST}, {NOW}, {NO
 
 @pytest.fixture(scope="module")
 def filled(postgres_server: PostgresServer) -> Iterator[dict[str, str]]:
-    """Databases: an empty one, and large ones.
+    """The URLs of an empty database and of large ones, by kind.
 
-    Of these, one was never analyzed, one was analyzed, one was analyzed when each table had one row, and one has many
-    partitions.
+    Of the large ones, one was never analyzed, one was analyzed, one has statistics that claim one row for each table,
+    and one has many partitions.
     """
     empty, filled, many = (postgres_server.new_database(untouched=True) for _ in range(3))
     postgres_server.execute(REPLAY_ROW, name_of(empty))
@@ -97,7 +97,7 @@ class Plans:
         """Record the plan from a notice of the server."""
         if " plan:\n" in message.message:
             logged = json.loads(message.message.partition(" plan:\n")[2])
-            # The driver queries types.
+            # Ignore the queries with which the driver reads types.
             if "pg_catalog" not in logged["Query Text"]:
                 self.plans.append(logged["Plan"])
 
@@ -110,7 +110,7 @@ class Plans:
             todo += node.get("Plans", [])
 
     def indexes(self) -> set[str]:
-        """Return the used indexes."""
+        """Return the indexes that the plans use, by their names on the whole tables."""
         return {str(table_index(node["Index Name"])) for node in self.nodes() if "Index Name" in node}
 
     def rows(self) -> int:
@@ -251,7 +251,7 @@ VERBS: dict[str, tuple[Callable[[Raw], Awaitable[object]], set[str]]] = {
 @pytest.mark.parametrize("raw", ["partitioned"], indirect=True)
 @pytest.mark.parametrize(("event_id", "partitions"), [(bytes(16), 1), (uuid7(NOW, bytes(10)), PARTITIONS)])
 async def test_chosen_ids_are_searched_in_one_partition(raw: Raw, event_id: bytes, partitions: int) -> None:
-    """A search in every partition would read a page of each from disk."""
+    """Only IDs that the server may have generated need a search in every partition, which reads a page of each."""
     plans = Plans()
     raw.add_log_listener(plans.note)
     await append_events(raw, [[BENCH.event(due(1), chosen_id=event_id)]])
@@ -263,7 +263,7 @@ async def test_chosen_ids_are_searched_in_one_partition(raw: Raw, event_id: byte
 
 @pytest.mark.parametrize("name", VERBS)
 async def test_every_row_is_found_by_an_index(raw: Raw, name: str, request: pytest.FixtureRequest) -> None:
-    """Also with plans from the time when the tables were empty and all indexes seemed equal."""
+    """This includes databases with missing or wrong statistics, with which all indexes seem equally good."""
     verb, indexes = VERBS[name]
     plans = Plans()
     raw.add_log_listener(plans.note)

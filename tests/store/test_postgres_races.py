@@ -63,7 +63,7 @@ Result = list[Appended] | IdempotencyConflict
 async def append_concurrently(
     benches: tuple[Bench, Bench], groups: list[list[NewEvent]], *others: list[list[NewEvent]]
 ) -> list[list[Result]]:
-    """Append the groups of several processes concurrently, one call per group. Returns the results by process."""
+    """Append the groups of several processes concurrently, one call per group. Return the results by process."""
     calls = [
         benches[number % 2].database.append([group]) for number, own in enumerate((groups, *others)) for group in own
     ]
@@ -72,7 +72,7 @@ async def append_concurrently(
 
 
 async def test_events_with_the_same_keys_are_stored_once(benches: tuple[Bench, Bench]) -> None:
-    """In any order of the keys."""
+    """Each process sends the keys in a different order."""
     keys = [f"key {number}" for number in range(60)]
     draw = random.Random(1)
     own = []
@@ -216,7 +216,7 @@ class Process:
         self._mine += leased
 
     def _some(self) -> list[LeasedDelivery]:
-        """Return some of its leases, current or expired, at most one per delivery."""
+        """Remove and return some leases of this process, current or expired, at most one per delivery."""
         self._draw.shuffle(self._mine)
         some = list({(each.event_seq, each.endpoint_seq): each for each in self._mine[:9]}.values())
         self._mine = [each for each in self._mine if each not in some]
@@ -256,7 +256,7 @@ async def test_concurrent_processes_lose_and_repeat_nothing(benches: tuple[Bench
 
 
 async def test_operations_are_repeated_after_a_deadlock(benches: tuple[Bench, Bench], raw: Raw) -> None:
-    """Administrators and ordinary writes can lock rows in another order than hot operations."""
+    """Administrators and ordinary writes can lock rows in a different order than hot operations."""
     await benches[0].append(*(benches[0].event(due(1)) for _ in range(2)))
     leased = await benches[0].lease(1)
     await raw.execute("SET deadlock_timeout = '10s'")
@@ -273,7 +273,7 @@ async def test_operations_are_repeated_after_a_deadlock(benches: tuple[Bench, Be
 async def deadlocking_benches(
     benches: tuple[Bench, Bench], postgres_url: str, raw: Raw
 ) -> AsyncIterator[tuple[Bench, Bench]]:
-    """The engines of two processes. A deadlock lasts as long as the timeout of a test."""
+    """The engines of two processes. PostgreSQL does not end a deadlock before a test times out."""
     database = await raw.fetchval("SELECT quote_ident(current_database())")
     await raw.execute(f"ALTER DATABASE {database} SET deadlock_timeout = '1h'")
     try:
@@ -294,7 +294,7 @@ async def test_concurrent_failures_of_the_same_endpoints_do_not_deadlock(
     await one.append(*(one.event(due(endpoint)) for endpoint in (1, 2, 2, 1)))
     leased = {each.event_seq: settled(each, Status.FAILED) for n in (1, 2) for each in await one.lease(n)}
     async with slow_statements(postgres_url, "INSERT ON failed_deliveries"), asyncio.timeout(10):
-        # Each transaction counts the failures of the two endpoints in another order.
+        # Each transaction counts a failure of both endpoints, in opposite orders.
         batches = ([leased[1], leased[2]], [leased[3], leased[4]])
         settling = [bench.database.settle(batch) for bench, batch in zip((one, two), batches, strict=True)]
         assert await asyncio.gather(*settling) == [frozenset()] * 2
@@ -306,7 +306,7 @@ async def test_concurrent_failures_of_the_same_endpoints_do_not_deadlock(
 async def test_one_of_two_processes_gets_the_singleton_jobs(
     postgres_url: str, raw: Raw, known: Sequence[SingletonJob]
 ) -> None:
-    """Also if they are the first ones on a database."""
+    """Covers new jobs, for which the database has no rows yet, and jobs whose leases have expired."""
     now = NOW
     buses = [new_message_bus(postgres_url) for _ in range(2)]
 
@@ -318,7 +318,7 @@ async def test_one_of_two_processes_gets_the_singleton_jobs(
             assert await taken(buses[0], 7) == set(known)
             now += LEASE_MS
         async with raw.transaction():
-            # Both have read the leases before either can take one.
+            # Neither process can take a lease before both have read the leases.
             await raw.execute("LOCK TABLE duties IN SHARE MODE")
             both = asyncio.gather(*(taken(bus, process_id) for process_id, bus in enumerate(buses, 1)))
             await blocked(raw, 2)
@@ -338,7 +338,7 @@ async def test_a_lease_that_another_process_has_taken_is_not_renewed(postgres_ur
     try:
         assert await taken(NOW) == set(SingletonJob)
         async with raw.transaction():
-            # For the other process, the lease has expired. It commits after the first process has read the leases.
+            # A process whose clock is ahead takes the lease, and commits after this process has read it.
             await raw.execute(f"UPDATE duties SET process_seq = 2 WHERE name = '{lost}'")
             renewing = asyncio.ensure_future(taken(NOW + LEASE_MS - 1))
             await blocked(raw, 1)
@@ -358,7 +358,7 @@ async def blocked(raw: Raw, number: int = 1) -> list[int | None]:
             await asyncio.sleep(0.01)
             # Statistics are cached for a transaction.
             await raw.execute("SELECT pg_stat_clear_snapshot()")
-    # The columns of a row can be of different times. The next reading is after the wait began.
+    # The columns of one reading can be from different times, so read again after the waits have begun.
     await raw.execute("SELECT pg_stat_clear_snapshot()")
     return [row["xid"] for row in await raw.fetch(query)]
 
@@ -367,7 +367,7 @@ async def blocked(raw: Raw, number: int = 1) -> list[int | None]:
 async def test_a_transaction_gets_its_id_before_a_sequence_number(
     benches: tuple[Bench, Bench], raw: Raw, table: str
 ) -> None:
-    """When all transactions of a snapshot have ended, all rows up to an earlier number are visible."""
+    """Readers rely on this: after all transactions of a snapshot end, all rows with earlier numbers are visible."""
     bench, _ = benches
     await bench.append(bench.event(due(1)))
     (leased,) = await bench.lease(1)
@@ -383,7 +383,7 @@ async def test_a_transaction_gets_its_id_before_a_sequence_number(
 
 
 async def test_expired_leases_are_reclaimed_once(benches: tuple[Bench, Bench]) -> None:
-    """Two processes reclaim the leases of a dead one."""
+    """Two processes concurrently reclaim the leases of a process that has died."""
     await benches[0].append(*(benches[0].event(due(1)) for _ in range(60)))
     assert len(await benches[0].lease(1, process_id=99)) == 60
     ended = await asyncio.gather(*(bench.database.reclaim(now=NOW, process_id=99, limit=40) for bench in benches * 2))
@@ -401,7 +401,7 @@ async def test_held_deliveries_are_released_once(benches: tuple[Bench, Bench]) -
 
 
 async def test_a_concurrent_release_releases_nothing(benches: tuple[Bench, Bench], raw: Raw) -> None:
-    """It waits for the first release, and then finds deliveries of the endpoint that are due."""
+    """The second release waits for the first, and then finds that the endpoint has due deliveries."""
     one, two = benches
     await one.append(*(one.event(held(1)) for _ in range(12)))
     # Both start before either one ends.
@@ -419,7 +419,7 @@ async def test_a_concurrent_release_releases_nothing(benches: tuple[Bench, Bench
 
 
 async def test_order_groups_keep_one_due_delivery_under_races(benches: tuple[Bench, Bench]) -> None:
-    """Two processes accept, settle, cancel and release deliveries of the same groups. None has two due, none stalls."""
+    """Two processes change deliveries of the same groups. No group stalls or has two due deliveries."""
     draws = random.Random(7)
     groups = (0, 0, 5, 6)
     left = 200
@@ -430,7 +430,7 @@ async def test_order_groups_keep_one_due_delivery_under_races(benches: tuple[Ben
             left -= 1
             status = Status.HELD if draws.random() < 0.05 else Status.PENDING
             await bench.append(bench.event(ordered(1, draws.choice(groups), status=status)))
-            # Groups become empty again and again.
+            # Wait, so that groups become empty repeatedly.
             await asyncio.sleep(draws.uniform(0, 0.02))
 
     async def is_open(bench: Bench) -> bool:

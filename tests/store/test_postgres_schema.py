@@ -63,7 +63,7 @@ async def run(url: str, *statements: str) -> list[object]:
 
 
 async def test_an_empty_database_gets_the_schema_of_the_migrations(empty: str, another: str) -> None:
-    """By PostgreSQL's catalog, including the order and storage of columns, and by Alembic's comparison."""
+    """Compare the schemas by PostgreSQL's catalog, including the order and storage of columns, and by Alembic."""
     assert await current(empty) is None
     assert await upgrade(empty) is None
     await create_schema(another, HEAD)
@@ -73,7 +73,7 @@ async def test_an_empty_database_gets_the_schema_of_the_migrations(empty: str, a
         assert of_models == of_migrations
 
     def is_of_models(_object: object, name: str | None, kind: str, _reflected: bool, _to: object) -> bool:
-        # Without the details that only partitions have.
+        # Ignore tables and an index that exist only because of the partitions.
         return not (kind == "table" and name in {"events_0_1", "attempts_0_1"}) and name != "events_by_id"
 
     def differences(connection: sa.Connection) -> list[object]:

@@ -122,7 +122,7 @@ def test_pruning_never_decreases_the_oldest_active_transaction(connection: sa.Co
 
 
 def test_changes_from_another_database_server_are_ignored(connection: sa.Connection) -> None:
-    """Transaction numbers of the other server were different, often greater. A copy of the database includes them."""
+    """A copied database contains changes with transaction IDs of the other server, which are often higher."""
     is_file = connection.dialect.name == "sqlite"
     change = Change("accounts", 7, change_log.oldest_active_xid(connection) + 1_000_000)
     connection.execute(sa.insert(changes_table).values(change._asdict()))

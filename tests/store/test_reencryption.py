@@ -26,7 +26,7 @@ def connection(connection: sa.Connection) -> sa.Connection:
 
 
 def endpoint(connection: sa.Connection, number: int, cipher: Cipher = OLD) -> Any:
-    """Store an endpoint with a secret. Every third has an old secret, every fifth headers and an authentication."""
+    """Store an endpoint. Every third one also has a previous secret, and every fifth one headers and authentication."""
     endpoint_id = number.to_bytes(16, "big")
     created = endpoints.create(
         connection,
@@ -65,7 +65,7 @@ def test_values_are_decrypted_with_the_new_key_only(connection: sa.Connection, m
     count = 20
     for number in range(count):
         endpoint(connection, number)
-    # The values of an endpoint are erased with it.
+    # Deleting an endpoint erases its encrypted values.
     endpoints.delete(connection, None, (15).to_bytes(16, "big"), now=3)
     before = decrypt_all(connection, OLD)
     assert len(before) == count + len(range(0, count, 3)) + 2 * len(range(0, count, 5)) - 4

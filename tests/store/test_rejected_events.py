@@ -44,7 +44,7 @@ def test_a_stored_event_is_returned_with_its_account(connection: sa.Connection) 
 
 
 def test_a_message_is_stored_once(connection: sa.Connection) -> None:
-    """The numbers of a new stream start again, so the message of another time is another one."""
+    """A new stream starts numbering again, so a known number with a different time identifies another message."""
     rejected = rejected_event(1, at=HOUR)
     rejected_events.add(connection, rejected)
     rejected_events.add(

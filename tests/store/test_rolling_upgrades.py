@@ -74,7 +74,7 @@ async def test_breaking_migrations_wait_for_earlier_servers(
 async def test_a_suspended_server_stops_after_a_breaking_migration(
     url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The server was evicted. It stops before it sends a request."""
+    """The server was evicted, and cannot rejoin the cluster. It stops before it sends a request."""
     await serve(url, "7.1.9", seen_ms_ago=HEARTBEAT_EXPIRES_MS + 1000)
     later_releases.pretend_release(monkeypatch, tmp_path, REMOVES)
     assert await upgrade(url) == HEAD
@@ -135,7 +135,7 @@ async def test_a_server_that_waits_too_long_for_an_upgrade_fails(url: str, monke
 async def test_a_server_starts_only_on_its_own_schema(
     url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A new server before the upgrade, and an old server after it, fail with the next step."""
+    """A new release does not start before the upgrade, and an old release not after it."""
     await prepare(url)
     with monkeypatch.context() as later:
         later_releases.pretend_release(later, tmp_path, ADDS)

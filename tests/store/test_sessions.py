@@ -14,7 +14,7 @@ SESSION = Session(b"", 1, None, None, 0, 0, 0, 10)
 
 
 def begin(connection: sa.Connection, number: int, person_seq: int | None = 1) -> bytes:
-    """Start a session at a time. Return its digest."""
+    """Start a session at the time `number`. Return its digest."""
     digest = number.to_bytes(32, "big") if person_seq is not None else b"o" * 31 + bytes([number])
     sessions.create(connection, replace(SESSION, digest=digest, person_seq=person_seq, created_at=number))
     return digest

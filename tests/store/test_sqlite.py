@@ -31,7 +31,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 
 class sqlite_bench:
-    """An open, empty SQLite database of a class that can be opened again."""
+    """An open, empty SQLite database that can be opened again. `make` creates its engine."""
 
     def __init__(self, folder: Path, make: Callable[[Path], SqliteDatabase]) -> None:
         self._path = folder / "uplift.db"
@@ -98,7 +98,7 @@ def test_a_link_instead_of_the_lock_is_not_followed(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_root_rejects_a_lock_file_of_another_user(tmp_path: Path) -> None:
-    """It may be a hard link to any file."""
+    """The lock file may be a hard link to any file."""
     target = tmp_path / "precious"
     target.write_text("kept")
     path = tmp_path / "own" / "uplift.db"
@@ -114,13 +114,13 @@ def test_root_rejects_a_lock_file_of_another_user(tmp_path: Path) -> None:
         lock.acquire()
     assert target.read_text() == "kept"
     lock.path.unlink()
-    # Like the lock of the server itself. A copy with hard links adds a name.
+    # A lock file of the database owner is accepted. A backup with hard links adds a name to this file.
     lock.path.touch()
     os.chown(lock.path, 4321, 4322)
     (tmp_path / "copied").hardlink_to(lock.path)
     lock.acquire()
     lock.release()
-    # Of its own files, root only accepts a second name if the content is that of a lock.
+    # If the file belongs to root and has a second name, root accepts it only if it has the content of a lock.
     lock.path.unlink()
     root_s = tmp_path / "root_s"
     root_s.write_text("127.0.0.1 localhost\n")
@@ -136,7 +136,7 @@ def test_root_rejects_a_lock_file_of_another_user(tmp_path: Path) -> None:
     lock.acquire()
     lock.release()
     os.chown(path.parent, 4321, 4322)
-    # Root serves a database in another user's directory: the first lock was created before the database.
+    # Root's database is in another user's directory. This user owns the lock, which was created before the database.
     os.chown(path, 0, 0)
     lock.acquire()
     lock.release()
@@ -227,12 +227,12 @@ async def test_a_cancelled_waiter_does_not_stop_the_writer(bench: Bench) -> None
 async def test_a_busy_process_makes_larger_commits(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, cores: float, at_once: bool
 ) -> None:
-    """Events arrive one after the other. Without load, each one has its own commit."""
+    """Events arrive one after the other. A process that is not busy does not wait to combine them in one commit."""
     busy = SimpleNamespace(process_time=lambda: cores * time.monotonic())
     for name in ("monotonic", "monotonic_ns", "sleep"):
         setattr(busy, name, getattr(time, name))
     monkeypatch.setattr(writer, "time", busy)
-    # Longer than any pause of a test machine.
+    # Make the commit interval longer than any pause of a test machine.
     monkeypatch.setattr(writer, "commit_interval_ms", lambda cores: 100 * commit_interval_ms(cores))
 
     async def commits(events: int) -> int:
@@ -244,7 +244,7 @@ async def test_a_busy_process_makes_larger_commits(
         await asyncio.gather(*waiting)
         return sum(bench.database.measures.commits.counts) - before
 
-    # Until the load was sampled twice.
+    # Continue until the writer has sampled the load twice.
     until = time.monotonic() + 3 * writer.CPU_SAMPLE_SECONDS
     while time.monotonic() < until:
         await commits(1)

@@ -129,7 +129,7 @@ class Statements:
 
     @property
     def hot(self) -> set[str]:
-        """The different statements on deliveries, events and endpoints. The driver repeats one for each trigger."""
+        """The distinct statements on deliveries, events and endpoints. The driver repeats some for each trigger."""
         return {text for text in self.texts if any(name in text for name in ("deliveries", "events", "endpoints"))}
 
 

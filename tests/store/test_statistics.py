@@ -82,7 +82,7 @@ async def count_all(bench: Bench, *, now: int = NOW, rows: int = 10_000, changes
 
 
 async def read_batch(bench: Bench, *, now: int = NOW, rows: int, changes: int) -> statistics.Counted | None:
-    """Read the next batch."""
+    """Read the next batch of counts, without saving it. Return None if there is none."""
     stream_position = await bench.database.stream_position()
     return await bench.database.read(
         lambda c: statistics.count(c, stream_position, now=now, rows=rows, changes=changes)
@@ -102,7 +102,7 @@ async def open_deliveries(bench: Bench) -> dict[int, totals.OpenCounts]:
 
 
 def by_hour(tally: Tally) -> Tally:
-    """Add the counts of minutes to hours."""
+    """Return the counts by hour, from counts by minute."""
     hours: Tally = Counter()
     for (name, account, endpoint, minute, what), count in tally.items():
         hours[name, account, endpoint, minute * MINUTE_MS // HOUR_MS, what] += count
@@ -110,7 +110,7 @@ def by_hour(tally: Tally) -> Tally:
 
 
 async def tables(bench: Bench) -> Tally:
-    """Count the tables row by row, by minute."""
+    """Count the rows of the tables one by one. Return the counts by minute."""
     tally: Tally = Counter()
     created = {row.seq: row.created_at for row in await bench.rows(events)}
     account_of = {}
@@ -132,7 +132,7 @@ async def tables(bench: Bench) -> Tally:
 
 
 async def counted(bench: Bench, *, since: int = 0, minutes: bool = False) -> Tally:
-    """Return the statistics of endpoints, of accounts and of all, by hour or minute."""
+    """Return the statistics of each endpoint, of each account and of all accounts, by hour or minute."""
     scopes = [Scope(account, endpoint) for endpoint, account in ACCOUNT_OF.items()]
     sums = [Scope(1, 0), Scope(2, 0), ALL_ACCOUNTS]
     found = await bench.database.read(lambda c: statistics.by_bucket(c, [*scopes, *sums], since=since, minutes=minutes))
@@ -155,7 +155,7 @@ async def counted(bench: Bench, *, since: int = 0, minutes: bool = False) -> Tal
 
 
 def with_sums(tally: Tally) -> Tally:
-    """Return the same with the sums of accounts and of all."""
+    """Return the counts of endpoints with the sums of each account and of all accounts."""
     sums: Tally = Counter(tally)
     for (name, account, _, hour, what), count in tally.items():
         sums[name, account, 0, hour, what] += count
@@ -212,7 +212,7 @@ class Machine:
         self.leased += await self.bench.lease(endpoint, 3, now=self.now, until=self.now + 30_000)
 
     async def settle(self) -> None:
-        """Settle some leases in one batch, and a few twice or too late."""
+        """Settle some leases in one batch. A few are settled twice or after they have expired."""
         self.random.shuffle(self.leased)
         batch = {}
         for leased in self.leased[: self.random.randint(1, 4)]:
@@ -332,7 +332,7 @@ class Machine:
         self.leased.append(test_delivery)
 
     async def count_during_operation(self) -> None:
-        """Count one batch of any size during another operation. Sometimes, the batch is never written."""
+        """Read a batch of random size, and save it after up to two other operations. Sometimes, it is never saved."""
         rows, changes = self.random.choice((1, 2, 5, 1000)), self.random.choice((1, 3, 1000))
         found = await read_batch(self.bench, now=self.now, rows=rows, changes=changes)
         for _ in range(self.random.randint(0, 2)):
@@ -392,7 +392,7 @@ async def test_statistics_match_the_tables(bench: Bench, seed: int) -> None:
         assert await counted(bench, since=recent * MINUTE_MS, minutes=True) == with_sums(last_hour)
         assert await bench.database.read(totals.read) == await open_deliveries(bench)
         statuses |= {what for name, *_, what in exact if name == "status"}
-    # The simulation contains enough of every operation.
+    # The simulation is meaningful only if retention deleted rows and deliveries had every status.
     assert machine.removed
     assert statuses == {status.text for status in Status}
 
@@ -432,7 +432,7 @@ async def test_statistics_start_with_the_migration(tmp_path: Path) -> None:
 
 
 async def test_a_change_after_the_deletion_of_its_hour_creates_no_row(bench: Bench) -> None:
-    """Otherwise, its counts would be negative."""
+    """A new row for the deleted hour would have negative counts."""
     await bench.append(bench.event(NewDelivery(1, Status.HELD, None)))
     await count_all(bench)
     await bench.database.write(lambda c: c.execute(sa.delete(rollups)))
@@ -452,7 +452,7 @@ async def test_minutes_are_deleted_after_the_last_period_that_shows_them(bench: 
 
 
 async def test_totals_of_a_new_database_are_known(bench: Bench) -> None:
-    """Without a count, no deliveries are open."""
+    """Before the first count, a new database has no open deliveries."""
     assert await bench.database.read(totals.read) == {}
     await bench.append(bench.event(due(1)))
     await count_all(bench)
@@ -466,7 +466,7 @@ async def test_totals_can_be_read_for_some_endpoints(bench: Bench) -> None:
 
 
 async def test_durations_are_counted_in_the_class_between_its_bounds(bench: Bench) -> None:
-    """The statement that counts them and the rule that reads them must agree."""
+    """The statement that counts durations and the code that reads them must use the same bounds."""
     durations = [0, 999, 1000, *DURATION_BOUNDS_US[1:], *(bound - 1 for bound in DURATION_BOUNDS_US), 10**9]
     await bench.append(*(bench.event(stored_leased(1)) for _ in durations))
     leased = LeasedDelivery(0, 1, 1, 0, 0, 0, Trigger.SCHEDULE, b"", 1, NOW, None, b"")
@@ -490,7 +490,7 @@ async def test_a_batch_is_written_once(bench: Bench) -> None:
 
 
 async def test_only_rare_status_changes_are_recorded(bench: Bench) -> None:
-    """Accepted, retried and delivered events record none, so events cost nothing more."""
+    """Accepting, retrying and delivering events records no changes, so these frequent operations cost nothing more."""
     await bench.append(bench.event(due(1)), bench.event(due(1)), bench.event(stored_leased(2)))
     first = await bench.lease(1)
     await bench.database.settle([settled(first[0]), settled(first[1], Status.PENDING, NOW)])

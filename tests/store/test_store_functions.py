@@ -108,7 +108,7 @@ def new_type(connection: sa.Connection, name: str = "t") -> Any:
 
 
 def test_pages_cover_the_whole_list(connection: sa.Connection) -> None:
-    """Newest first. The last page is marked as the last, even if it is full."""
+    """Pages list the newest objects first. The last page has no key of a next page, even if it is full."""
     created = [new_account(connection, number) for number in range(1, 7)]
     seen = []
     before = None
@@ -123,7 +123,7 @@ def test_pages_cover_the_whole_list(connection: sa.Connection) -> None:
 
 
 def test_an_account_is_deleted_with_its_objects(connection: sa.Connection) -> None:
-    """Its keys and endpoints are deleted, too. No object can be created for it."""
+    """The keys and endpoints of the account are deleted, too. No object can be created for a deleted account."""
     one, two = new_account(connection, 1), new_account(connection, 2)
     key, other_key, operator = (
         new_key(connection, one.seq, 1),
@@ -205,7 +205,7 @@ def test_an_update_never_writes_health(connection: sa.Connection) -> None:
 
 
 def test_an_update_stores_the_settings_and_increases_updated_at(connection: sa.Connection) -> None:
-    """The clock may stand still: other processes read the endpoint again when `updated_at` changes."""
+    """`updated_at` increases even if the clock stands still, because other processes detect changes by it."""
     account = new_account(connection, 1)
     endpoint = new_endpoint(connection, account.seq, 1)
     settings = EndpointSettings(rate_limit_per_second=20, retry_schedule_ms=(1000, 2000), attempt_timeout_ms=5000)
@@ -219,7 +219,7 @@ def test_an_update_stores_the_settings_and_increases_updated_at(connection: sa.C
 
 
 def test_deleted_event_types_keep_their_number(connection: sa.Connection) -> None:
-    """Events refer to it."""
+    """Events refer to the number of their type."""
     first = new_type(connection)
     assert event_types.delete(connection, "t", now=2)
     assert not event_types.delete(connection, "t", now=2)
@@ -271,7 +271,7 @@ def test_pages_with_few_matches_end_early(
 ) -> None:
     """A page has a bounded cost with rare matches, and all pages together find every match.
 
-    Also with gaps between numbers like those between two partitions.
+    This includes lists with gaps between numbers, like the gap between two partitions.
     """
     monkeypatch.setattr(events, "WINDOW_EVENTS", 40)
     monkeypatch.setattr(delivery_search, "WINDOW_ROWS", 40)
@@ -324,7 +324,7 @@ def test_pages_with_few_matches_end_early(
 
 
 def test_a_repeated_create_loads_or_is_rejected(connection: sa.Connection) -> None:
-    """A new request creates, a repeat loads, and another request with the key is rejected."""
+    """A new request creates the object, a repeated one loads it, and a different one with the key is rejected."""
     request = idempotency.Request(1, "k", "endpoint", b"d" * 32)
     created: list[str] = []
 
@@ -351,7 +351,7 @@ def test_a_repeated_create_loads_or_is_rejected(connection: sa.Connection) -> No
 
 
 def test_expired_previous_secrets_are_erased(connection: sa.Connection) -> None:
-    """Only the secrets of given endpoints that are not deleted are erased."""
+    """Only expired secrets of the given endpoints are erased. Deleted endpoints are skipped."""
     account = new_account(connection, 1)
     created = [new_endpoint(connection, account.seq, number) for number in range(1, 5)]
     for endpoint in created:
@@ -467,7 +467,7 @@ def test_an_accounts_events_are_found_between_two_ids(
 
 
 def test_the_trace_of_an_event_is_stored_once(connection: sa.Connection) -> None:
-    """A repeated call can include newer traces."""
+    """A repeated call can also contain the traces of other events."""
     new_event(connection, 1, 1, 5)
     new_event(connection, 2, 1, 5)
     trace_parents.put(connection, {1: "one"})

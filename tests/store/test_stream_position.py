@@ -44,7 +44,7 @@ async def bench(postgres_url: str) -> AsyncIterator[Bench]:
 
 @asynccontextmanager
 async def appending_slowly(url: str, bench: Bench, *events: Any) -> AsyncIterator[int]:
-    """Let another process store an event and commit it late. Return its number."""
+    """Let another process store an event, and commit it at the end of the block. Yield the number of the event."""
     raw = await Opener(url).raw()
     try:
         async with raw.transaction():
@@ -58,7 +58,7 @@ async def appending_slowly(url: str, bench: Bench, *events: Any) -> AsyncIterato
 async def read_forward(
     bench: Bench, after: int, stream_position: StreamPosition | None = None
 ) -> tuple[list[int], int]:
-    """Return the next events of a followed list, and the position to continue at."""
+    """Return the numbers of the events after `after`, oldest first, and the position at which to continue."""
     stream_position = stream_position or await bench.database.stream_position()
     found = await bench.database.read(
         lambda c: event_store.page_forward(
@@ -101,7 +101,7 @@ async def test_a_rolled_back_transaction_does_not_delay_the_position(bench: Benc
 
 
 async def test_an_unrelated_open_transaction_does_not_delay_the_position(bench: Bench, postgres_url: str) -> None:
-    """A write to other tables than events, attempts and status changes, like that of another program on the server."""
+    """The transaction writes to none of the tables of events, attempts and status changes."""
     raw = await Opener(postgres_url).raw()
     async with raw.transaction():
         await raw.execute("INSERT INTO marks VALUES ('other', 1)")
@@ -158,7 +158,7 @@ async def count(bench: Bench, stream_position: StreamPosition | None = None) -> 
 
 
 async def test_an_attempt_beyond_the_stream_position_is_counted_once(bench: Bench, postgres_url: str) -> None:
-    """The attempt is already part of the delivery's status when the delivery is counted."""
+    """When a delivery is counted, its status may already include an attempt that is counted only later."""
     await bench.append(*(bench.event(stored_leased(1)) for _ in range(3)))
     leased = LeasedDelivery(0, 1, 1, 0, 0, 0, Trigger.SCHEDULE, b"", 1, NOW, None, b"")
     await bench.database.settle([settled(structs.replace(leased, event_seq=1), Status.FAILED)])
@@ -245,7 +245,7 @@ async def test_statistics_are_exact_with_overlapping_writes(bench: Bench, postgr
 async def test_a_late_reading_is_recorded_before_the_next_one(
     bench: Bench, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A late reading does not show later locks, so rows of their holders would be skipped."""
+    """A late reading lacks later locks. If it replaced a newer reading, rows of the lock holders would be skipped."""
     await add_account(bench)
     (first,) = await bench.append(bench.event())
     has_read, may_return = asyncio.Event(), asyncio.Event()
@@ -270,7 +270,7 @@ async def test_a_late_reading_is_recorded_before_the_next_one(
     async with appending_slowly(postgres_url, bench, bench.event()) as late:
         (early,) = await bench.append(bench.event())
         next_read = asyncio.ensure_future(bench.database.stream_position())
-        # Enough time for a reading that does not wait.
+        # If the second reading did not wait for the first, it would end within this time.
         await asyncio.wait([next_read], timeout=0.3)
         may_return.set()
         await late_read
@@ -281,7 +281,7 @@ async def test_a_late_reading_is_recorded_before_the_next_one(
 
 
 async def test_the_position_goes_back_if_sequences_do(bench: Bench, postgres_url: str) -> None:
-    """After a failover, numbers of the lost server are used again."""
+    """After a failover that lost transactions, sequences return the same numbers again."""
     await add_account(bench)
     *_, last = await bench.append(*(bench.event() for _ in range(3)))
     raw = await Opener(postgres_url).raw()
@@ -299,7 +299,7 @@ async def test_the_position_goes_back_if_sequences_do(bench: Bench, postgres_url
 async def test_a_process_without_a_position_waits_for_one(
     bench: Bench, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a position, counting would start with the first event again, and a listen session with all events."""
+    """The call raises Unavailable if the wait is too long. A later call succeeds when the open transaction ends."""
     await add_account(bench)
     monkeypatch.setattr("uplift_server.store.postgres.database.FIRST_POSITION_EVERY_MS", 5)
     (first,) = await bench.append(bench.event())

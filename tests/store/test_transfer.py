@@ -82,7 +82,7 @@ async def test_an_empty_database_is_transferred(tmp_path: Path, target: str) -> 
 
 
 def kill_during_transfer(source: Path, target: str, *, during_batch: bool) -> int:
-    """Transfer in a process that is killed during its second batch or after its third. Return how it ended."""
+    """Transfer in a process that is killed during its second batch or after its third. Return its exit code."""
     child = os.fork()
     if child == 0:
         steps = iter((1, 2, 3))
@@ -167,7 +167,7 @@ async def test_a_target_with_rows_is_rejected_unchanged(source: Path, postgres_u
 
 
 async def test_a_target_of_another_release_is_rejected_unchanged(source: Path, postgres_url: str) -> None:
-    """An upgrade would break the servers that run on it."""
+    """An upgrade would break the servers that use the target."""
     connection = await asyncpg.connect(postgres_url)
     await connection.execute("UPDATE alembic_version SET version_num = '0007'")
     with pytest.raises(CannotTransfer, match="is not empty: it has the schema 0007 of another release"):
@@ -180,7 +180,7 @@ async def test_a_target_of_another_release_is_rejected_unchanged(source: Path, p
 async def test_a_transfer_interrupted_in_the_last_step_continues(
     source: Path, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The comparison of large tables takes minutes."""
+    """For large tables, this step takes minutes, so an interruption is likely."""
     execute = asyncpg.Connection.execute
 
     async def fail_at_analyze(self: asyncpg.Connection, query: str, *arguments: object) -> str:
@@ -221,7 +221,7 @@ async def test_a_file_of_another_revision_is_rejected(source: Path, target: str)
 
 
 async def test_the_second_concurrent_transfer_fails(source: Path, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If two machines have a copy of the file each, no file lock prevents this."""
+    """No file lock prevents a second transfer from a copy of the file on another machine."""
     monkeypatch.setattr(transfer_tables, "BATCH_ROWS_MAX", 9)
     first = True
 

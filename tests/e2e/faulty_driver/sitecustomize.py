@@ -19,10 +19,10 @@ def _fault() -> str:
 
 
 class Connection(sqlite3.Connection):
-    """A connection whose commit and close follow the fault file."""
+    """A connection whose commits and close have the fault that the file names."""
 
     def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
-        """Like the driver, except for commits of the writer thread."""
+        """Run a statement. Commits of the writer thread have the fault."""
         if sql == "COMMIT" and threading.current_thread().name == "store-writer":
             if _fault() == "exit":
                 raise SystemExit
@@ -37,14 +37,14 @@ class Connection(sqlite3.Connection):
         return super().execute(sql, *arguments)
 
     def close(self) -> None:
-        """Like the driver, except for the fault."""
+        """Close the connection, or raise an error if the fault is `close`."""
         if _fault() == "close":
             raise RuntimeError("not even closed")
         super().close()
 
 
 def connect(*arguments: Any, **named: Any) -> sqlite3.Connection:
-    """Like the driver, with faulty connections."""
+    """Open a connection that can have faults."""
     return _connect(*arguments, factory=Connection, **named)
 
 

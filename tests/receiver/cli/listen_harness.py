@@ -58,7 +58,7 @@ class ListenServer:
     """The position that each connection requested."""
     responses: list[dict[str, Any]] = field(default_factory=list)
     status: int | None = None
-    """The status code that rejects the handshake."""
+    """The status code that rejects the handshake, or None to accept it."""
     url: str = ""
     port: int = 0
     behind: int = -1
@@ -119,7 +119,7 @@ class FakeLocalServer:
     numbers: list[int] = field(default_factory=list)
     seconds: float = 0.0
     opened: asyncio.Event = field(default_factory=asyncio.Event)
-    """It accepts nothing before this event is set."""
+    """The server accepts nothing before this event is set."""
     closed: bool = False
 
     async def take(self, handing: Handing) -> LocalResponse:

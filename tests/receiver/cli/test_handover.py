@@ -107,7 +107,7 @@ async def test_a_forwarded_request_has_uplift_headers_and_a_new_signature() -> N
         assert headers["user-agent"].endswith("(+https://api.example/docs)")
         assert "x-uplift-redelivered" not in headers
         assert local.bodies[0] == BODY
-        # A repeat has the header and uses the same connection.
+        # A repeat has the header `x-uplift-redelivered`, and uses the same connection.
         await handover.take(handing)
         assert (local.header("x-uplift-redelivered"), local.header("x-uplift-attempt")) == ("true", "2")
         assert local.connections == 1
@@ -254,7 +254,7 @@ async def test_a_cancelled_request_counts_if_it_was_sent() -> None:
         assert handing.times == 1
     unreachable, handing = new_handover(local, ProgressRecorder()), Handing(EVENT)
     task = asyncio.ensure_future(unreachable.take(handing))
-    await asyncio.sleep(0.2)  # some connection attempts
+    await asyncio.sleep(0.2)  # enough time for some connection attempts
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert handing.times == 0
@@ -268,7 +268,7 @@ async def test_forwarding_waits_for_an_unreachable_server_and_reports_it_once() 
     await handover.probe()
     handing = Handing(EVENT)
     task = asyncio.ensure_future(handover.take(handing))
-    await asyncio.sleep(0.3)  # some connection attempts
+    await asyncio.sleep(0.3)  # enough time for some connection attempts
     assert not task.done()
     async with local.serving(local.port):
         response = await task

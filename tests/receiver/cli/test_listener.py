@@ -68,7 +68,7 @@ async def test_expired_events_do_not_delay_later_events() -> None:
         socket.transport.abort()
 
     async def send_later_events(server: ListenServer, socket: ServerConnection) -> None:
-        # The first three have expired.
+        # The first three events have expired.
         await socket.send('{"kind": "ready"}')
         await socket.send(frame(3))
         await (await socket.ping())

@@ -310,6 +310,6 @@ async def test_duplicates_can_also_fail(duplicate: bool, forwarded: list[int]) -
         await asyncio.gather(task, return_exceptions=True)
     assert sorted(local.numbers) == forwarded
     assert mischief.chance.draws == []  # type: ignore[attr-defined]
-    # Each repeat is reported, and the last one is the response.
+    # Each repeat is reported, and only the last report says that no repeat follows.
     assert [again for name, again, _ in reported if name == "e0"] == [False, *[True] * (forwarded.count(0) - 1)]
     assert [comes for name, _, comes in reported if name == "e0"] == [*[True] * (forwarded.count(0) - 1), False]

@@ -39,7 +39,7 @@ REASON = {
 
 
 def table_lines(item: dict[str, Any], columns: list[Column], width: int) -> list[str]:
-    """Return the lines of a table with one row, for a terminal width."""
+    """Return the lines of a table with two equal rows, for a terminal width."""
     row = {each.name: Text(str(item.get(each.name, ""))) for each in columns}
     table, needed = draw([row, row], columns, width)
     terminal = Console(file=io.StringIO(), width=max(width, needed), force_terminal=True, color_system=None)

@@ -35,7 +35,7 @@ async def test_a_timeout_cancels_the_work() -> None:
 
 
 class _StoppedSelector(selectors.DefaultSelector):
-    """The selector of a process after SIGSTOP: a wait ends late, before the result is processed."""
+    """A selector like that of a stopped process: one wait ends late, and reports none of the events that arrived."""
 
     stop_seconds = 0.0
 

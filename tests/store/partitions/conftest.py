@@ -14,7 +14,7 @@ from uplift_server.store.postgres.connection import Opener
 
 @pytest.fixture
 async def bench(postgres_server: PostgresServer) -> AsyncIterator[Bench]:
-    """An open, empty database whose partitions no other test uses. It starts at NOW."""
+    """An open, empty database that no other test uses. Its first partition starts at NOW."""
     url = await asyncio.to_thread(postgres_server.new_database, empty=True)
     await schema_version.prepare(url)
     raw = await Opener(url).raw()

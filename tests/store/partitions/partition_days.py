@@ -20,7 +20,7 @@ KEEP_MS = 28 * DAY
 
 
 class Clock:
-    """A clock that stands still, without waits."""
+    """A clock that stands still. Its waits end at once."""
 
     def __init__(self, database: PostgresDatabase) -> None:
         self.database = database
@@ -49,7 +49,7 @@ async def store_delivered(
 
 
 async def rows(bench: Bench, column: sa.Column[int]) -> list[int]:
-    """Return the values of a column."""
+    """Return the values of a column in ascending order."""
     return await bench.database.read(lambda c: sorted(c.scalars(sa.select(column))))
 
 

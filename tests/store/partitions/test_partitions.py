@@ -74,7 +74,7 @@ async def test_an_interrupted_start_of_a_partition_is_completed(bench: Bench, st
 )
 async def test_chosen_ids_are_recognized_in_all_partitions(bench: Bench, chosen: list[bytes]) -> None:
     first = await bench.append(bench.event(due(1), chosen_id=chosen[0]))
-    # Like an event from before partitioning.
+    # Events that were stored before the partitions existed are not in this table.
     await bench.database.write(lambda c: c.execute(sa.delete(chosen_event_ids)))
     assert await start_partition(bench, NOW + DAY)
     second = await bench.append(bench.event(due(1), chosen_id=chosen[1]))
@@ -88,7 +88,7 @@ async def test_chosen_ids_are_recognized_in_all_partitions(bench: Bench, chosen:
 
 
 async def test_reused_generated_ids_are_recognized_in_all_partitions(bench: Bench) -> None:
-    """Two events with one ID could not be distinguished."""
+    """Callers could not distinguish two events with the same ID."""
     created = []
     for day in range(1, 4):
         created += await bench.append(bench.event(due(1)))
@@ -108,7 +108,7 @@ async def test_an_old_partition_is_dropped_with_its_dependent_rows(bench: Bench)
     await start_partition(bench, NOW + 2 * DAY)
     await store_delivered(bench, at=NOW + 2 * DAY)
 
-    # All events of the first partition have expired, but it could still get others.
+    # All events of the first partition have expired. Retention waits longer, because timestamps can be out of order.
     assert not (await run_retention(bench, NOW + KEEP_MS + DAY))["events"]
     assert len(await rows(bench, events.c.seq)) == 853
     [kept] = await bench.append(bench.event(object_id="a", created_at=NOW + 2 * DAY))
@@ -156,7 +156,7 @@ async def test_a_partition_with_many_needed_events_is_deleted_row_by_row(bench: 
 
 
 async def test_old_or_long_partitions_are_deleted_row_by_row(bench: Bench, other_connection: Any) -> None:
-    """Events expire on time, even if their partition is in use or has just ended."""
+    """Events expire on time, even if their partition is still in use or has just ended."""
     late = NOW + KEEP_MS + 2 * DAY + 1
     await store_delivered(bench, 3)
     await store_delivered(bench, 3, at=NOW + 20 * DAY)
@@ -219,7 +219,7 @@ async def test_used_numbers_of_a_partition_are_counted(bench: Bench) -> None:
 
 
 async def test_a_late_attempt_is_counted(bench: Bench) -> None:
-    """Also if its partition is about to be dropped."""
+    """The attempt is stored just before the partition of its event is dropped."""
     await bench.append(bench.event(due(2)))
     await start_partition(bench, NOW + DAY)
     await store_delivered(bench, at=NOW + DAY)
@@ -270,7 +270,7 @@ async def test_the_id_of_a_deleted_event_can_be_used_again(bench: Bench) -> None
 
 
 async def test_servers_of_earlier_releases_cannot_run_with_partitions(postgres_server: PostgresServer) -> None:
-    """They would not store chosen IDs."""
+    """Earlier releases would not store chosen IDs in the table that covers all partitions."""
     url = await asyncio.to_thread(postgres_server.new_database, empty=True)
     pair = await Opener(url).pair()
     async with pair.raw.transaction():

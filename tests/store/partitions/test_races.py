@@ -84,7 +84,7 @@ async def test_concurrent_events_with_one_chosen_id_are_stored_once(bench: Bench
 
 
 async def test_a_delivery_leased_during_a_drop_keeps_its_event(bench: Bench) -> None:
-    """Concurrently with other operations, until retention has deleted everything possible."""
+    """Deliveries are leased and settled while retention runs, until it has deleted all events of the partition."""
     await store_delivered(bench, 50)
     await bench.append(*(bench.event(due(2)) for _ in range(50)))
     await start_partition(bench, NOW + DAY)
@@ -97,7 +97,7 @@ async def test_a_delivery_leased_during_a_drop_keeps_its_event(bench: Bench) -> 
             assert all(each.body for each in leased)
             assert not await bench.database.settle([settled(each, Status.DELIVERED) for each in leased])
             count += len(leased)
-        # The last counted attempt keeps its event.
+        # Retention keeps the event of the last counted attempt, so add an attempt in the newer partition.
         await store_delivered(bench, at=NOW + DAY)
         return count
 
@@ -125,7 +125,7 @@ async def test_the_second_concurrent_drop_does_nothing(bench: Bench) -> None:
 
 
 async def partition_with_remainder(bench: Bench) -> tuple[PostgresPartitions, Partition]:
-    """Return a partition in which all but one event can be deleted. An earlier partition has the same remainder."""
+    """Return a partition that can be dropped except for one event. The earlier one was dropped in the same way."""
     for day in range(2):
         await bench.append(bench.event(due(2), created_at=NOW + day * DAY))
         await store_delivered(bench, at=NOW + day * DAY)
@@ -144,7 +144,7 @@ async def partition_with_remainder(bench: Bench) -> tuple[PostgresPartitions, Pa
 def run_before(
     partitions: PostgresPartitions, name: str, callback: Callable[[], Awaitable[None]], patch: pytest.MonkeyPatch
 ) -> None:
-    """Run a callback once, directly before a method."""
+    """Run a callback directly before the next call of a method."""
     method = getattr(partitions, name)
 
     async def late(body: Any) -> Any:
@@ -156,7 +156,7 @@ def run_before(
 
 
 async def test_a_partition_dropped_before_the_copy_is_skipped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was merged into the remainder, so its name no longer exists."""
+    """Another process merged the partition into the remainder, so a partition of this name no longer exists."""
     partitions, partition = await partition_with_remainder(bench)
 
     async def drop_elsewhere() -> None:
@@ -176,7 +176,7 @@ async def test_a_partition_that_another_process_is_copying_stays(bench: Bench, o
 
 
 async def test_a_partition_with_another_copy_stays(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The copy lacks the remainder of the earlier partition."""
+    """Another process replaced the copy with one that lacks the remainder of the earlier partition."""
     partitions, partition = await partition_with_remainder(bench)
 
     async def copy_less_elsewhere() -> None:
