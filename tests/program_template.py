@@ -1,4 +1,4 @@
-"""A process that has imported `uplift-server`, and forks a child for each requested start. `tests.programs` runs it.
+"""A process that has imported both programs, and forks a child for each requested start. `tests.programs` runs it.
 
 Its first argument is the file descriptor of a socket on which it gets requests. When the socket closes, it exits.
 """
@@ -13,9 +13,12 @@ import signal
 import socket
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
-MODULES = ("uplift_server.cli.main", "uplift_server.app", "uplift_server.app.process")
+MODULES = ("uplift_server.cli.main", "uplift_server.app", "uplift_server.app.process", "uplift_webhooks.cli")
+RUN_IN = {"uplift-server": "uplift_server.cli.main", "uplift": "uplift_webhooks.cli"}
+"""The module whose function `run` each program runs."""
 REQUEST_BYTES_MAX = 1024 * 1024
 
 
@@ -35,12 +38,14 @@ def next_start(requests: socket.socket) -> dict[str, Any]:
             report_ended(reports)
         if requests not in ready:
             continue
-        message, descriptors, _, _ = socket.recv_fds(requests, REQUEST_BYTES_MAX, 2)
+        message, descriptors, _, _ = socket.recv_fds(requests, REQUEST_BYTES_MAX, 4)
         if not message:
             os._exit(0)
-        output, report = descriptors[0], socket.socket(fileno=descriptors[1])
+        *streams, report_descriptor = descriptors
+        report = socket.socket(fileno=report_descriptor)
         if pid := os.fork():
-            os.close(output)
+            for each in streams:
+                os.close(each)
             reports[pid] = report
             with contextlib.suppress(OSError):
                 report.send(b"%d" % pid)
@@ -48,12 +53,12 @@ def next_start(requests: socket.socket) -> dict[str, Any]:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
+        for number, each in enumerate(streams):
+            os.dup2(each, number)
+            os.close(each)
         # Close the objects: otherwise, they would later close descriptors that the program has reused.
         for each in (requests, wakeup, wakeup_writer, report, *reports.values()):
             each.close()
-        os.close(output)
         start: dict[str, Any] = json.loads(message)
         return start
 
@@ -70,7 +75,7 @@ def report_ended(reports: dict[int, socket.socket]) -> None:
 
 
 def main() -> None:
-    """Import the program, and then run it in each child."""
+    """Import the programs, and then run one in each child."""
     for name in MODULES:
         importlib.import_module(name)
     # The children share these objects, and their garbage collections ignore them.
@@ -83,9 +88,7 @@ def main() -> None:
     os.environ.update(start["environ"])
     sys.argv[:] = start["command"]
 
-    from uplift_server.cli.main import run
-
-    run()
+    importlib.import_module(RUN_IN[Path(sys.argv[0]).name]).run()
 
 
 if __name__ == "__main__":

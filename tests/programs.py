@@ -1,7 +1,7 @@
-"""Starts `uplift-server` in processes that do not import it again.
+"""Starts `uplift-server` and `uplift` in processes that do not import them again.
 
-The import takes most of the time of a start. Therefore, the first start also starts a process that imports the program
-and forks a child for each start. The child runs the function that the installed command runs.
+The import takes most of the time of a start. Therefore, the first start also starts a process that imports both
+programs and forks a child for each start. The child runs the function that the installed command runs.
 """
 
 import atexit
@@ -14,26 +14,28 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final
 
 TEMPLATE: Final = Path(__file__).with_name("program_template.py")
-_NOT_COMPARED: Final = ("UPLIFT_", "PYTEST_")
+_NOT_COMPARED: Final = ("UPLIFT_", "PYTEST_", "HOME", "XDG_CONFIG_HOME", "COLUMNS")
 """Prefixes of the environment variables that take effect only after the fork, or not at all in the program."""
 
 
 class Program:
     """A started process, with the methods of `subprocess.Popen` that the tests use."""
 
-    def __init__(self, report: socket.socket, output: int) -> None:
-        self.stdout: IO[str] = os.fdopen(output, encoding="utf-8", errors="replace")
+    stdout: IO[str]
+    """Its output and its errors, if `start` started it."""
+
+    def __init__(self, report: socket.socket) -> None:
         self._report = report
         self.returncode: int | None = None
         try:
             self.pid = int(report.recv(64))
         except (OSError, ValueError):
-            self.stdout.close()
             report.close()
             raise
 
@@ -114,7 +116,7 @@ def _compared(environ: Mapping[str, str]) -> dict[str, str]:
 def can_start(environ: Mapping[str, str]) -> bool:
     """Return whether `start` supports an environment.
 
-    Only the settings in it may differ from the environment in which the program was imported, because other variables
+    Only the settings in it may differ from the environment in which the programs were imported, because other variables
     may take effect when an interpreter starts. Runs with coverage are not supported: forks are not measured.
     """
     if "COVERAGE_PROCESS_CONFIG" in environ or "COVERAGE_PROCESS_START" in environ:
@@ -123,18 +125,59 @@ def can_start(environ: Mapping[str, str]) -> bool:
 
 
 def start(command: Sequence[str], *, directory: Path, environ: Mapping[str, str]) -> Program:
-    """Start the program with its command line. Its output and its errors share one pipe."""
-    request = {"command": list(command), "directory": str(directory), "environ": dict(environ)}
+    """Start a program with its command line. Its output and its errors share one pipe."""
     output, output_writer = os.pipe()
-    report, report_writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    descriptors = [output_writer, report_writer.fileno()]
-    with report_writer:
+    with Path(os.devnull).open("rb") as nothing:
         try:
-            socket.send_fds(_template().requests, [json.dumps(request).encode()], descriptors)
-        except OSError:
-            report.close()
+            program = _fork(command, directory, environ, [nothing.fileno(), output_writer, output_writer])
+        except BaseException:
             os.close(output)
             raise
         finally:
             os.close(output_writer)
-    return Program(report, output)
+    program.stdout = os.fdopen(output, encoding="utf-8", errors="replace")
+    return program
+
+
+def run(
+    command: Sequence[str], *, directory: Path, environ: Mapping[str, str], text: str = "", timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """Run a program with `text` as its input until it exits. Raises subprocess.TimeoutExpired, and then kills it."""
+    if not can_start(environ):
+        return subprocess.run(
+            command,
+            cwd=directory,
+            env=environ,
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+    with contextlib.ExitStack() as files:
+        streams = [files.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8")) for _ in range(3)]
+        given, output, errors = streams
+        given.write(text)
+        given.seek(0)
+        program = _fork(command, directory, environ, [each.fileno() for each in streams])
+        try:
+            code = program.wait(timeout)
+        except BaseException:
+            program.kill()
+            raise
+        for each in (output, errors):
+            each.seek(0)
+        return subprocess.CompletedProcess(command, code, output.read(), errors.read())
+
+
+def _fork(command: Sequence[str], directory: Path, environ: Mapping[str, str], streams: Sequence[int]) -> Program:
+    """Start a program with these file descriptors as its input, output and errors."""
+    request = {"command": list(command), "directory": str(directory), "environ": dict(environ)}
+    report, report_writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with report_writer:
+        try:
+            socket.send_fds(_template().requests, [json.dumps(request).encode()], [*streams, report_writer.fileno()])
+        except OSError:
+            report.close()
+            raise
+    return Program(report)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import programs
 
 PROGRAM = str(Path(sys.executable).with_name("uplift-server"))
 
@@ -27,9 +28,7 @@ Place = tuple[Path, dict[str, str]]
 
 def run(place: Place, *arguments: str) -> subprocess.CompletedProcess[str]:
     directory, environ = place
-    return subprocess.run(
-        [PROGRAM, *arguments], cwd=directory, env=environ, capture_output=True, text=True, timeout=60, check=False
-    )
+    return programs.run([PROGRAM, *arguments], directory=directory, environ=environ)
 
 
 def output(place: Place, *arguments: str) -> Any:

@@ -203,6 +203,11 @@ class Server:
             reader.join(5)
         print("".join(self.log))  # pytest shows this output if the test fails
 
+    def run(self, *arguments: str, text: str = "", **environ: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command of `uplift-server` beside it, with its settings, until the command exits."""
+        command = [PROGRAM, *arguments]
+        return programs.run(command, directory=self.data, environ=self.environ | environ, text=text)
+
     def api(self, key: str = OPERATOR_KEY, account: str | None = None) -> Api:
         """Return a client. Without a key, it uses the operator key."""
         api = Api(self.url, key, account)

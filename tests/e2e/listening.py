@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from tests import programs
+
 from .harness import Api, Server, wait_for
 from .receiving import Receiver
 
@@ -36,9 +38,7 @@ def developer_environment(server: Server, account: str) -> tuple[Api, dict[str, 
 
 def uplift(environ: dict[str, str], *arguments: str, within: float = 30) -> "subprocess.CompletedProcess[str]":
     """Run a command until it exits."""
-    return subprocess.run(
-        [PROGRAM, *arguments], env=environ, check=False, capture_output=True, text=True, timeout=within
-    )
+    return programs.run([PROGRAM, *arguments], directory=Path.cwd(), environ=environ, timeout=within)
 
 
 @contextmanager

@@ -17,15 +17,7 @@ SETTINGS = {"UPLIFT_RETRY_SCHEDULE": ",".join(["2s"] * 60), "UPLIFT_BREAKER_FAIL
 
 def backup(server: Server, to: Path) -> "subprocess.CompletedProcess[str]":
     """Run the backup command beside a server, with its settings."""
-    return subprocess.run(
-        [PROGRAM, "backup", str(to)],
-        check=False,
-        env=server.environ,
-        cwd=server.data,
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
+    return server.run("backup", str(to))
 
 
 def test_a_backup_made_under_traffic_delivers_pending_events(tmp_path: Path, receiver: Receiver) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from tests.dashboard.visitors import operator
 from tests.rejected_events import PROBLEM, reject
 
-from .harness import OPERATOR_KEY, PROGRAM, TYPE, Api, Server, deliveries_of, serving, wait_for
+from .harness import OPERATOR_KEY, TYPE, Api, Server, deliveries_of, serving, wait_for
 from .listening import Listening, developer_environment
 from .receiving import Action, Receiver, hang, respond
 
@@ -136,7 +136,7 @@ def test_an_erased_person_is_nowhere(tmp_path: Path, receiver: Receiver, start: 
             shown[call] = server.api(account=account)("GET", call).body
         if server.place.file is not None:
             copy = tmp_path / "copy.db"
-            subprocess.run([PROGRAM, "backup", str(copy)], check=True, env=server.environ, cwd=server.data, timeout=60)
+            assert server.run("backup", str(copy)).returncode == 0
             shown["backup"] = copy.read_bytes()
     shown["database after the stop"] = server.place.contents()
     for place, content in shown.items():
@@ -185,11 +185,8 @@ def test_the_command_erases_and_lists(own_server: Server) -> None:
     event = api.ok("POST", "/v1/events", about(OBJECT_ID, NAME))["id"]
 
     def run(*arguments: str, given: str = "") -> "subprocess.CompletedProcess[str]":
-        environ = {**own_server.environ, "UPLIFT_OPERATOR_KEY": OPERATOR_KEY}
-        return subprocess.run(
-            [PROGRAM, "erasures", *arguments, "--account", account], env=environ, cwd=own_server.data, input=given,
-            check=False, capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
+        command = ("erasures", *arguments, "--account", account)
+        return own_server.run(*command, text=given, UPLIFT_OPERATOR_KEY=OPERATOR_KEY)
 
     counted = run("create", "--object-id", "-", given=f"{OBJECT_ID}\n")
     assert counted.returncode == 0, counted.stderr

@@ -3,14 +3,13 @@
 import json
 import os
 import sqlite3
-import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from .harness import PROGRAM, Server, serving, wait_for
+from .harness import Server, serving, wait_for
 
 pytestmark = pytest.mark.sqlite(reason="PostgreSQL has no database file of the server")
 EXIT_WITHIN_S = 30
@@ -167,10 +166,7 @@ def test_a_start_without_the_database_needs_the_option_new_database(tmp_path: Pa
             if empty:
                 database.touch()
 
-            ended = subprocess.run(
-                [PROGRAM, "serve"], cwd=server.data, env=server.environ | environ, capture_output=True, text=True,
-                timeout=60, check=False,
-            )  # fmt: skip
+            ended = server.run("serve", **environ)
 
             assert ended.returncode == 2
             assert "secret.key" in ended.stderr

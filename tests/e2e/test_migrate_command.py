@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.postgres import PostgresServer
 
-from .harness import PROGRAM, TYPE, Server, serving, wait_for
+from .harness import TYPE, Server, serving, wait_for
 from .receiving import Receiver, respond
 
 SETTINGS = {"UPLIFT_RETRY_SCHEDULE": ",".join(["500ms"] * 60), "UPLIFT_BREAKER_FAILURES": "0"}
@@ -14,10 +14,7 @@ SETTINGS = {"UPLIFT_RETRY_SCHEDULE": ",".join(["500ms"] * 60), "UPLIFT_BREAKER_F
 
 def migrate(server: Server, target: str) -> "subprocess.CompletedProcess[str]":
     """Run the command in the data directory of the server."""
-    return subprocess.run(
-        [PROGRAM, "migrate", "--from", server.environ["UPLIFT_DATABASE_URL"], "--to", target],
-        check=False, env=server.environ, cwd=server.data, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    return server.run("migrate", "--from", server.environ["UPLIFT_DATABASE_URL"], "--to", target)
 
 
 def test_a_transfer_to_postgresql_continues_a_killed_sqlite_server(

@@ -236,10 +236,7 @@ def test_a_rejected_row_keeps_its_problem(tmp_path: Path, postgres_server: Postg
                 await insert(emitter, '{"number": 5}', account="acc_unknown", event_type=TYPE)
 
         run_in_thread(run())
-        done = subprocess.run(
-            [PROGRAM, "outbox", "--once", "--json", "--source-url", url],
-            cwd=server.data, env=server.environ, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        done = server.run("outbox", "--once", "--json", "--source-url", url)
 
         assert (done.returncode, json.loads(done.stdout)) == (1, {"sent": 1, "rejected": 3}), done.stderr
         assert [number for _, number in stored(server)] == [3]

@@ -14,6 +14,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from tests import programs
 from tests.postgres import PostgresServer
 
 from .harness import PROGRAM, TYPE, Server, serving, wait_for
@@ -40,9 +41,7 @@ def settings(postgres_server: PostgresServer) -> dict[str, str]:
 def run(server: Server, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run a command beside a server, with its settings."""
     environment = {name: value for name, value in {**server.environ, **environ}.items() if value}
-    return subprocess.run(
-        [PROGRAM, *arguments], env=environment, cwd=server.data, capture_output=True, text=True, timeout=60, check=False
-    )
+    return programs.run([PROGRAM, *arguments], directory=server.data, environ=environment)
 
 
 def test_sent_events_arrive_and_are_counted(tmp_path: Path, receiver: Receiver, settings: dict[str, str]) -> None:

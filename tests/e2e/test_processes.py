@@ -23,7 +23,7 @@ from tests.postgres import PostgresServer
 from websockets.exceptions import ConnectionClosed
 
 from .fleet import ConcurrencyCounter, Fleet, account_of, running, send_all, wait_for_propagation
-from .harness import OPERATOR_KEY, PROGRAM, TYPE, Api, Server, free_port, settled, wait_for
+from .harness import OPERATOR_KEY, TYPE, Api, Server, free_port, settled, wait_for
 from .receiving import Connection, Received, Receiver, respond
 from .test_listening import Listener, developer
 
@@ -288,11 +288,8 @@ def test_a_database_command_detects_a_running_worker(tmp_path: Path, postgres_ur
         wait_for_propagation()
         event = api.send(1).json["id"]
         [explanation] = api.ok("GET", f"/v1/events/{event}/explain")["data"]
-        command = [PROGRAM, "explain", event, "--json"]
-        environ = {**server.environ, "UPLIFT_OPERATOR_KEY": ""}
-        result = subprocess.run(
-            command, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
-        )
+        result = server.run("explain", event, "--json", UPLIFT_OPERATOR_KEY="")
+        assert result.returncode == 0, result
         assert "waiting in the queue" in explanation["text"]
         assert "A worker has the delivery" in result.stdout
         assert "sends nothing" not in result.stdout
@@ -304,17 +301,13 @@ def test_commands_beside_a_worker_work_on_the_database(tmp_path: Path, postgres_
         worker = fleet.add("worker")
         account, [api] = account_of(fleet)
         endpoint = api.endpoint(receiver.url("/hook"))["id"]
-        # The commands use the port and the operator key of the worker.
-        environ = {**worker.environ, "UPLIFT_OPERATOR_KEY": OPERATOR_KEY}
 
         def result(*command: str) -> subprocess.CompletedProcess[str]:
-            given = [PROGRAM, *command]
-            return subprocess.run(
-                given, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-            )
+            """Run a command with the port and the operator key of the worker."""
+            return worker.run(*command, UPLIFT_OPERATOR_KEY=OPERATOR_KEY)
 
         assert json.loads(result("accounts", "--json").stdout)["id"] == account
-        (tmp_path / "data.json").write_text('{"number": 1}')
+        (worker.data / "data.json").write_text('{"number": 1}')
         sent = result("send", TYPE, "--account", account, "--data", "data.json", "--json")
         assert sent.returncode == 0, sent
         receiver.wait("/hook", 1)
@@ -337,21 +330,17 @@ def test_a_resend_without_a_worker_does_not_wait_for_a_lease(
         [delivery] = [each["id"] for each in api.ok("GET", f"/v1/events/{event}/deliveries")["data"]]
         wait_for(lambda: settled(api, delivery)["status"] == "delivered", "the outcome is stored")
         worker.stop()
-        environ = {**server.environ, "UPLIFT_OPERATOR_KEY": ""}
-        command = [PROGRAM, "deliveries", "resend", delivery]
-        subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, timeout=60, check=True)
+        command = ("deliveries", "resend", delivery)
+        assert server.run(*command, UPLIFT_OPERATOR_KEY="").returncode == 0
         assert api.ok("POST", f"/v1/deliveries/{delivery}/cancel")["status"] == "delivered"
-        subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, timeout=60, check=True)
+        assert server.run(*command, UPLIFT_OPERATOR_KEY="").returncode == 0
         worker.start()
         receiver.wait("/hook", 2)
 
 
 def test_a_link_points_to_an_api_server(tmp_path: Path, postgres_url: str) -> None:
     def link(server: Server, *arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [PROGRAM, "sign-in-links", "create", "--json", *arguments],
-            env=server.environ | environ, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        return server.run("sign-in-links", "create", "--json", *arguments, **environ)
 
     with Fleet(tmp_path, postgres_url) as fleet:
         result = link(fleet.add("worker"))
@@ -399,12 +388,8 @@ def test_a_process_with_another_key_is_rejected_before_it_encrypts(tmp_path: Pat
     """Otherwise, values would be encrypted with two keys, and no process could decrypt all of them."""
     with Fleet(tmp_path, postgres_url) as fleet:
         first = fleet.add("api")
-        other = {**first.environ, "UPLIFT_SECRET_KEY": base64.b64encode(b"o" * 32).decode()}
-        other |= {"UPLIFT_PORT": str(free_port()), "UPLIFT_OPERATOR_KEY": ""}
-        command = [PROGRAM, "serve", "--role", "worker"]
-        result = subprocess.run(
-            command, env=other, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-        )
+        other = {"UPLIFT_SECRET_KEY": base64.b64encode(b"o" * 32).decode(), "UPLIFT_OPERATOR_KEY": ""}
+        result = first.run("serve", "--role", "worker", UPLIFT_PORT=str(free_port()), **other)
         assert result.returncode == 2, result
         assert "differs from the key of the other servers" in " ".join(result.stderr.split())
         assert "Traceback" not in result.stderr

@@ -3,7 +3,6 @@
 import json
 import re
 import sqlite3
-import subprocess
 import threading
 import time
 from contextlib import closing
@@ -14,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from .faults import fault_settings
-from .harness import PROGRAM, ApiResponse, Server, serving, wait_for
+from .harness import ApiResponse, Server, serving, wait_for
 from .receiving import Receiver, respond
 from .storage import STORAGE_KINDS, small_storage
 
@@ -33,10 +32,7 @@ def store_up(server: Server) -> int:
 
 def doctor(server: Server) -> dict[str, Any]:
     """Return the finding of `doctor` about the running server, with the exit code."""
-    done = subprocess.run(
-        [PROGRAM, "doctor", "--json"],
-        env=server.environ, cwd=server.data, check=False, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    done = server.run("doctor", "--json")
     findings = [json.loads(line) for line in done.stdout.splitlines()]
     return next(each for each in findings if each["check"] == "server") | {"exit_code": done.returncode}
 

@@ -1,7 +1,6 @@
 """Paused and disabled endpoints, whose held deliveries survive kills, and test deliveries."""
 
 import json
-import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -13,7 +12,7 @@ import sqlalchemy as sa
 from uplift_server.store.schema import endpoints, events
 
 from . import receiving
-from .harness import PROGRAM, TYPE, Server, serving, settled, wait_for
+from .harness import TYPE, Server, serving, settled, wait_for
 from .receiving import Receiver, sent_unsettled
 
 COUNT = 400
@@ -133,14 +132,7 @@ def test_a_pause_stops_a_release_and_dropped_deliveries_are_not_sent(tmp_path: P
 
 def command(server: Server, *arguments: str) -> tuple[int, Any]:
     """Run a command beside a server. Return its exit code and output."""
-    ran = subprocess.run(
-        [PROGRAM, *arguments, "--json"],
-        cwd=server.data,
-        env=server.environ,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ran = server.run(*arguments, "--json")
     return ran.returncode, json.loads(ran.stdout)
 
 

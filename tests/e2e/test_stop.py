@@ -1,13 +1,12 @@
 """Stops: attempts in flight are settled, nothing is sent twice, and two processes never share a file."""
 
-import subprocess
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from .harness import PROGRAM, Server, free_port, serving, wait_for
+from .harness import Server, free_port, serving, wait_for
 from .receiving import Receiver, respond
 
 
@@ -48,10 +47,7 @@ def test_an_idle_server_stops_immediately(tmp_path: Path) -> None:
 
 @pytest.mark.sqlite(reason="several processes can share a PostgreSQL database")
 def test_a_second_process_on_the_same_file_is_rejected(server: Server) -> None:
-    environ = {**server.environ, "UPLIFT_PORT": str(free_port())}
-    second = subprocess.run(
-        [PROGRAM, "serve"], cwd=server.data, env=environ, capture_output=True, text=True, timeout=20, check=False
-    )
+    second = server.run("serve", UPLIFT_PORT=str(free_port()))
     assert second.returncode == 75, second
     assert f"process {server.pid}" in second.stderr
     assert "UPLIFT_DATABASE_URL" in second.stderr

@@ -1,7 +1,6 @@
 """With NATS JetStream in front of PostgreSQL, events are accepted without the database and stored in order later."""
 
 import json
-import subprocess
 import threading
 import time
 import uuid
@@ -18,7 +17,7 @@ from tests.postgres import PostgresServer, run_in_thread
 from uplift_server.core.timestamps import format_timestamp
 
 from .fleet import Fleet, wait_for_propagation
-from .harness import PROGRAM, TYPE, Api, Server, wait_for
+from .harness import TYPE, Api, Server, wait_for
 from .receiving import Receiver
 
 T = TypeVar("T")
@@ -385,8 +384,7 @@ def test_doctor_checks_the_stream(fleet: Fleet, nats_server: NatsCluster) -> Non
     (server,) = fleet.servers
 
     def doctor() -> dict[str, tuple[str, str]]:
-        command = [PROGRAM, "doctor", "--json"]
-        ran = subprocess.run(command, env=server.environ, capture_output=True, text=True, timeout=60, check=False)
+        ran = server.run("doctor", "--json")
         found = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
         return {each["check"]: (each["result"], each["text"]) for each in found}
 
