@@ -12,7 +12,7 @@ import pytest
 import trustme
 from tests.cli.fake_api import fake_api
 
-from uplift_webhooks.api import ApiUnreachable, Client, connections
+from uplift_webhooks.api import ApiUnreachable, AsyncClient, Client, connections
 
 from .scripted_api import ScriptedApi, json_response, scripted
 
@@ -307,6 +307,14 @@ def test_a_client_can_ignore_the_proxy(api: ScriptedApi, monkeypatch: pytest.Mon
         pytest.raises(ApiUnreachable, match="The request to"),
     ):
         client.request("GET", "/v1/x")
+    assert api.requests == []
+
+
+async def test_an_async_client_can_ignore_the_proxy(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", api.url)
+    async with AsyncClient("http://api.invalid", retries=0, use_proxy=False) as client:
+        with pytest.raises(ApiUnreachable, match="The request to"):
+            await client.request("GET", "/v1/x")
     assert api.requests == []
 
 

@@ -67,6 +67,12 @@ def test_invalid_addresses_are_rejected(source: Any) -> None:
         SourceAddresses(source)
 
 
+@pytest.mark.parametrize("source", [{}, {"current": 7}, {"current": [], "upcoming": [UPLIFT]}])
+def test_an_invalid_response_is_rejected_with_a_fix(source: Any) -> None:
+    with pytest.raises(ValueError, match=r"the response from `source_ips`"):
+        SourceAddresses(source)
+
+
 @pytest.mark.parametrize("source", [AsyncClient("http://127.0.0.1:9"), object(), None])
 def test_an_invalid_source_is_rejected_with_a_fix(source: Any) -> None:
     with pytest.raises(ValueError, match=r"must be a Client.*await AsyncClient\.source_ips\(\)"):

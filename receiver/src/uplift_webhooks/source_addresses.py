@@ -58,7 +58,10 @@ class SourceAddresses:
         self._failure: ApiFailure | None = None
         """Why the object has not received any addresses yet."""
         if isinstance(source, Mapping):
-            self._published = _published(source)
+            try:
+                self._published = _published(source)
+            except (KeyError, TypeError, AttributeError) as error:
+                raise ValueError("The source must be the response from `source_ips`, which has `current`.") from error
         elif isinstance(source, Iterable):
             self._published = _published({"current": [*source]})
         elif not callable(ask := getattr(source, "source_ips", None)) or inspect.iscoroutinefunction(ask):

@@ -49,10 +49,11 @@ class AsyncClient(Everything[Awaited]):
         account: str | None = None,
         timeout_seconds: float = TIMEOUT_SECONDS,
         retries: int = RETRIES,
+        use_proxy: bool = True,
     ) -> None:
-        """Accept the same arguments as `Client`, except `use_proxy`."""
+        """Accept the same arguments as `Client`."""
         self._client: Final = Client(
-            api_url, api_key, account=account, timeout_seconds=timeout_seconds, retries=retries
+            api_url, api_key, account=account, timeout_seconds=timeout_seconds, retries=retries, use_proxy=use_proxy
         )
         super().__init__(self._client.request, Awaited)
 
