@@ -215,7 +215,7 @@ def delete(
     endpoint: Endpoint,
     yes: Annotated[bool, typer.Option("--yes", help="Delete the endpoint instead of showing it.")] = False,
 ) -> None:
-    """Delete an endpoint and cancel its pending deliveries.
+    """Delete an endpoint and cancel its pending and held deliveries.
 
     You cannot undo the deletion. Without --yes, the command only shows the endpoint.
     """

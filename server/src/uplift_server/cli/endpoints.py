@@ -305,7 +305,7 @@ def place(client: Calls, endpoint: str, account: str | None) -> tuple[str, str |
 
 @command(endpoint_app, "delete", examples=("uplift-server endpoints delete ep_0197f0c2",))
 def delete_endpoint(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> None:
-    """Delete an endpoint and cancel its pending deliveries."""
+    """Delete an endpoint and cancel its pending and held deliveries."""
     with reach(session.config()) as client:
         owner = lookup.owner(client, account)
         found = lookup.endpoint(client, endpoint, owner)
