@@ -76,7 +76,7 @@ class Loop(NamedTuple):
 
     name: str
     run: Callable[[asyncio.Event], Coroutine[Any, Any, None]]
-    """A coroutine function. Its argument is an event that the engine sets to end the loop."""
+    """A coroutine function. Its argument is an asyncio event that the engine sets to end the loop."""
 
 
 class Cluster(Protocol):

@@ -1,4 +1,4 @@
-"""Interfaces of the engine to the clock, the endpoints and jobs of this process, and the other processes."""
+"""Interfaces through which the engine accesses the clock, this process's endpoints and jobs, and other processes."""
 
 import asyncio
 from collections.abc import Iterable, Sequence

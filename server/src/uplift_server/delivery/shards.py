@@ -1,4 +1,4 @@
-"""The endpoints and jobs of a server with only one process."""
+"""Implements the cluster interfaces for a server with one process, which owns all endpoints and runs all jobs."""
 
 from collections.abc import Iterable, Sequence
 

@@ -1,4 +1,4 @@
-"""Use cases for accounts and their contacts: create, read, update and delete."""
+"""Use cases that create, read, update and delete accounts, including their contacts."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -24,22 +24,22 @@ With a million deliveries of 2,000 endpoints in SQLite, all counts took 60 ms.
 """
 DUE_ENDPOINTS_PER_READ: Final = 1_000
 FRESH_MS: Final = 2_000
-"""The minimum time between two readings of the database."""
+"""The minimum time between two readings of the database, in ms."""
 REST_PER_READING: Final = 20
 """The pause after a reading, as a multiple of the reading's duration. The pause limits the load on the database."""
 STALLED_MS: Final = 10_000
-"""The maximum duration of a reading. After this time, the database is reported as not responding."""
+"""The maximum duration of a reading, in ms. After this time, the database is reported as not responding."""
 STALE_MS: Final = 60_000
-"""The maximum age of a reading that `latest` and `for_page` return."""
+"""The maximum age of a reading that `latest` and `for_page` return, in ms."""
 WAIT_SECONDS: Final = 0.02
-"""How long a request for metrics waits for a new reading before it uses the last reading."""
+"""How long, in seconds, a request for metrics waits for a new reading before it uses the last reading."""
 FIRST_WAIT_SECONDS: Final = 1.0
-"""How long a request for metrics waits for the first reading of the database.
+"""How long, in seconds, a request for metrics waits for the first reading of the database.
 
 A page waits this long if no reading is recent.
 """
 RECENT_MS: Final = 5_000
-"""The maximum age of a reading that a page uses without waiting for a newer reading."""
+"""The maximum age, in ms, of a reading that a page uses without waiting for a newer reading."""
 
 
 class EndpointBacklog(NamedTuple):

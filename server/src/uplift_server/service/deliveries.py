@@ -1,4 +1,4 @@
-"""Deliveries and attempts: list, resend and cancel."""
+"""Use cases that list deliveries and attempts, and resend and cancel deliveries."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +23,7 @@ from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Attempt, Delivery, DeliveryFilter, EndpointState, Page
 
 SEARCH_MS: Final = 60
-"""The maximum duration of a search that finds few deliveries. The search reads one range of events at a time."""
+"""The time, in ms, after which a search that finds few deliveries reads no further range of events."""
 _KIND = "delivery"
 
 

@@ -40,7 +40,7 @@ class DeliveryQuery(NamedTuple):
     created_after: int | None = None
     created_before: int | None = None
     test: bool | None = None
-    """Whether the list has only test deliveries (True) or only other deliveries (False)."""
+    """True for only test deliveries, False for only other deliveries, None for all deliveries."""
     id: Sequence[str] = ()
 
 

@@ -17,12 +17,12 @@ from uplift_server.store.errors import Conflict
 from uplift_server.store.records import DisabledReason, Endpoint, EndpointState, HeldAction
 
 HOLD_WAIT_MS: Final = 3000
-"""The maximum time that a request to enable an endpoint waits for all pending deliveries to be held.
+"""The maximum time, in ms, that a request to enable an endpoint waits for all pending deliveries to be held.
 
 Every API response takes at most 5 s.
 """
 HOLD_WAIT_SHORT_MS: Final = 200
-"""The maximum time that a request to pause or disable an endpoint waits for pending deliveries to be held.
+"""The maximum time, in ms, that a request to pause or disable an endpoint waits for pending deliveries to be held.
 
 A short time is usually enough, because few deliveries are pending.
 """

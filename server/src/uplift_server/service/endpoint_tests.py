@@ -32,9 +32,9 @@ from uplift_server.store.errors import Conflict
 from uplift_server.store.records import Attempt, Delivery, Endpoint
 
 WAIT_MS: Final = 3500
-"""The maximum time that a caller waits for the attempt. Every API response takes at most 5 s."""
+"""The maximum time that a caller waits for the attempt, in ms. Every API response takes at most 5 s."""
 CHECK_WAIT_MS: Final = 1900
-"""The maximum time that a signature check waits for each of its two attempts."""
+"""The maximum time that a signature check waits for each of its two attempts, in ms."""
 _DELETED: Final = "The endpoint was deleted. Create a new endpoint, then test it."
 _REJECTIONS: Final[dict[Busy, tuple[type[errors.ServiceError], str]]] = {
     Busy.STOPPED: (

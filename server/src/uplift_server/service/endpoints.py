@@ -1,4 +1,4 @@
-"""Endpoints: create, read, update and delete."""
+"""Use cases that create, read, update and delete endpoints."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence

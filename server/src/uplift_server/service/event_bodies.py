@@ -1,4 +1,4 @@
-"""The JSON bodies for `POST /v1/events`, batches, and messages in the event stream."""
+"""Decodes the JSON bodies of single events, of batches of events, and of messages in the event stream."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar

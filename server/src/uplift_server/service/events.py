@@ -30,7 +30,7 @@ class EventQuery(NamedTuple):
     object_id: str | None = None
     id: Sequence[str] = ()
     test: bool | None = None
-    """Whether the list has only test events (True) or only other events (False)."""
+    """True for only test events, False for only other events, None for all events."""
 
 
 class Events:

@@ -22,7 +22,7 @@ from uplift_server.delivery.sending.http.settings import SenderSettings
 from uplift_server.delivery.targets import Target, to_ascii
 
 TIMEOUT_MS: Final = 5_000
-"""Timeout of each request to the provider."""
+"""Timeout of each request to the provider, in ms."""
 CONNECTIONS_MAX: Final = 64
 _SERVER_ERROR: Final = 500
 

@@ -40,7 +40,7 @@ from uplift_server.store.listening import ListenResponse, ListenSession, Unknown
 from uplift_server.store.records import Page
 
 TEST_WAIT_S: Final = 3.5
-"""The maximum time that a caller waits for the response to a test. Every API response takes at most 5 s."""
+"""How long a caller waits for the response to a test, in seconds. Every API response takes at most 5 s."""
 _KIND: Final = "listen session"
 _AFTER_INVALID: Final = "The stream position is not valid. Use the `place` of an event from this stream."
 

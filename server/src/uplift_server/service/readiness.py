@@ -14,12 +14,12 @@ PROBE_AFTER_S: Final = 5.0
 """The maximum age of a successful write, in seconds, that proves readiness without a probe."""
 PROBE_EVERY_S: Final = 1.0
 PROBE_WAIT_S: Final = 2.5
-"""The maximum time that a request waits for the probe.
+"""The maximum time that a request waits for the probe, in seconds.
 
 This time exceeds the 2 s that a SQLite connection waits for a lock that another program holds.
 """
 DATABASE_BEHIND_STREAM_S: Final = 0.5
-"""The maximum time that a request waits for the database if the event stream can accept events without the database."""
+"""The maximum time, in seconds, that a request waits for the database while the event stream can accept events."""
 _MARK: Final = "readiness.probed_at"
 
 

@@ -16,14 +16,17 @@ WITHIN_MS: Final = 15 * 60_000
 FAILURES_PER_EMAIL_MAX: Final = 5
 FAILURES_PER_SESSION_MAX: Final = 5
 CODES_PER_PERSON_MAX: Final = 5
-"""The maximum number of wrong codes for a second factor. At any time, 3 of the 1,000,000 possible codes are valid."""
+"""The maximum number of wrong second-factor codes per person within WITHIN_MS.
+
+At any time, 3 of the 1,000,000 possible codes are valid.
+"""
 FAILURES_PER_NETWORK_MAX: Final = {4: {32: 30, 24: 120}, 6: {64: 30, 56: 60, 48: 120}}
-"""The maximum number of failed attempts from each network, by IP version and prefix length.
+"""The maximum number of failed attempts per network within WITHIN_MS, by IP version and prefix length.
 
 An IPv6 site has a /64, a /56 or a /48, so one attacker has up to 65,536 networks with the prefix length 64.
 """
 FAILURES_MAX: Final = 3_000
-"""The maximum number of failed attempts from all callers together.
+"""The maximum number of failed attempts from all callers together within WITHIN_MS.
 
 Each failed attempt costs 60 ms of CPU time, so failed sign-ins use at most a fifth of one CPU.
 """

@@ -18,7 +18,7 @@ from uplift_server.service.principals import Caller
 from uplift_server.store import schema_version
 
 CHECKS_WAIT_SECONDS: Final = 8.0
-"""The maximum time that a request waits for the checks. After this time, the response contains the findings so far."""
+"""How long a request waits for the checks, in seconds. After this time, the response has the findings so far."""
 DATABASE_SUFFIXES: Final = ("", "-wal")
 """The suffixes of the files that belong to a SQLite database."""
 

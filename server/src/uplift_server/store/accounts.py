@@ -1,4 +1,4 @@
-"""Stored accounts: create, read, update and delete."""
+"""Creates, reads, updates and deletes accounts in the database."""
 
 import json
 from collections.abc import Callable, Collection

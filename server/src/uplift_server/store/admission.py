@@ -1,6 +1,7 @@
-"""Admission of server processes to a PostgreSQL database.
+"""Decides whether a server process may start, or rejoin its cluster, on a PostgreSQL database.
 
-No process can start during a schema change, or during a transfer from a SQLite file.
+No process may start during a schema change, while a transfer from a SQLite file is unfinished, or with a release that
+no longer works with the schema.
 """
 
 from typing import Final

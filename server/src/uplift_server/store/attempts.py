@@ -1,4 +1,4 @@
-"""Read access to attempts. The engines write attempts."""
+"""Reads stored attempts. The database engines write attempts when they settle deliveries."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -13,7 +13,7 @@ from uplift_server.store.records import Page
 from uplift_server.store.schema import accounts, audit_log
 
 WINDOW_ROWS: Final = 10_000
-"""The maximum number of entries that one page scans. If few of these entries match, the page ends early."""
+"""The maximum number of entries to scan for one page. If few of them match, the page is shorter than requested."""
 _KINDS: Final = {kind.text: kind for kind in ActorKind}
 
 

@@ -14,7 +14,7 @@ EVENTS_MAX: Final = 20
 ENTRIES_MAX: Final = 5
 HOURS_MAX: Final = 2
 UNFINISHED_MAX: Final = 2 * REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
-"""The maximum number of replays to read.
+"""The maximum number of an account's unfinished replays to read.
 
 It exceeds the limit on unfinished replays, because a cancelled replay can still have attempts in flight.
 """

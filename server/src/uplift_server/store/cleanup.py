@@ -54,7 +54,10 @@ class RetentionRule:
     extra_ms: int = 0
     """The additional time that rows are kept after the retention period, in ms."""
     is_ordered_by_seq: bool = False
-    """Whether retention reads rows by number, which increases with time. If false, retention reads rows by `since`."""
+    """Whether the rule reads rows in the order of their numbers, which increase with time.
+
+    If false, the rule reads rows in the order of `since`.
+    """
     only: tuple[sa.ColumnElement[bool], ...] = ()
     """Conditions that select the rows to which the rule applies. A partial index has the same conditions."""
     kept_while: tuple[sa.ColumnElement[bool], ...] = ()

@@ -1,4 +1,4 @@
-"""The store contract: the operations that every engine provides. Each call is one transaction.
+"""The store contract: the operations that every database engine provides. Each call is one transaction.
 
 The current time, IDs and random bits are arguments. Every write can be repeated safely: the store ignores a repeated
 settlement or release because the first call has changed the delivery, and recognizes a repeated append by its
@@ -36,7 +36,7 @@ from uplift_server.store.stream_position import StreamPosition
 
 R = TypeVar("R")
 MESSAGE_BYTES_MAX: Final = 7_000
-"""Maximum size of a message. PostgreSQL rejects notifications of 8,000 bytes or more."""
+"""Maximum size of a message on the message bus, in bytes. PostgreSQL rejects notifications of 8,000 bytes or more."""
 Transaction = Connection
 """The connection that store functions receive. Other packages only pass it to store functions."""
 

@@ -15,7 +15,7 @@ from uplift_server.store.schema import events, notices, replays
 from uplift_server.store.totals import OpenCounts
 
 EMAILS_MAX: Final = 10_000
-"""Maximum number of unsent emails to read."""
+"""Maximum number of unsent emails to count."""
 _LEASED: Final = f"SELECT count(*) FROM (SELECT 1 FROM {{table}} WHERE {status_sql.leased('d')} LIMIT :limit) counted"  # noqa: S608
 _UNFINISHED: Final = (ReplayState.RUNNING, ReplayState.PAUSED)
 

@@ -1,6 +1,6 @@
 """Search for deliveries with filters.
 
-This module selects the table from which to read the deliveries, and limits the number of rows that one page scans.
+This module selects the table from which to read the deliveries, and limits the number of rows to scan for one page.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ from uplift_server.store.records import DeliveryFilter
 from uplift_server.store.schema import attempts, deliveries, endpoints, events
 
 WINDOW_ROWS: Final = 10_000
-"""The number of rows that one page scans if no index supports its filter.
+"""The maximum number of rows to scan for one page if no index supports the filter.
 
-If few of these rows match, the page ends early.
+If few of these rows match, the page is shorter than requested.
 """
 ENDPOINT_TAIL: Final[sa.ColumnElement[bytes]] = sa.func.substr(endpoints.c.id, 11)
 """The last bytes of an endpoint's ID. Delivery IDs end with these bytes."""

@@ -1,4 +1,4 @@
-"""Holds, drops and cancels the waiting and held deliveries of an endpoint, in batches."""
+"""Holds the waiting deliveries of an endpoint, drops its held deliveries, or cancels both, in batches."""
 
 from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass, replace

@@ -26,7 +26,10 @@ from uplift_server.store.schema import endpoints, events
 FAILING_READ: Final = 500
 """The number of failing endpoints that a search by cause reads at once."""
 WINDOW_ROWS: Final = 10_000
-"""The number of endpoints that one page scans across all accounts. If few of these match, the page ends early."""
+"""The maximum number of endpoints to scan for one page of a filtered list of all accounts' endpoints.
+
+If few of these endpoints match, the page is shorter than requested.
+"""
 _LIVE = endpoints.c.deleted_at.is_(None)
 
 

@@ -18,10 +18,10 @@ from uplift_server.store.schema_objects import event_objects
 
 SQLITE_BUCKET: Final = 256
 POSTGRES_BUCKET: Final = 65_536
-"""Size of a bucket in event numbers.
+"""Number of consecutive event numbers in a bucket on PostgreSQL. SQLITE_BUCKET is the number on SQLite.
 
-On each commit, SQLite writes whole pages of the bucket, but PostgreSQL writes only the rows. With a size of 2,048 on
-SQLite, each event took 15% more CPU time.
+Buckets on SQLite are small, because each commit writes whole pages of the bucket. PostgreSQL writes only the rows. With
+a bucket of 2,048 event numbers on SQLite, each event took 15% more CPU time.
 """
 ACCOUNT_KEYS: Final = 2**24
 """Number of index keys for each checksum of an object ID.
@@ -29,7 +29,7 @@ ACCOUNT_KEYS: Final = 2**24
 The account number modulo ACCOUNT_KEYS selects one of them.
 """
 CANDIDATES_MAX: Final = 1000
-"""Maximum number of candidates that one search returns. If few candidates match, a page ends early."""
+"""Maximum number of candidates that one search returns. If few of them match, a page is shorter than requested."""
 
 # Count the rows in each bucket, and stop after the bucket that reaches the limit.
 _SEARCH: Final = """\
@@ -57,7 +57,7 @@ _NEWEST_FIRST, _OLDEST_FIRST = (
     }
     for outermost, beyond, order in (("max", "<", "DESC"), ("min", ">", "ASC"))
 )
-"""The search statements in each order, by whether they search all accounts."""
+"""The search statements for each order. The keys are True (search all accounts) and False (search one account)."""
 
 
 def object_key(account_seq: int, object_id: str) -> int:

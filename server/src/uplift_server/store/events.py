@@ -1,4 +1,4 @@
-"""Searches for accepted events. The engines store events with `append`."""
+"""Searches for accepted events. The database engines store events with `append`."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +17,10 @@ from uplift_server.store.schema import accounts, deliveries, event_types, events
 from uplift_server.store.stream_position import StreamPosition
 
 WINDOW_EVENTS: Final = 20_000
-"""Number of events that one page scans if no index supports its filter. If few events match, the page ends early."""
+"""Maximum number of events to scan for one page if no index supports the filter.
+
+If few of these events match, the page is shorter than requested.
+"""
 _ENVELOPE_START_BYTES: Final = 1024
 # Because of the OFFSET clause, PostgreSQL searches an index for each event instead of reading the whole table once.
 _IS_TEST: Final = (

@@ -1,4 +1,4 @@
-"""Reads endpoint health, and writes health changes that do not belong to settlements."""
+"""Reads endpoint health, and writes health changes that are not part of a settlement."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final

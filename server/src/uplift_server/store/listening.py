@@ -1,4 +1,4 @@
-"""Listen sessions, the events that the sessions stream, and the responses of local servers."""
+"""Listen sessions, the events that the sessions stream, and the responses of developers' local servers."""
 
 import json
 from collections.abc import Sequence

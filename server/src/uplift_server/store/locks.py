@@ -33,9 +33,12 @@ OPERATOR_KEYS: Final = "operator keys"
 PARTITIONS: Final = "partitions"
 ACCOUNT_UIDS: Final = "uids of accounts"
 _CLASS: Final = 0x75706C66
-"""The first number of every named advisory lock ("uplf"). The second number is a checksum of the name."""
+"""The first of the two numbers that identify a named advisory lock: "uplf" in ASCII.
+
+The second number is a checksum of the name.
+"""
 ORDER_CLASS: Final = 0x6F726465
-"""The first number of the advisory locks for the delivery order ("orde").
+"""The first of the two numbers that identify an advisory lock for the delivery order: "orde" in ASCII.
 
 The second number comes from `order_slots`.
 """

@@ -20,7 +20,10 @@ from uplift_server.store.records import Page
 from uplift_server.store.schema import accounts, endpoints, notices
 
 WINDOW_ROWS: Final = 10_000
-"""Number of emails that one page scans if no index supports its filter. If few emails match, the page ends early."""
+"""Maximum number of emails to scan for one page if no index supports the filter.
+
+If few of these emails match, the page is shorter than requested.
+"""
 
 GROUP_MARGIN_MS: Final = 1_000
 """The minimum time in ms between the last change to an email and its due time.

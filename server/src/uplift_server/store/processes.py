@@ -1,4 +1,4 @@
-"""The server processes on a database, with their heartbeats."""
+"""The server processes that use a database, with their heartbeats."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -152,7 +152,7 @@ class Session:
     """The number of the only account that a session from a portal link can access. None for other sessions."""
     key_digest: bytes | None
     """The digest of the key that started an operator's session. The session ends when the key is revoked. After single
-    sign-on, the digest of the settings that make the person an operator."""
+    sign-on, this is the digest of the settings that make the person an operator. None for a person's session."""
     created_at: int
     seen_at: int
     confirmed_at: int | None

@@ -25,7 +25,7 @@ from uplift_server.store.schema import accounts
 from uplift_server.store.schema_rejected_events import rejected_events
 
 WINDOW_ROWS: Final = 10_000
-"""Number of rejected events that one page scans. If few rejected events match, the page ends early."""
+"""Maximum number of rejected events to scan for one page. If few match, the page is shorter than requested."""
 _ADD: Final = sa.text(
     "INSERT INTO rejected_events (id, account_seq, subject, event_type, event_id, idempotency_key, problem, size_bytes,"
     " stream_seq, published_at, rejected_at)"

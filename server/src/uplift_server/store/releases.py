@@ -1,4 +1,4 @@
-"""Functions that both engines use to run replays.
+"""Functions that both database engines use to run replays.
 
 The functions count deliveries, convert rows to candidates, and calculate the progress of replays.
 """

@@ -1,4 +1,7 @@
-"""The schema revision of a SQLite file, and the schema upgrade. The caller of `upgrade` must hold the file lock."""
+"""Reads the schema revision of a SQLite file, and upgrades the schema.
+
+The caller of `upgrade` must hold the file lock.
+"""
 
 import re
 import sqlite3

@@ -52,7 +52,7 @@ _BEGAN: Final = f"{PREFIX}began"
 This event and all earlier events are never counted.
 """
 BATCHES_COUNTED: Final = f"{PREFIX}turn"
-"""The name of the server value that contains the number of batches.
+"""The name of the server value that contains the number of batches that were counted so far.
 
 The number also increases when a copy replaces a partition, so that a batch in progress becomes invalid.
 """
@@ -101,7 +101,7 @@ class Counted:
     totals: _Totals
     """The numbers to add to the rows of `delivery_totals`.
 
-    If the stored rows are not exact, the new content of all rows.
+    If the stored rows are not exact, `totals` contains the new content of all rows instead.
     """
     minutes_from: int
     """The time (Unix ms) of the first minute to keep. `save` deletes rows of earlier minutes."""

@@ -38,7 +38,7 @@ class Tally:
     def __init__(self) -> None:
         self.counts = [0] * len(COUNT_FIELDS)
         self.moves = [0] * len(COUNT_FIELDS)
-        """Changes to the counts by status, for deliveries that an earlier batch counted."""
+        """The changes to `counts` that result from status changes of deliveries that were counted earlier."""
         self.outcomes: dict[int, int] = {}
         self.durations: dict[int, int] = {}
 

@@ -32,9 +32,9 @@ SYNC_EVERY_MS: Final = 500
 """The interval between reads of the change log, in ms. A notification triggers an additional, immediate read."""
 REREAD_AFTER_MS: Final = 5_000
 SUBJECTS_MAX: Final = 500
-"""The maximum number of changed rows that one read returns."""
+"""The maximum number of changed rows to read again in one transaction."""
 NUMBERS_MAX: Final = 10_000
-"""The maximum number of row IDs that one read of the change log returns."""
+"""The maximum number of row numbers to read in one transaction while cache sync reloads the whole cache."""
 HEALTH_SYNC_EVERY_MS: Final = 1_000
 HEALTH_OVERLAP_MS: Final = 10_000
 """The maximum time from the end of an attempt to the commit of its outcome, in ms."""

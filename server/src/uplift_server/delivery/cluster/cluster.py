@@ -1,4 +1,4 @@
-"""The membership of this process in a cluster: how it joins, hands over endpoints, and leaves."""
+"""Joins a cluster, provides the loops of a member, hands over endpoints before shutdown, and leaves the cluster."""
 
 import asyncio
 from collections.abc import Coroutine, Iterator

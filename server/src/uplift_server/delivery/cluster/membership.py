@@ -34,7 +34,10 @@ from uplift_server.store.processes import Heartbeat, Process, ProcessEvicted
 RECLAIM_BATCH: Final = 1000
 FAILED_WAIT_MS: Final = 200
 STEP_MS_MIN: Final = 1_000
-"""The minimum change in the clock that counts as a step, in ms. Smaller changes result from inexact readings."""
+"""The minimum forward change of the clock, in ms, that counts as a jump of the system clock.
+
+Smaller changes result from inexact readings of the database's clock.
+"""
 FAILED_LOGGED_EVERY_MS: Final = 10_000
 READINGS_FIRST: Final = 3
 NO_JOBS: Final[frozenset[SingletonJob]] = frozenset()

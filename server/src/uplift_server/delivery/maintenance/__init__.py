@@ -1,1 +1,1 @@
-"""Periodic jobs: retention, erasures, statistics, expiry of old secrets and certificates, and operational events."""
+"""Periodic jobs: retention, erasures, statistics, secret expiry, certificate warnings, and operational events."""

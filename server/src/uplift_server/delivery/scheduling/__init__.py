@@ -1,1 +1,1 @@
-"""Schedules deliveries: dispatcher, lanes and held deliveries."""
+"""Schedules deliveries: leases due deliveries, queues them in lanes, and holds and releases deliveries."""

@@ -1,4 +1,4 @@
-"""The endpoints that have due deliveries in the database. The dispatcher leases these deliveries."""
+"""Records which endpoints have due deliveries in the database, so that the dispatcher leases these deliveries."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ class DueEndpoints:
         self.backlog: dict[int, None] = {}
         """The endpoints that have due deliveries to lease, in the order in which the dispatcher handles them."""
         self.changed = asyncio.Event()
-        """An event that is set to wake the dispatcher."""
+        """An asyncio event that is set to wake the dispatcher."""
         self.needs_scan = True
         """Whether the due times of some endpoints may be unknown. The dispatcher then scans the database."""
         self._times = DueTimes()

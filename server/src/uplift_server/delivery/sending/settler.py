@@ -29,7 +29,7 @@ RETRY_MS: Final = 250
 BATCH_WAIT_MS: Final = 20
 """The maximum time that the outcome of a replay delivery waits for other outcomes, in ms."""
 HEALTH_SAVED_EVERY_MS: Final = 2000
-"""The maximum age of a healthy endpoint's stored `last_success_at`, in ms."""
+"""The minimum time, in ms, between two writes of the health of an endpoint that stays healthy."""
 
 
 class Settler:

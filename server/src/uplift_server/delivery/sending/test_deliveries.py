@@ -55,7 +55,7 @@ class _RunningTest(NamedTuple):
     until_ms: int
     """The end of the test's lease (Unix ms)."""
     stored: asyncio.Event
-    """An event that is set when the outcome of the test is stored."""
+    """An asyncio event that is set when the outcome of the test is stored."""
 
 
 class RunningTests:

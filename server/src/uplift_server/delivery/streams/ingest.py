@@ -46,7 +46,7 @@ RESEND_AFTER_MS: Final = 800
 The wait is longer than a slow fsync. It is short enough for several repeats while NATS elects a leader.
 """
 ORIGINALS_AT_ONCE: Final = 20
-"""The maximum number of earlier messages that a process reads at the same time."""
+"""The maximum number of concurrent reads of earlier messages that new messages may repeat."""
 _FULL: Final = "maximum"
 """The beginning of JetStream's errors about a full stream, such as "maximum bytes exceeded"."""
 _log = structlog.get_logger()

@@ -24,7 +24,7 @@ class AcceptedMessage(msgspec.Struct, omit_defaults=True):
     """The sequence numbers of the endpoints that receive the event."""
     idempotency_key: str | None = None
     expires_at: int | None = None
-    """The time when the event expires (Unix ms), or None."""
+    """The time when the event expires (Unix ms). None if it does not expire."""
     ordering_key: str | None = None
     chose_id: bool = False
     """Whether the caller chose the event ID."""

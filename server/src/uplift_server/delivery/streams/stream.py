@@ -136,11 +136,11 @@ class EventStream:
         """The current connection. None until the process has connected to a server and checked the streams."""
         self.reading: StreamReading | None = None
         self.tried = asyncio.Event()
-        """An event that is set after the first attempt to connect."""
+        """An asyncio event that is set after the first attempt to connect."""
         self._seen_up_at = 0
         self._cause: str | None = "the connection is not established yet"
         self.unfit: StreamUnfit | None = None
-        """The reason why the server cannot use the streams, or None."""
+        """Why the server cannot use NATS or its streams, according to the last check. None if it found no reason."""
         self._is_failing = False
         self._has_warned = False
 

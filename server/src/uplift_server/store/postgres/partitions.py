@@ -35,9 +35,9 @@ _log = structlog.get_logger()
 TABLE_LOCK_MS_MAX: Final = 50
 """The lock timeout for each of the two partitioned tables, in ms. Other statements may wait for twice this time."""
 THIN_BATCH: Final = 20
-"""Maximum number of rows that one transaction deletes.
+"""Maximum number of ended deliveries that one transaction deletes before their partition is dropped.
 
-The next event commit waits until the deletion is on disk.
+The transaction does not wait for the disk, so the next commit of events must also write the deletions to disk.
 """
 SWEEP_BATCH: Final = 100
 KEPT_EVENTS_MAX: Final = 1000

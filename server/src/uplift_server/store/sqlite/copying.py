@@ -10,7 +10,7 @@ from typing import Final
 from uplift_server.store.sqlite.connection import unavailable
 
 _DRAFT: Final = ".uplift-backup-"
-"""The name prefix of incomplete copies. The process ID follows."""
+"""The name prefix of incomplete copies. The operating system ID of the copying process follows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Reads details of a response from its bytes, because the parser does not provide them."""
+"""Reads the status line and some headers of a response from its raw bytes, without the HTTP parser."""
 
 import re
 from typing import Final

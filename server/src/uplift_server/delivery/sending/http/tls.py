@@ -1,4 +1,4 @@
-"""TLS connections to receivers, and their error messages."""
+"""TLS contexts for connections to receivers, and error messages for failed handshakes."""
 
 import os
 import re
