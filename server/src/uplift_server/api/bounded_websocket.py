@@ -11,7 +11,10 @@ IDLE_FRAMES_SECONDS: Final = 10.0
 Such frames are cheap for the client, but use the server's CPU time.
 """
 FAREWELL_SECONDS: Final = 5.0
-"""How long the client may take to read the remaining data after the connection is closed, in seconds."""
+"""How long, in seconds, the client may take to read the remaining data after the application has ended.
+
+After this time, the server aborts the connection.
+"""
 
 
 class BoundedWebsocket(WebSocketsSansIOProtocol):

@@ -1,4 +1,4 @@
-"""Responses that clients and proxies can cache."""
+"""Creates responses that clients and proxies can cache, with an ETag and optional gzip compression."""
 
 import gzip
 import hashlib

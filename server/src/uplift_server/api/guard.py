@@ -9,7 +9,7 @@ from uplift_server.api.problems import ErrorResponse, error_response_of, problem
 ANSWER_SECONDS_MAX: Final = 4.5
 """Time limit for a response, in seconds. It is less than the public limit of 5 s, which includes network time."""
 WAITED_S: Final = "uplift.waited_s"
-"""Key in the ASGI scope: the seconds that a request waited before this middleware.
+"""Key in the ASGI scope: the number of seconds that a request waited before it reached this middleware.
 
 These seconds count toward the time limit.
 """

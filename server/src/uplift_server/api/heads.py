@@ -61,12 +61,12 @@ class BoundedHeads(HttpToolsProtocol):
     """
 
     request_seconds_max: ClassVar[float] = 30
-    """Time limit for a request, and for the wait for the first request, in seconds.
+    """Time limit for the arrival of a request, and for the wait for the first request, in seconds.
 
-    A request that takes longer ends after 1 to 2 times this duration.
+    If a request takes longer, the protocol closes the connection 1 to 2 times this duration after the request began.
     """
     body_seconds_max: ClassVar[float] = ANSWER_SECONDS_MAX
-    """Time limit for a body, in seconds, counted from the end of the request headers."""
+    """Time limit for the arrival of a request body, in seconds, counted from the end of the request headers."""
     connections_max: ClassVar[int] = 10_000
     """Maximum number of connections whose requests the server handles.
 

@@ -8,11 +8,14 @@ from uplift_server.api.guard import App, Receive, Scope, Send, send_error
 from uplift_server.api.problems import problem
 
 LAST_ANSWER_SECONDS_MAX: Final = 0.5
-"""Time limit in seconds for sending the 503. Sending waits only for a client that has not read earlier data."""
+"""Time limit, in seconds, for sending the response with status code 503.
+
+Sending waits only for a client that has not read earlier data.
+"""
 _CLOSE: Final = ((b"connection", b"close"),)
 """A header that closes the connection.
 
-Otherwise, uvicorn would start the next pipelined request without cancelling it.
+Without this header, uvicorn would start the next pipelined request, but would not cancel that request.
 """
 
 

@@ -21,7 +21,7 @@ WEBHOOK_PARAMETERS: Final = {
     name: {"name": name, "in": "header", "required": True, "description": text, "schema": {"type": "string"}}
     for name, text in _HEADERS.items()
 }
-"""The request headers of every attempt."""
+"""The request headers of every attempt, as OpenAPI parameters. The keys are header names."""
 _RESPONSES: Final = {
     "2XX": {"description": "The event is delivered."},
     "410": {

@@ -16,9 +16,9 @@ Each request takes about 1 ms. The server needs several turns to accept and send
 delay the event.
 """
 WAITING_PER_START: Final = 32
-"""If many requests are waiting, one of every WAITING_PER_START waiting requests starts in each turn.
+"""If many requests are waiting, one request starts in each turn for every WAITING_PER_START waiting requests.
 
-The queue then empties in fewer turns.
+A long queue then empties in fewer turns.
 """
 WAIT_SECONDS_MAX: Final = 2.0
 """Maximum time that a request can wait, in seconds. After this time, the server rejects the request."""

@@ -1,4 +1,4 @@
-"""The engine parts of a process that shares its database with other processes."""
+"""Builds the parts of the delivery engine that exist only if processes share a database."""
 
 from collections.abc import Callable
 

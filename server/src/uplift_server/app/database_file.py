@@ -30,7 +30,7 @@ class DatabaseFile:
         self._change: FileChange | None = None
         self._is_unwatched = False
         self.lost: DatabaseLost | None = None
-        """The error that reports a missing or replaced file. None until the file is lost."""
+        """The error that reports that the file was deleted, replaced or truncated. None until the file is lost."""
 
     @property
     def rescue_seconds_max(self) -> float:

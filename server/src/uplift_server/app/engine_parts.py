@@ -1,4 +1,4 @@
-"""The parts of the delivery engine, for a single process or for several processes that share a database."""
+"""Builds the parts of the delivery engine, for a single process or for several processes that share a database."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -40,7 +40,7 @@ from uplift_server.store.contract import Database
 from uplift_server.store.encryption import Cipher
 
 HELD_SCAN_EVERY_SCANS: Final = 5
-"""A scan for held deliveries runs once for every HELD_SCAN_EVERY_SCANS scans for due deliveries."""
+"""The interval between scans for held deliveries, as a multiple of the interval between scans for due deliveries."""
 
 
 @dataclass(frozen=True, slots=True)

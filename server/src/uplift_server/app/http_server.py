@@ -21,8 +21,8 @@ operating system retries the connection after 1 s and 3 s.
 ACCEPTS_PER_TURN: Final = 10
 """The maximum number of connections that the server accepts in one iteration of the event loop.
 
-uvloop accepts one connection per listening socket, so the server uses this number of sockets. With a single socket,
-clients of a busy server would wait seconds for their connections.
+In each iteration, uvloop accepts one connection per listening socket, so the server uses this number of sockets. With a
+single socket, clients of a busy server would wait seconds for their connections.
 """
 KEEP_ALIVE_SECONDS: Final = 65
 REQUESTS_FINISH_SECONDS: Final = 2

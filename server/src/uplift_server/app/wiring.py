@@ -1,4 +1,7 @@
-"""Creates several parts of the server from the configuration, and the settings of other parts."""
+"""Creates parts of the server from the configuration: the database, the HTTP sender, the outbox and the trace exporter.
+
+Also creates the settings of the HTTP sender and of the delivery engine.
+"""
 
 from typing import TYPE_CHECKING
 

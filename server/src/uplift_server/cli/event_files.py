@@ -24,7 +24,7 @@ from uplift_webhooks.cli.kit.output import Output
 
 _FIELDS: Final = frozenset({"type", "data", "account", "id", "idempotency_key", "expires_at", "ordering_key"})
 INTERRUPTED_SECONDS_MAX: Final = 1.0
-"""Maximum time, in seconds, that an interrupted command waits for responses to the events that it has read."""
+"""Maximum time, in seconds, that an interrupted command waits for responses to the events that it has already read."""
 _REPORTED_MAX: Final = 10
 _REPEAT: Final = "repeat the command: the server does not store the accepted events again"
 

@@ -40,7 +40,7 @@ With an event stream, the second line can name a problem with the database.
 _NOT_READY: Final = (503, "unavailable")
 """Status code and problem code of the `/readyz` response if the server is not ready."""
 _WORKER_STATUS_CODES: Final = (421, 404)
-"""A worker's status codes for API requests. Workers from an earlier release respond with 404."""
+"""The status codes with which a worker rejects API requests. Workers from an earlier release respond with 404."""
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 30.0
 _LOOPBACK_BY_WILDCARD: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared only

@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 
 SECOND_SIGNAL: Final = 128 + signal.SIGINT
 STOP_SECONDS_MAX: Final = 19.0
-"""Time limit for a clean stop, in seconds. After this time, the process exits immediately."""
+"""Time limit for a clean stop, in seconds. After this time, the process exits immediately.
+
+If the SQLite file is lost, the time limit for saving its content is added.
+"""
 OUTPUT_SECONDS: Final = 0.5
 """Maximum time, in seconds, to write each startup line to standard output."""
 _log = structlog.get_logger()

@@ -1,4 +1,4 @@
-"""The settings with their names, units, defaults and help texts, and the configuration of one process."""
+"""The settings with their names, formats, defaults and help texts, and the configuration of one process."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -32,7 +32,7 @@ class EndpointSetting:
     attribute: str
     """Name of the `EndpointSettings` attribute and of the database column.
 
-    The name of a duration setting includes the unit.
+    For a duration, the attribute's name ends with `_ms`, but the setting's `name` does not.
     """
     label: str
     help: str

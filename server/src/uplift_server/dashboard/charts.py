@@ -1,7 +1,7 @@
 """Charts as SVG. Colors come from CSS classes, so charts follow the light and dark themes.
 
-Each chart has a label for screen readers. Except for sparklines and bars, each chart has labeled axes, and a title with
-the values of each time bucket. Times are in UTC. dashboard.js converts them to the viewer's time zone.
+Each chart has a label for screen readers. Except for sparklines and bars, each chart has labeled axes, and each time
+bucket has a title that contains its values. Times are in UTC. dashboard.js converts them to the viewer's time zone.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ SPARK_WIDTH: Final = 120
 SPARK_HEIGHT: Final = 28
 BAR_HEIGHT: Final = 8
 _GAP: Final = 0.2
-"""The space between two columns, as a fraction of a column's width."""
+"""The space between two columns, as a fraction of the width of a time bucket."""
 _STEPS: Final = (1, 2, 2.5, 5, 10)
 _PART_GAP: Final = 1.0
 """The space between the parts of a column, in SVG units. The space separates parts that have similar colors."""

@@ -20,13 +20,14 @@ from uplift_server.store.errors import Unavailable
 
 LOOK_SECONDS: Final = 1.0
 LOOK_SECONDS_BUSY: Final = 5.0
-"""The poll interval for operators, and for accounts while the process is busy, in seconds.
+"""The longer interval between database polls for live pages, in seconds.
 
-A shorter interval would delay events while the process is busy.
+The interval applies to the pages of operators, and to all pages while the process is busy. A shorter interval would
+delay events while the process is busy.
 """
 CORES_BUSY: Final = 0.4
 TURN_SECONDS_MAX: Final = 0.1
-"""The maximum time, in seconds, between the reloads of two pages while the process is not busy."""
+"""The maximum time, in seconds, between the reloads of two successive pages while the process is not busy."""
 STREAM_SECONDS_MAX: Final = 600.0
 """Maximum duration of a stream, in seconds. The browser then reconnects, and the server checks the session again."""
 COMMENT_SECONDS: Final = 15.0

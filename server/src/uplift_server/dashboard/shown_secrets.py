@@ -14,7 +14,7 @@ from uplift_server.dashboard.encrypted_cookies import EncryptedCookies
 SHOWN_SECONDS: Final = 300
 """How long, in seconds, a page can show a one-time secret."""
 SECRET_BYTES_MAX: Final = 2_000
-"""The maximum size of a secret, in bytes. Browsers accept cookies of up to 4 KiB."""
+"""The maximum size of a secret, in bytes. A cookie contains the secret, and browsers accept cookies of up to 4 KiB."""
 
 
 class ShownSecret(NamedTuple):

@@ -22,7 +22,7 @@ FRAMEWORKS: Final = {
     "python": "Plain Python",
 }
 EXTRAS: Final = {"flask": "flask", "fastapi": "fastapi", "django": "django", "python": None}
-"""The package extra of the Python library for each framework. None means that the framework needs no extra."""
+"""The extra of the Python library's package for each Python framework. None means that the framework needs no extra."""
 _RUNS: Final = {
     "flask": ("Save the code as app.py and run it with UPLIFT_WEBHOOK_SECRET set:", "flask --app app run --port 5000"),
     "fastapi": (

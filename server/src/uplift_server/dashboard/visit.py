@@ -62,7 +62,7 @@ PART: Final = "part"
 SHOWN: Final = "shown"
 """The URL parameter with the ID of the object whose secret the page shows."""
 OPERATOR: Final = "operator"
-"""The value of the parameter `needs` for API calls that only operators can make."""
+"""The value of the parameter `needs` of `Visit.can_call` for API calls that only operators can make."""
 SHARED_NOUNS: Final = frozenset({"attempts", "deliveries", "endpoints", "events", "rejected-events", "replays"})
 """The command groups that both `uplift` and `uplift-server` have.
 

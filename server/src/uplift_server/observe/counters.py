@@ -35,7 +35,7 @@ class Rejection(NamedCode):
     """The reason why the server rejected an event with 503."""
 
     FULL = 0
-    """The queue for storing events is full."""
+    """The queue of events that wait to be stored is full."""
     STORE = 1
     """The database failed or was too slow."""
     STOPPING = 2
@@ -188,30 +188,30 @@ class EngineCounters:
         self.duplicates = 0
         """The number of events that repeat an event that the server had already accepted."""
         self.rejected = [0] * len(Rejection)
-        """The number of rejected events for each reason."""
+        """The number of events that the server rejected with 503, for each Rejection."""
         self.rejected_events = 0
         """The number of events that an emitter published to the NATS stream and that the server rejected."""
         self.stream_durations = Histogram(_COMMIT_BOUNDS_US, _US)
-        """The durations from a request until the NATS stream has acknowledged the events in the request."""
+        """For each event, the time, in µs, from its request until NATS has acknowledged all events of the request."""
         self.filter_budget_exceeded = 0
-        """The number of filter evaluations that could not be completed.
+        """The number of filter evaluations that could not be completed, for example because they took too many steps.
 
         In this case, the endpoint receives the event.
         """
         self.accept_durations = Histogram(_COMMIT_BOUNDS_US, _US)
-        """The durations from a request until the events in the request are committed."""
+        """For each request: the time, in µs, from the start of the write until the request's events are committed."""
         self.attempts = [0] * len(Outcome)
         """The number of attempts for each outcome."""
         self.own_failures = 0
-        """The attempts that failed because of this server."""
+        """The number of attempts that failed because of this server."""
         self.recent_own_failures = OwnFailures()
         self.requests_repeated = 0
         """The number of requests that the HTTP client sent a second time within the same attempt."""
         self.attempt_durations = Histogram(_ATTEMPT_BOUNDS_US, _US)
         self.first_attempt_delays = Histogram(_DELAY_BOUNDS_MS, _MS)
-        """The durations from the acceptance of an event to the start of the first attempt."""
+        """The times, in ms, from the acceptance of an event to the start of the first attempt of a delivery."""
         self.delivery_delays = Histogram(_DELAY_BOUNDS_MS, _MS)
-        """The durations from the acceptance of an event to a successful scheduled attempt.
+        """The times, in ms, from the acceptance of an event to a successful attempt on the retry schedule.
 
         Resends and replays are not included.
         """
@@ -219,7 +219,7 @@ class EngineCounters:
         """The number of access tokens received from the token URLs of endpoints."""
         self.token_requests_failed = 0
         self.ended = [0] * len(Status)
-        """The number of completed deliveries for each final status."""
+        """The number of deliveries that have ended, for each final status."""
         self.set_aside = [0] * len(SetAside)
         """The number of rows of each kind that the server did not store because the rows conflict with stored rows."""
         self.operational_events = [0] * len(OperationalKind)
@@ -237,7 +237,7 @@ class StoreCounters:
 
     def __init__(self) -> None:
         self.commits = Histogram(_COMMIT_BOUNDS_US, _US)
-        """The durations of transactions, including the commit."""
+        """The durations of transactions, including the commit, in µs."""
         self.recent_commits = RecentCommits()
         self.writes = 0
         """The number of writes in the transactions that `commits` measures."""

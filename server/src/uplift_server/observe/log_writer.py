@@ -24,7 +24,7 @@ GATHER_SECONDS: Final = 0.025
 Without this wait, the thread would compete with the event loop for each line.
 """
 CLOSE_SECONDS: Final = 2.0
-"""How long `close` waits until the queued lines are written, in seconds."""
+"""Maximum time, in seconds, that `close` waits until the queued lines are written."""
 _POLL_SECONDS: Final = 0.005
 
 Payload = bytes | Callable[[], bytes]

@@ -13,7 +13,7 @@ class DatabaseReading:
 
     read_at: int
     waiting: Mapping[str, int]
-    """The number of waiting deliveries of each kind. Each count stops at a limit."""
+    """The numbers of `due`, `later`, `leased`, `held` and `blocked` deliveries. Each count stops at a limit."""
     pending: int | None
     """The number of deliveries that are neither ended nor held.
 

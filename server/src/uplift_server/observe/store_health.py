@@ -10,12 +10,12 @@ import structlog
 WRITE_STALLED_S: Final = 3.0
 """The duration above which a running transaction counts as stalled, in seconds.
 
-A SQLite connection waits 2 s for a lock that another program holds.
+The duration is longer than the 2 s that a SQLite connection waits for a lock that another program holds.
 """
 WRITE_FAILED_S: Final = 5.0
 """The minimum time between a failed write and the successful write that ends the failure, in seconds.
 
-On a nearly full disk, small writes succeed while large writes fail.
+A success before this time does not end the failure: on a nearly full disk, small writes succeed, but large ones fail.
 """
 READ_FAILED_S: Final = 60.0
 """How long a failed read counts as a database failure, in seconds.

@@ -30,7 +30,7 @@ _COMMENT: Final = re.compile(r"<!--.*-->")
 _TASK: Final = re.compile(r"\[[ x]\] ")
 _JOINT: Final = re.compile(r"(?<=[_/.,])(?=[\w{])")
 _SHORT_CHARACTERS: Final = 14
-"""Maximum length of inline code that browsers must not break."""
+"""Maximum length, in characters, of inline code in which browsers must not break the line."""
 _CLASSES: Final = {
     kinds.Keyword: "keyword",
     kinds.Operator.Word: "keyword",

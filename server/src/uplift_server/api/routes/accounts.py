@@ -1,4 +1,4 @@
-"""Routes for accounts: list, show, create, update and delete."""
+"""Routes that list, show, create, update and delete accounts."""
 
 from typing import Annotated
 

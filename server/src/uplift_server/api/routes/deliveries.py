@@ -1,4 +1,4 @@
-"""Routes for deliveries: list, show, attempts, resend and cancel."""
+"""Routes that list, show, resend and cancel deliveries, and that list and show attempts."""
 
 from typing import Annotated
 

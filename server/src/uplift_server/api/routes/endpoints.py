@@ -1,4 +1,4 @@
-"""Routes for endpoints: list, show, create, update and delete."""
+"""Routes that list, show, create, update and delete endpoints, list their deliveries, and preview filters."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Routes for the server itself: health checks, egress IPs and retention."""
+"""Routes for the server itself: the health checks, the list of egress IPs, and the resumption of retention."""
 
 from typing import Annotated
 
@@ -23,7 +23,7 @@ PUBLIC = frozenset(
         "/docs/{document}",
     }
 )
-"""Paths that do not require an API key."""
+"""Paths that the OpenAPI document marks as public, because they do not require an API key."""
 
 
 @router.get("/v1/source-ips", summary="List egress IPs")

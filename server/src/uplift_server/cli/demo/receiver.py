@@ -23,11 +23,12 @@ BODY_BYTES_MAX: Final = 1024 * 1024
 UPLIFT_SIGNATURE: Final = "x-uplift-signature-256"
 
 FIRST_FAILURES: Final = 8
-"""Number of initial events whose first attempt fails. The number is too small to open the circuit breaker."""
+"""Number of initial events whose first attempt fails at the shaky receiver. The number is too small to open the circuit
+breaker."""
 SECOND_FAILURES: Final = 2
-"""Number of initial events whose first and second attempts fail."""
+"""Number of initial events whose first and second attempts fail at the shaky receiver."""
 RELAPSE_EVERY: Final = 60
-"""After the first FIRST_FAILURES events, one in every RELAPSE_EVERY first attempts fails."""
+"""After the first FIRST_FAILURES events, one in every RELAPSE_EVERY first attempts fails at the shaky receiver."""
 
 DOWN_SECONDS: Final = 600.0
 """Duration of each outage of the down receiver, in seconds.

@@ -40,9 +40,9 @@ DESCRIPTIONS: Final = {
     DOWN: "Fails for minutes at a time",
 }
 TIMEOUT_SECONDS: Final = 30.0
-"""Time limit, in seconds, from the last event to the last delivery."""
+"""How long, in seconds, the demo waits for unfinished deliveries after it has sent the last event."""
 STOP_TIMEOUT_SECONDS: Final = 8.0
-"""Time limit, in seconds, from Ctrl-C to the last delivery."""
+"""How long, in seconds, the demo waits for unfinished deliveries after Ctrl-C."""
 SETTLING_SECONDS: Final = 5.0
 # Most events are `movement.analytics.created`.
 EVENT_TYPES: Final = (

@@ -1,4 +1,4 @@
-"""Counts of the demo's sent and received events."""
+"""Counts the events that the demo sends and that its receivers accept."""
 
 from collections import OrderedDict, deque
 from dataclasses import asdict, dataclass
@@ -9,7 +9,7 @@ from uplift_server.cli.demo.receiver import SHAKY, STEADY, Arrival
 REMEMBERED_MAX: Final = 10_000
 """Maximum number of finished events that the tally keeps to recognize duplicates."""
 LATENCIES_MAX: Final = 100_000
-"""Maximum number of latencies from which the tally computes percentiles."""
+"""Maximum number of recent latencies that the tally keeps to compute percentiles."""
 
 
 @dataclass(frozen=True, slots=True)

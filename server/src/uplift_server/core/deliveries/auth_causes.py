@@ -1,4 +1,4 @@
-"""Error patterns and explanations for attempts that fail during authentication to an endpoint."""
+"""Patterns that match the errors of failed authentication to an endpoint, and the explanations of these errors."""
 
 from typing import Final
 

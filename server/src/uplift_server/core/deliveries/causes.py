@@ -103,7 +103,7 @@ BY_STATUS: Final[dict[int, tuple[str, str]]] = {
         "Store the event and respond with 2xx first, then process the event.",
     ),
 }
-"""The cause of a failed attempt and how to fix it, for each HTTP status code of the response."""
+"""For common HTTP status codes of a response: the cause of the failed attempt, and how to fix the cause."""
 _OTHER_CLIENT_ERROR: Final = (
     "Your server responded with {status}: it rejected the request.",
     "Find this request in your server's log, and respond with 2xx once the event is stored.",

@@ -8,7 +8,7 @@ from uplift_server.core.deliveries.outcomes import RESPONDED, Outcome
 
 _DELIVERED: Final = Outcome.DELIVERED
 FAILURES_MIN: Final = 5
-"""Minimum number of failed attempts before the server warns the account."""
+"""Minimum number of consecutive failed attempts before the server warns the account."""
 
 
 @dataclass(frozen=True, slots=True)

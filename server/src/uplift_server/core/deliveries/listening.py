@@ -16,12 +16,12 @@ from uplift_server.core.security.signing import PREFIX
 
 SESSIONS_PER_ACCOUNT_MAX: Final = 50
 UNUSED_EXPIRES_AFTER_MS: Final = 24 * 3_600_000
-"""Time in ms after which the server deletes a session that has no client."""
+"""How long, in ms, a session can be without a client before the server deletes the session."""
 UNACKNOWLEDGED_EVENTS_MAX: Final = 64
-"""Maximum number of events that wait for a response from a developer's machine."""
+"""Maximum number of events per stream that wait for a response from the developer's machine."""
 UNACKNOWLEDGED_BYTES_MAX: Final = 1024 * 1024
-"""Maximum total size in bytes of the events that wait for a response. The last of these events can exceed the
-maximum."""
+"""Maximum total size, in bytes, of the events per stream that wait for a response. The last of these events can make
+the total exceed the maximum."""
 TESTS_AWAITED_MAX: Final = 10
 """Maximum number of callers per stream that wait for responses to test events."""
 TESTS_REMEMBERED_MAX: Final = 64
@@ -59,7 +59,7 @@ class LocalResponse:
     place: str
     """The event's position in the stream."""
     status_code: int | None
-    """The status code, or None if there was no response."""
+    """The status code, or None if the local server did not respond."""
     duration_ms: int
     error: str | None
     body: str

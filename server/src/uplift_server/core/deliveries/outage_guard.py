@@ -10,7 +10,7 @@ from typing import Final
 ENDPOINTS_MIN: Final = 10
 """Minimum number of failing endpoints in a mass failure."""
 WITHIN_MS: Final = 3_600_000
-"""Maximum time, in ms, between the first failures of any two endpoints in a group."""
+"""Maximum time, in ms, between the first failures of any two endpoints in the same FailureGroup."""
 ATTEMPTED_WITHIN_MS: Final = 86_400_000
 """Maximum age of an endpoint's last attempt, in ms, for the endpoint to count as recently attempted."""
 

@@ -1,4 +1,4 @@
-"""Replays: states, selection of deliveries, and rate."""
+"""Rules for replays: their states, the deliveries that they can select, and the rate at which they send deliveries."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

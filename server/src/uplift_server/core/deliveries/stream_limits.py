@@ -1,4 +1,4 @@
-"""Limits on the listen streams and the live pages that a process serves."""
+"""Limits on the number of listen streams, and on the number of live pages, that a process serves at a time."""
 
 from enum import Enum, auto
 

@@ -7,7 +7,7 @@ from uplift_server.core.events.catalog import MOVEMENT_ANALYTICS_CREATED, WEBHOO
 from uplift_server.core.events.subscriptions import Subscription
 
 DATA_WITHOUT_EXAMPLE: Final = b'{"object":{}}'
-"""The data of a test event if the catalog contains no object as an example for the event type."""
+"""The data of a test event if the event type has no example, or if the example is not an object."""
 
 
 def default_type(subscription: Subscription, names: Collection[str]) -> str | None:

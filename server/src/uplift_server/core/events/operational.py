@@ -7,7 +7,7 @@ from uplift_server.core.named_codes import NamedCode
 GROUP: Final = "operational"
 """The group of the operational event types in the catalog."""
 FAILED_DELIVERIES_EVERY_MS: Final = 60_000
-"""The minimum time in ms between two `delivery.failed` events about an endpoint."""
+"""The minimum time in ms between two `delivery.failed` events about the same endpoint."""
 
 
 class OperationalKind(NamedCode):

@@ -1,4 +1,4 @@
-"""The schemas of a document as a graph: keywords and references of JSON Schema.
+"""The graph of a JSON Schema document: for each schema, the schemas that its keywords and references apply.
 
 The graph covers version 2020-12 and the older keywords that this version replaced. Validators still apply the older
 keywords under an older `$schema`.

@@ -25,7 +25,7 @@ The validator compares exactly if a number has a fraction.
 EXTREME_NS: Final = 25_000
 """Cost of an exact comparison with a number that has many digits, such as 1e-300, in ns."""
 DIGITS_NS: Final = 0.2
-"""Cost of comparing an integer of more than 64 bits: n squared times this number of ns for n digits."""
+"""Cost of comparing an integer of more than 64 bits: this number of ns times the square of the number of digits."""
 LARGE_NS: Final = 2_000
 _PATTERN_NS: Final = 40
 _BACKTRACKING_NS: Final = 2_000
@@ -58,7 +58,7 @@ class Costs:
         """Cost in ns of each value that is nested in an array, at any depth."""
         self.errors = 0
         self.numeric = self.exact = 0
-        """The number of comparisons for each number, and how many of these comparisons are exact.
+        """How many comparisons the validator makes with each number in the data, and how many of them are exact.
 
         Exact comparisons are slow for extreme numbers.
         """

@@ -1,6 +1,7 @@
-"""Counts the positions of a regular expression: its characters and character classes, including repetitions.
+"""Estimates how many positions of a regular expression a linear-time engine follows at once.
 
-The time that a linear-time engine takes grows with this number.
+A position is a character or a character class, counted once for each repetition. The time that the engine takes grows
+with the number of positions.
 """
 
 import re

@@ -12,9 +12,10 @@ NEARLY_FULL: Final = 0.75
 NEARLY_EMPTY: Final = 0.01
 """If less than this fraction of the stream is in use, the server resets the byte counts of all accounts."""
 SHARE_MAX: Final = 0.5
-"""The largest fraction of the counted bytes that an account may publish while the stream is nearly full."""
+"""While the stream is nearly full, an account may publish only if its share of the counted bytes is at most this
+fraction."""
 COUNTED_MIN: Final = 0.01
-"""The fraction of the stream that an account may always use.
+"""The fraction of the stream's maximum size that an account may always use.
 
 After a restart, the counts of a process are too low to determine exact shares. This fraction ensures that an account
 can publish until the counts are high enough.

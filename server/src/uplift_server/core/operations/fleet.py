@@ -58,7 +58,7 @@ class CauseGroup:
     pending: int
     oldest_due_at: int | None
     since: int
-    """When the first of these endpoints began to fail."""
+    """When the first endpoint with this cause began to fail."""
 
 
 class LimitedEndpoint(NamedTuple):
@@ -290,7 +290,7 @@ _MASS_FAILURE_STEPS: Final = (
     (("tls_",), "Check the clock and the trusted certificates of this host."),
     (("connect", "no_route", "response_timeout", "egress_failed", "no_address_family", "proxy_rule"), _NETWORK),
 )
-"""The next step in a mass failure, by prefixes of the leading cause's code."""
+"""The next steps in a mass failure. Each entry contains prefixes of the leading cause's code, and the step for them."""
 
 
 def _mass_failure_step(state: FleetState) -> str:

@@ -3,23 +3,23 @@
 from typing import Final, NamedTuple
 
 OWN_FILES: Final = 128
-"""Number of file descriptors for uses other than callers and receivers, such as the database, the log, name servers and
-email."""
+"""Number of file descriptors that are reserved for uses other than connections from callers and to receivers, such as
+the database, the log, name servers and email."""
 CALLERS_MIN: Final = 256
 CALLERS_MAX: Final = 10_000
 FILES_MIN: Final = 256
-"""Minimum number of descriptors. With fewer descriptors, the server does not start."""
+"""Minimum number of file descriptors. With fewer descriptors, the server does not start."""
 
 
 class FileShares(NamedTuple):
     """The number of descriptors for each use."""
 
     callers: int
-    """Number of connections to the API and the dashboard."""
+    """Maximum number of connections to the API and the dashboard."""
     receivers: int
-    """Number of connections to receivers, including idle connections."""
+    """Maximum number of connections to receivers, including idle connections."""
     in_flight: int
-    """Number of attempts in flight. Each attempt needs one connection."""
+    """Maximum number of attempts in flight. Each attempt needs one of the connections to receivers."""
 
 
 def files_needed(in_flight: int, idle: int) -> int:

@@ -4,9 +4,9 @@ from typing import Final
 
 _DAY_MS: Final = 86_400_000
 RETENTION_MS_MIN: Final = 7 * _DAY_MS
-"""Minimum retention, in ms, for which the event tables are partitioned.
+"""Minimum retention period, in ms, for which the event tables are partitioned.
 
-With a shorter retention, the server deletes rows one by one, because partitions would keep the rows noticeably longer.
+With a shorter period, the server deletes rows one by one, because partitions would keep the rows noticeably longer.
 """
 PARTITIONS_PER_RETENTION: Final = 28
 """Number of partitions in the retention period. The server keeps data for at most 1/28 longer than that period."""

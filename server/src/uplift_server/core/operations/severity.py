@@ -1,11 +1,14 @@
-"""Severity of problems, and of failing endpoints."""
+"""Severity levels of problems, and the rule that derives a level from the number of broken endpoints."""
 
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final
 
 CRITICAL_ENDPOINTS_MIN: Final = 10
-"""Minimum number of broken endpoints for CRITICAL if fewer than half of the endpoints are broken."""
+"""Minimum number of broken endpoints for CRITICAL if fewer than half of the endpoints are broken.
+
+In this case, at least 10% of the endpoints must also be broken.
+"""
 
 
 class Severity(StrEnum):

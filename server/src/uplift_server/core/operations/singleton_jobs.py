@@ -24,11 +24,11 @@ class SingletonJob(StrEnum):
     SECRET_EXPIRY = "overlaps"  # noqa: S105 - a name
     """Deletes old secrets when their overlap ends, and warns about client certificates that expire soon."""
     RETENTION = "retention"
-    """Deletes data that is older than the retention."""
+    """Deletes data that is older than the retention period."""
     ERASURE = "erasure"
     """Erases the events that erasure requests select."""
     OPERATIONAL_EVENTS = "operational_events"
-    """Sends operational events."""
+    """Creates operational events."""
     EVENT_STREAM = "event_stream"
     """Stores the events from the NATS stream. Only processes that use the stream run this job."""
 

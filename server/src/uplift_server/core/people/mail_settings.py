@@ -1,4 +1,4 @@
-"""The settings of the SMTP server and the sender address."""
+"""Parses the mail settings: the URL of the SMTP server, and the sender address of emails."""
 
 import re
 from dataclasses import dataclass, field

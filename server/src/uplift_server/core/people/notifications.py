@@ -29,7 +29,7 @@ class SecondFactorChange(StrEnum):
     TURNED_ON = "turned_on"
     TURNED_OFF = "turned_off"
     RESET = "reset"
-    """An operator turned off the second factor."""
+    """An operator turned off the person's second factor."""
     RECOVERY_CODE_USED = "recovery_code_used"
 
 
@@ -37,7 +37,7 @@ class NotificationState(StrEnum):
     """The state of an email in the table of emails to send (the outbox)."""
 
     WAITING = "waiting"
-    """The server has not sent the email yet, but still tries to."""
+    """The server has not sent the email yet, but continues to try."""
     SENT = "sent"
     GIVEN_UP = "given_up"
 
@@ -100,7 +100,8 @@ def endpoint_count(facts: Mapping[str, object]) -> int:
 GIVE_UP_AFTER_MS: Final = 3 * 86_400_000
 """Maximum time between the creation of an email and its last attempt, in ms."""
 EXPIRES_AFTER_MS: Final = {NotificationKind.PASSWORD_RESET: RESET_TTL_MS}
-"""The maximum time in ms until the last attempt, for kinds of email that become useless before GIVE_UP_AFTER_MS."""
+"""For kinds of email that become useless before GIVE_UP_AFTER_MS: the maximum time between the creation of an email and
+its last attempt, in ms."""
 _DELAYS_MS: Final = tuple(minutes * 60_000 for minutes in (1, 5, 30, 120, 360, 720))
 """The waits in ms after attempts 1, 2, 3 and so on to send an email. The last wait is repeated."""
 

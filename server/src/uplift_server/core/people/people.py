@@ -1,4 +1,4 @@
-"""People: email addresses, names, passwords, sessions and links."""
+"""Rules for people who use the dashboard: email addresses, passwords, sessions, links and invitations."""
 
 import hmac
 import unicodedata

@@ -16,10 +16,10 @@ WINDOW_START: Final = 4
 """Initial limit on a lane's attempts in flight. Each success raises the limit by one."""
 STALLED_MS_MIN: Final = 100
 STALLED_MEANS: Final = 8
-"""A lane is stalled if no attempt has ended for STALLED_MEANS times the mean duration of an attempt.
+"""Time limit after which a lane counts as stalled, as a multiple of the mean duration of its successful attempts.
 
-A stalled lane does not exceed WINDOW_START attempts in flight, so a receiver that begins to hang takes only a few
-slots.
+A lane is stalled if at least WINDOW_START attempts are in flight and none has ended within the time limit, which is at
+least STALLED_MS_MIN. A stalled lane starts no attempts, so a receiver that hangs takes no more slots.
 """
 LOOKAHEAD_MS: Final = 5000
 """A lane keeps only as many deliveries in memory as it can send within this time, in ms."""
@@ -118,12 +118,12 @@ class Lane(Generic[T]):
         self.window = WINDOW_START
         """Limit on attempts in flight, up to `in_flight_max`. A success raises it, and a timeout resets it to 1."""
         self.proven = False
-        """Whether the last successful attempt was quick and no attempt in flight is overdue."""
+        """Whether the last success was quick, and since then no attempt has timed out or been overdue."""
         self.last_end_ms = 0
         self.busy_since_ms = 0
         """When the lane last changed from idle to busy (Unix ms)."""
         self.mean_us = 0
-        """The moving average of the attempt durations, in µs."""
+        """The moving average of the durations of successful attempts, in µs."""
         self.next_start_ms = 0.0
         self.kind_index = 0
         self.queued = False

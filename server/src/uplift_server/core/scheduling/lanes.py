@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 QUICK_US: Final = 1_000_000
 UNPROVEN_SHARE: Final = 0.75
-"""The share of the slots that unproven lanes may use. A lane is proven if its last success took at most QUICK_US.
+"""The share of the slots that unproven lanes may use. A lane is proven while its attempts succeed within QUICK_US.
 
 The remaining quarter is reserved for proven lanes, so that slow or silent receivers cannot use all slots.
 """

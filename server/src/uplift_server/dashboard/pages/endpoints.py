@@ -1,4 +1,4 @@
-"""An account's endpoints: list, create, edit and delete."""
+"""Pages that list, create, edit and delete the endpoints of an account."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ class Row:
     shown: ShownEndpoint
     state: Summary
     success: float | None
-    """The share of successful attempts in the last 24 hours."""
+    """The share of successful attempts in the last 24 hours, from 0 to 1, or None if there are no attempts."""
     told: str
     """The numbers of successful and failed attempts as text."""
     columns: Sequence[Column]

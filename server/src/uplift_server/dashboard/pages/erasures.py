@@ -1,6 +1,6 @@
-"""Erasure of personal data: form, preview, confirmation, and receipts.
+"""Pages for the erasure of personal data: the form, the preview, the confirmation, and the receipts.
 
-An object ID can identify a person, so no URL contains it. Until the person confirms the erasure, an encrypted cookie
+An object ID can identify a person, so no URL contains it. Until the visitor confirms the erasure, an encrypted cookie
 stores the object ID.
 """
 
@@ -24,7 +24,7 @@ EVENT_IDS_MAX: Final = 40
 """Maximum number of event IDs in the form. The IDs must fit into a cookie."""
 _NEW: Final = "erasures/new.html"
 _DRAFT: Final = "erasure"
-"""The `subject` of the cookie that stores the validated input until the person confirms the erasure."""
+"""The `subject` of the cookie that stores the validated input until the visitor confirms the erasure."""
 _SEPARATORS: Final = re.compile(r"[\s,]+")
 
 

@@ -26,7 +26,7 @@ ENDPOINTS_OFFERED: Final = 25
 _PAGE: Final = "get_started/page.html"
 _PATH: Final = "get-started"
 _TESTS: Final = ("tested", "wrong", "valid")
-"""The URL parameters with the IDs of test deliveries, so that the page shows the test results again after a reload."""
+"""The URL parameters that contain the IDs of test deliveries, whose results the page shows again after a reload."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Invitations: show an invitation, and accept it."""
+"""The page that shows an invitation, and the form that accepts the invitation."""
 
 from typing import Any, Final
 

@@ -1,4 +1,4 @@
-"""An account's members and invitations."""
+"""The page for managing the members and invitations of an account."""
 
 from typing import Any, Final
 

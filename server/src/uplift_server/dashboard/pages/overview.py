@@ -18,7 +18,7 @@ from uplift_server.service.delivery_queries import DeliveryQuery
 from uplift_server.service.endpoints import ShownEndpoint
 
 CARDS_SHOWN: Final = 5
-"""Maximum number of state cards on the page. The page shows other endpoints that have problems as table rows."""
+"""Maximum number of endpoints that the page shows as problem cards. Table rows show other endpoints with problems."""
 LAST_SHOWN: Final = 10
 SPANS: Final = {period: f"last {title}" for period, title in PERIODS.items()}
 """The periods for which the page shows statistics, with their titles."""

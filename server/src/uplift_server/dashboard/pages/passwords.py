@@ -1,4 +1,4 @@
-"""Password reset: request a link by email, and set a new password."""
+"""Pages on which a person requests a password reset link by email, and sets a new password."""
 
 from typing import Any, Final
 

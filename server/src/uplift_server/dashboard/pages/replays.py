@@ -1,4 +1,4 @@
-"""Replays: list, preview, start and control."""
+"""Pages that list, preview, start, pause, resume and cancel replays."""
 
 import json
 import re

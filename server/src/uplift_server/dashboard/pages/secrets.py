@@ -1,4 +1,4 @@
-"""Security tab of an endpoint: reveal and rotate the secret, and expire the old secret."""
+"""The Security tab of an endpoint, on which a visitor reveals or rotates the secret, or expires the old secret."""
 
 from typing import Any, Final
 

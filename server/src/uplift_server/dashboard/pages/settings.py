@@ -1,4 +1,4 @@
-"""Account settings: contacts and audit log."""
+"""The Contacts tab and the Audit log tab of the account settings."""
 
 from typing import Any, Final
 

@@ -17,8 +17,8 @@ TRANSACTION_COOKIE: Final = "uplift_transaction"
 """The cookie that stores the state of a sign-in while the visitor is at the identity provider."""
 _PURPOSE: Final = b"single sign-on"
 _PATH_CHARACTERS_MAX: Final = 1_000
-"""Maximum number of characters in the path to which the server redirects after the sign-in. Browsers accept cookies of
-up to 4 KiB."""
+"""Maximum number of characters in the path to which the server redirects after the sign-in. A cookie contains the
+path, and browsers accept cookies of up to 4 KiB."""
 _STATUS: Final = {Unauthorized: 401, Forbidden: 403, RateLimited: 429, Busy: 503}
 
 

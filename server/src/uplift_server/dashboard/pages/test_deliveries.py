@@ -1,4 +1,4 @@
-"""Test tab of an endpoint: send a test event and show its result."""
+"""The Test tab of an endpoint, which sends a test event and shows its result."""
 
 from dataclasses import dataclass
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""The person's profile: name, password, sessions and accounts.
+"""The profile page of the signed-in person: name, password, sessions and accounts.
 
 The module also contains the form that asks for the password before the dashboard reveals secrets.
 """

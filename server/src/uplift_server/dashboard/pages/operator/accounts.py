@@ -1,4 +1,4 @@
-"""Accounts: list, create, edit and delete accounts, and manage portal links."""
+"""Pages that list, create, edit and delete accounts, and that manage portal links."""
 
 from collections.abc import Sequence
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""Endpoints of all accounts: search, disable and enable."""
+"""The page on which operators search, disable and enable the endpoints of any account."""
 
 from typing import Final
 

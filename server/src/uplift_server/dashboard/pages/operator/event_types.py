@@ -1,4 +1,4 @@
-"""Event types: list, create, edit, archive and delete."""
+"""Pages that list, create, edit, archive and delete event types."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Service keys: list, create, update and revoke."""
+"""Pages that list, create, update and revoke service keys."""
 
 from collections.abc import Collection
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""Trace: search all accounts for an object by its ID."""
+"""The Trace page, which searches all accounts for an object by its ID."""
 
 from collections import Counter
 from typing import Final

@@ -1,4 +1,4 @@
-"""Statistics of an account or an endpoint for a table row."""
+"""Summarizes the statistics of an account or an endpoint for one row of a table."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
