@@ -1,1 +1,1 @@
-"""Benchmarks of Uplift Webhooks, one command each: `bench/run --list`."""
+"""Benchmarks of Uplift Webhooks. To list them, run `bench/run --list`."""

@@ -1,4 +1,4 @@
-"""The command line: `bench/run ROW`, `bench/run all`, `bench/run --list`, `bench/run --smoke`."""
+"""The command line of the benchmarks: `bench/run ROW`, `bench/run all`, `bench/run --list`, `bench/run --smoke`."""
 
 import argparse
 import random

@@ -1,7 +1,7 @@
-"""Simultaneous attacks by several accounts on the server, in a separate process.
+"""A separate process in which several accounts attack the server simultaneously.
 
-    python -m bench.attacks PLAN.json       prints a line when the attacks are prepared, starts when it reads a line,
-    exits on SIGTERM and prints one line of JSON: responses by attack and status
+    python -m bench.attacks PLAN.json       prints a line when the attacks are prepared, and starts when it reads
+    a line; on SIGTERM, prints one line of JSON with the number of responses for each attack and status code, and exits
 
 All attacks go to 127.0.0.1, over a bounded number of connections.
 """
@@ -53,10 +53,10 @@ class Plan:
 
     port: int
     key: str
-    """An operator key, to create the attackers' accounts."""
+    """The operator key that creates the attackers' accounts."""
     receiver_port: int
     scale: float = 1.0
-    """Factor for the numbers of connections and endpoints."""
+    """Factor for the standard numbers of connections and endpoints, such as 0.02 in a smoke run."""
 
 
 class Peer:

@@ -1,4 +1,4 @@
-"""Charts of measurements: `bench/draw` reads the JSON lines of the rows and writes SVG files."""
+"""Charts of benchmark results: `bench/draw` reads the JSON lines from `bench/run --json` and writes SVG files."""
 
 import argparse
 import json

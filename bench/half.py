@@ -1,4 +1,4 @@
-"""Half load: the load of the rows that measure latency under load."""
+"""Half load: half of the measured maximum throughput, at which several rows measure latency."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""A database with a month of history, written row by row."""
+"""Writes a month of history directly into a SQLite database."""
 
 import os
 import sqlite3
@@ -17,7 +17,7 @@ from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 _CHUNK: Final = 20_000
 _SPAN_MS: Final = 29 * 86_400_000
 _FAILED_EVERY: Final = 50
-"""One of this many deliveries failed. All others succeeded at the second attempt."""
+"""One in this many deliveries has failed. All other deliveries succeeded at the second attempt."""
 _BODY: Final = b'{"id":"","object":"event","type":"bench","api_version":"","created":0,"data":{"object":{}}}'
 _HEAD: Final = b"POST / HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n\r\n"
 _ANSWER: Final = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"

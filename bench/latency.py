@@ -1,4 +1,4 @@
-"""Exact latencies. Each value is stored in eight bytes."""
+"""Latencies and their exact percentiles. Each value is stored in eight bytes."""
 
 from array import array
 from typing import Final

@@ -1,7 +1,7 @@
-"""The load generator: a process that posts events and records which ones were accepted with 202.
+"""The load generator: a process that posts events and records the events that were accepted with 202.
 
-It shares the CPU with the server, so it does little work. Requests are rendered in advance, except for a sequence
-number and a timestamp. Each connection writes its next request in the callback that ends the previous one.
+The generator shares the CPU with the server, so it does little work. Requests are rendered in advance, except for a
+sequence number and a timestamp. Each connection writes its next request in the callback that ends the previous one.
 
     python -m bench.load PLAN.json        prints one JSON line at the end
 """
@@ -25,7 +25,7 @@ from bench.latency import Latencies
 from bench.pace import Pace
 
 FIRST_SEQ: Final = 1_000_000_000
-"""All sequence numbers have ten digits, so that all requests have the same length."""
+"""The first sequence number. All numbers have ten digits, so that all requests have the same length."""
 TYPE: Final = "movement.analytics.created"
 _REFUSED_PAUSE_S: Final = 0.02
 _RECONNECT_S: Final = 0.02
@@ -37,24 +37,24 @@ class Plan:
     """The load to generate."""
 
     ports: list[int]
-    """Connections alternate between them."""
+    """Ports of the servers on 127.0.0.1. New connections use the ports in turn."""
     key: str
     accounts: list[str]
-    """The account of an event is its sequence number modulo their count."""
+    """Account IDs. The event with the number N belongs to the account at index N modulo the number of accounts."""
     secs: float
-    """Duration; 0: until SIGTERM."""
+    """Duration of the load, in seconds. 0 means until SIGTERM."""
     connections: int = 64
-    """Connections in a closed loop, or their maximum in an open loop."""
+    """Number of connections in a closed loop, or maximum number of connections in an open loop."""
     rate: float = 0.0
-    """Events per second of an open loop; 0: closed loop."""
+    """Events per second in an open loop. 0 means a closed loop."""
     batch: int = 1
     first_seq: int = FIRST_SEQ
     body_bytes: int = 1024
-    """Body size of an event."""
+    """Size of an event's JSON without its ordering key, in bytes."""
     keys: int = 0
-    """The number of ordering keys; 0: events have no key."""
+    """Number of ordering keys. 0 means that events have no ordering key."""
     accepted_file: str = ""
-    """The file for accepted sequence numbers, eight bytes each."""
+    """Path of the file for the sequence numbers of accepted events, in eight bytes each. Empty for no file."""
 
 
 @dataclass
@@ -64,15 +64,18 @@ class Result:
     sent: int = 0
     accepted: int = 0
     began_at: int = 0
-    """Unix ns of the first request."""
+    """Time of the first request, in Unix nanoseconds."""
     secs: float = 0.0
     codes: dict[str, int] = field(default_factory=dict)
-    """Responses by status; 0: the connection was lost."""
+    """Number of requests for each status code. The key `0` counts requests whose connection was lost."""
     accept_ms: dict[str, float] = field(default_factory=dict)
     late_ms: dict[str, float] = field(default_factory=dict)
-    """Open loop: the delay between the scheduled time of a request and the time at which the generator sent it."""
+    """Percentiles in ms, only in an open loop: how long after their scheduled time the generator sent requests.
+
+    Requests that waited for a free connection are not included.
+    """
     refusal: str = ""
-    """The body of one response other than 202."""
+    """Up to 500 characters of the body of the last response that was not a 202, or an empty string."""
 
 
 class Writer:
@@ -194,7 +197,7 @@ class Load:
         self._open: set[Connection] = set()
         self._connecting = 0
         self._connections = 0
-        """Connections begun so far, which determine the port of the next connection."""
+        """Number of connections that the load has begun to open, which determines the port of the next connection."""
         self._under_way = 0
         self._running = False
         self._stop = asyncio.Event()

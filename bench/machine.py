@@ -1,4 +1,4 @@
-"""Description of the machine for a measurement."""
+"""Describes the machine and the versions of its software, for the results of benchmarks."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""Options of a run."""
+"""Options of `bench/run`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,21 +12,21 @@ class Options:
     """The command-line options. The defaults are the conditions of the published figures."""
 
     directory: Path
-    """Directory for databases, on the disk to measure."""
+    """Directory for temporary databases, on the disk to measure."""
     secs: float | None = None
     smoke: bool = False
     """Whether to only check that the rows work, with tiny sizes."""
     rate: float | None = None
-    """Events per second of rows at half load, instead of half of the measured maximum."""
+    """Load of the rows at half load and of the row `stream-outage`, in events/s. None means the default of the row."""
     connections: int = 64
     endpoints: int = 20
     waiting: int = 1_000_000
     kills: int = 50
     seed: int = 0
     server: Path | None = None
-    """The `uplift-server` of another build."""
+    """Path of the `uplift-server` to measure, such as an older build. None means this build."""
     prefix: tuple[str, ...] = ()
-    """A command in which the server runs, such as a profiler with its options."""
+    """Words before the server's command, such as a profiler with its options."""
 
     def duration(self, usual: float) -> float:
         """Return the duration of a measurement in seconds. `usual` is the default of the row."""

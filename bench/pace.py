@@ -1,4 +1,4 @@
-"""A precise kernel timer, because event loops round timers to milliseconds."""
+"""Calls a function at a fixed rate, with a kernel timer, because event loops round their timers to milliseconds."""
 
 import asyncio
 import ctypes

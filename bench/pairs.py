@@ -1,4 +1,4 @@
-"""Pairs of runs with and without the measured effect. Changes in machine speed cancel out within a pair."""
+"""Measures an effect in pairs of runs, without and with the effect, so that changes in machine speed cancel out."""
 
 import statistics
 from collections.abc import Callable, Sequence

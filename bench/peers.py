@@ -1,6 +1,7 @@
 """Charts that compare the server with other webhook services: `python -m bench.peers` writes SVG files into docs/.
 
-The figures were measured on one machine (docs/benchmarks.md, "Comparison"). The bar of a range ends at its middle.
+The figures were measured on one machine (docs/benchmarks.md, "Comparison"). If a figure is a range, its bar ends at
+the middle of the range.
 """
 
 from pathlib import Path

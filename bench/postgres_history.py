@@ -1,4 +1,4 @@
-"""A PostgreSQL database with a month of history, in partitions like those of the server."""
+"""Writes a month of history directly into a PostgreSQL database, in partitions like those of the server."""
 
 import asyncio
 import time
@@ -15,10 +15,10 @@ from uplift_server.store.schema_partitions import NUMBERS, table_name
 PARTITIONS: Final = 28
 SPAN_MS: Final = 29 * 86_400_000
 _FAILED_EVERY: Final = 50
-"""One of this many deliveries has failed."""
+"""One in this many deliveries has failed."""
 _HELD_EVERY: Final = 1000
 _WAITING_EVERY: Final = 10
-"""One of this many deliveries in the last `_WAITING_IN` partitions is pending."""
+"""One in this many deliveries in the last `_WAITING_IN` partitions is pending."""
 _WAITING_IN: Final = 3
 _DUE_IN_MS: Final = 12 * 3_600_000
 _MINE: Final = (

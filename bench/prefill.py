@@ -1,4 +1,4 @@
-"""A database with many endpoints, or with deliveries that wait for a retry."""
+"""Writes many endpoints, or deliveries with a failed attempt, directly into a SQLite database."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Child processes that never outlive their parent."""
+"""Starts and stops child processes. With `setpriv` installed, a child process never outlives its parent."""
 
 import contextlib
 import os

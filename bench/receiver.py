@@ -1,12 +1,13 @@
 """The receiver: a separate process that accepts and counts deliveries.
 
-Paths: `/ok/N` responds immediately, `/slow/MS/N` after MS milliseconds, `/hang/N` never, and `/fail/CODE/N` with the
-status CODE. `"seq"` in the body identifies an event. Latencies start at `"t"`, the scheduled time of the
-event in Unix ns.
+The path `/ok/N` responds immediately, `/slow/MS/N` responds after MS milliseconds, `/hang/N` never responds, and
+`/fail/CODE/N` responds with the status code CODE. `"seq"` in the body identifies an event. The latency of an event is
+the time from `"t"` in the body (the event's scheduled time, in Unix nanoseconds) to the arrival of the event.
 
     python -m bench.receiver       prints its two ports, exits when standard input closes
 
-Control port: `GET /counts` (cheap), `/statistics`, `/seen` (sequence numbers, eight bytes each), `/reset`.
+The control port responds to `GET /counts` (cheap), `GET /statistics`, `GET /seen` (sequence numbers in eight bytes
+each) and `GET /reset`.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Control of the receiver process."""
+"""Starts the receiver process, and reads and resets its counts."""
 
 import http.client
 import json

@@ -1,4 +1,4 @@
-"""Limits of the machine, measured in the same run, because ratios vary less than absolute figures."""
+"""Measures limits of the machine during a row's run, because ratios to these limits vary less than absolute figures."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The result of a row, for people and as one line of JSON."""
+"""Shows the result of a row, as text for people and as one line of JSON."""
 
 import json
 import sys
@@ -49,13 +49,13 @@ class Report:
     title: str
     figures: list[Figure]
     conditions: dict[str, str]
-    """Payload, fan-out, durability, durations, by name."""
+    """Conditions of the measurement. The keys are their names, such as `payload` and `durability`."""
     reference: dict[str, float] = field(default_factory=dict)
-    """Limits from the same run, for ratios."""
+    """Limits of the machine, measured in the same run. The keys are their names, such as `raw commits/s`."""
     curves: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Latency percentiles in ms, by name."""
+    """Percentiles of measured latencies, in ms. The keys are labels, such as `accept at half load`."""
     notes: list[str] = field(default_factory=list)
-    """Remarks for readers."""
+    """Sentences for readers of the report, such as warnings."""
 
     def record(self, options: Options) -> dict[str, Any]:
         """Return all values for the JSON line."""

@@ -1,4 +1,4 @@
-"""A row of the benchmark table."""
+"""The class for a benchmark, which is one row in the table of results."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,4 +15,4 @@ class Row:
     title: str
     measure: Callable[["Row", Options], Report]
     usual_secs: float
-    """Approximate duration in standard conditions, for the list."""
+    """Approximate duration with default options, in seconds, for `bench/run --list`."""

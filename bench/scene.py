@@ -1,4 +1,4 @@
-"""The processes of a row: receiver, server and load generator, and a measured run."""
+"""Runs the processes of a row (receiver, server and load generator), and measures the deliveries."""
 
 import json
 import subprocess
@@ -34,24 +34,24 @@ class Measurement:
     """One run: load, deliveries and cost."""
 
     load: dict[str, Any]
-    """The generator's result (`bench.load.Result`)."""
+    """The load generator's result, with the fields of `bench.load.Result`."""
     accepted: int
     delivered: int
     lost: int
-    """Accepted events of responding endpoints that were not delivered in time."""
+    """Number of accepted events that were not delivered in time, without events for endpoints that never respond."""
     duplicates: int
     per_s: float
-    """Delivered events per second, from the first request to the last delivery."""
+    """Delivered events per second, over the time from the first request to the last delivery."""
     drain_s: float
     cpu_us: float
-    """CPU time of the server's processes per delivered event."""
+    """CPU time of the server's processes per delivered event, in microseconds."""
     cores: float
     memory_mib: float
     others_cores: float
-    """CPU cores that other processes used during the run."""
+    """Mean number of CPU cores that other processes used during the run."""
     accept_ms: dict[str, float] = field(default_factory=dict)
     received_ms: dict[str, float] = field(default_factory=dict)
-    """Time from the schedule of an event to its arrival."""
+    """Percentiles of the time from an event's scheduled time to its arrival at an `/ok` path, in ms."""
 
     @property
     def trouble(self) -> list[str]:
@@ -89,11 +89,11 @@ class Scene(AbstractContextManager["Scene"]):
         self._seq = FIRST_SEQ
         self.accounts: list[str] = []
         self.silent: set[int] = set()
-        """Indexes of accounts whose endpoint never responds."""
+        """Indexes of the accounts whose endpoint never responds."""
         self.extra_servers: list[Server] = []
         """Additional server processes on the same database."""
         self.others: tuple[int, ...] = ()
-        """Processes of the run that are not descendants of this one."""
+        """Process IDs of the run's processes that are not descendants of this process, such as PostgreSQL."""
 
     def __enter__(self) -> "Scene":
         with ExitStack() as stack:

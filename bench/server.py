@@ -1,4 +1,4 @@
-"""The server under test, through public interfaces only: command, environment, HTTP."""
+"""Controls the server under test through its public interfaces only: command, environment variables and HTTP."""
 
 import contextlib
 import http.client
@@ -35,7 +35,7 @@ class Server:
     ) -> None:
         self.directory = directory
         self.role = role
-        """The role of the process."""
+        """The value of `--role`: `all`, `api` or `worker`."""
         self.port = free_port()
         self.database = directory / "uplift.db"
         self.log = directory / "server.log"

@@ -10,7 +10,7 @@ from uplift_server.core.events.catalog import EVENT_TYPES, EventType
 Schema = Mapping[str, Any]
 
 SIGNATURE_CHARACTERS = 12
-"""The maximum length of signatures in links. Keeps lines short."""
+"""Number of characters to which signatures in example links are shortened, so that lines stay short."""
 
 
 def catalog_markdown() -> str:

@@ -14,7 +14,7 @@ _NAMES: Final = re.compile(
     r"(?<![\w/.-])(--[a-z][a-z-]*|UPLIFT_[A-Z_]*[A-Z…]|(?:x-uplift|webhook)-[a-z0-9-]+|(?:secret|operator)\.key)(?![\w-])"
 )
 _COMMON: Final = frozenset({"--config", "--json", "--debug", "--help"})
-"""Options of every command, which the page describes once."""
+"""Options that every command has. The page describes them once, so the sections of the commands omit them."""
 
 
 def commands(program: str) -> str:

@@ -1,4 +1,4 @@
-"""The table and the state diagram of deliveries, from `core/lifecycle.py`."""
+"""The table of state transitions and the state diagram of deliveries, generated from `core/lifecycle.py`."""
 
 from typing import Final
 

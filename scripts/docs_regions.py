@@ -1,4 +1,4 @@
-"""Generated regions of the documentation: their pages, names and contents.
+"""The generated regions of the documentation, each with its page, its name and the function that generates it.
 
 A region is between `<!-- generated: NAME -->` and `<!-- end generated -->`.
 """
@@ -100,7 +100,7 @@ REGIONS: Final[tuple[tuple[str, str, Callable[[], str]], ...]] = (
     *(("docs/outcomes.md", each.text, partial(causes, each)) for each in Outcome if each is not Outcome.DELIVERED),
     *([("docs/catalog.md", "catalog", catalog)] if find_spec("docs_catalog") else []),
 )
-"""Page, name and contents of each region."""
+"""Each region as a page, a name and a function that returns the region's content."""
 
 
 def stale_regions(root: Path, *, write: bool) -> list[tuple[str, str]]:

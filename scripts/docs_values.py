@@ -1,4 +1,4 @@
-"""The table of the values of the Helm chart. The comments in values.yaml are their descriptions."""
+"""The table of Helm chart values. The comments in values.yaml become the descriptions of the values."""
 
 import json
 import re

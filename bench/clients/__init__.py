@@ -1,1 +1,4 @@
-"""Clients to compare. Each is a process that posts to one receiver as fast as possible."""
+"""HTTP clients that a benchmark compares.
+
+Each client is a process that sends requests to one receiver as fast as possible.
+"""

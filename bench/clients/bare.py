@@ -1,4 +1,4 @@
-"""A client without a parser or a pool: the upper limit for Python, and the reference if `wrk` is not installed.
+"""A client that does not parse responses: the upper limit for Python, and the reference if `wrk` is not installed.
 
 python -m bench.clients.bare PORT PATH CONNECTIONS SECS       prints one JSON line
 """

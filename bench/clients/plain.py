@@ -1,6 +1,7 @@
 """A minimal receiver, so that a benchmark measures only the client.
 
-It does not parse requests. It responds when the received bytes end like a request of `bench.clients.request`.
+The receiver does not parse requests. It responds when the received bytes end with the last bytes of the request in
+`bench.clients.request`.
 
     python -m bench.clients.plain        prints its port, exits when standard input closes
 """

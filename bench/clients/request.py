@@ -1,4 +1,4 @@
-"""The request of every client: the headers of a real delivery, and a body of 1 KiB."""
+"""The request that all clients send. It has the headers of a real delivery, and a body of 1 KiB."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""The product's sender without the engine and the store.
+"""A client that uses the server's HTTP sender alone, without the engine and the store.
 
     python -m bench.clients.sender PORT PATH CONNECTIONS SECS [--signed]       prints one JSON line
 

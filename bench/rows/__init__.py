@@ -1,4 +1,4 @@
-"""Every row, in the order of the table."""
+"""All rows (benchmarks), in the order in which `bench/run` lists and measures them."""
 
 from typing import Final
 

@@ -20,7 +20,7 @@ _USUAL_S: Final = 30.0
 _RATE: Final = 50.0
 _ENDPOINTS: Final = 20
 _BEGIN_S: Final = 5.0
-"""Duration of the attacks before the measurement."""
+"""Time from the start of the attacks to the start of the measurement, in seconds."""
 _SMOKE_SCALE: Final = 0.02
 _NICENESS: Final = 10
 """Niceness of the attackers and their receiver. In production, they would not use the server's CPU."""

@@ -1,6 +1,7 @@
-"""Another build (`--server`) and this one, in turn, at full load. While one is measured, the other one is idle.
+"""Comparison of this build with another build (`--server`) at full load.
 
-Without `--server`, the row compares this build with itself, which shows the error of the measurement.
+The row measures the builds in turn. While it measures one build, the server of the other build is idle. Without
+`--server`, the row compares this build with itself, which shows the error of the measurement.
 """
 
 import statistics

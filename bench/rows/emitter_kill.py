@@ -1,4 +1,4 @@
-"""Crashes while the library's emitter sends: every event is accepted once, in the order of the calls."""
+"""Kills the server while the library's emitter sends, and checks that the server stores each event once, in order."""
 
 import re
 import sqlite3

@@ -1,4 +1,4 @@
-"""Cost of filters: a second endpoint of each account evaluates a filter of five conditions and rejects the event."""
+"""Cost of filters: each account has a second endpoint, whose filter with five conditions matches no event."""
 
 import statistics
 from typing import Final

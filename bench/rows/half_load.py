@@ -1,4 +1,4 @@
-"""Latency at half load."""
+"""Latency at half of the maximum throughput."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Instructions per event of another build (`--server`) and of this one, counted by Valgrind.
+"""CPU instructions per event of this build and of another build (`--server`), counted by Valgrind.
 
 On a quiet machine, the count of a build repeats within 0.2%, so it shows differences that are lost in the noise of CPU
 times. It does not show waits and cache misses. Without `--server`, the row measures only this build.

@@ -1,4 +1,4 @@
-"""Effect of hanging endpoints on healthy ones."""
+"""Latency of healthy endpoints while other endpoints never respond."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Crashes under load: every event accepted with 202 is delivered."""
+"""Kills the server under load, and checks that every event accepted with 202 is delivered."""
 
 import random
 import re

@@ -1,4 +1,4 @@
-"""Crashes of several processes, PostgreSQL and NATS: every event accepted with 202 is delivered."""
+"""Kills server processes, PostgreSQL and NATS servers, and checks that every event accepted with 202 is delivered."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ from bench.server import Server
 _ROLES: Final = ("api", "api", "worker", "worker")
 _POSTGRES: Final = len(_ROLES)
 _NATS: Final = _POSTGRES + 1
-"""The numbers that represent PostgreSQL and the leader of the stream in the random choice."""
+"""A random number selects the process to kill: an index of `_ROLES`, `_POSTGRES`, or `_NATS` (the stream's leader)."""
 _UPTIME_S: Final = (0.2, 2.0)
 _SMOKE_KILLS: Final = 2
 _DRAIN_S: Final = 120.0

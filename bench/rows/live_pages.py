@@ -1,4 +1,4 @@
-"""Cost of ten open live pages at half load."""
+"""Effect of ten open dashboard pages, which reload after every change, on latency and CPU usage at half load."""
 
 import http.client
 import socket
@@ -21,7 +21,7 @@ from bench.visitor import Visitor
 _USUAL_S: Final = 10.0
 _PAIRS: Final = 6
 _PAGES: Final = ("overview", "endpoints", "events", "overview", "events")
-"""The pages of five users. Ten users open pages, so each entry is open twice."""
+"""The dashboard pages that ten users open, one page each. Two users open each entry."""
 
 
 class _Open:

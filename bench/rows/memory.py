@@ -1,4 +1,4 @@
-"""Memory when idle, under load, and with a million waiting deliveries."""
+"""Memory of the server when it is idle, at full load, and with a million waiting deliveries."""
 
 import time
 from typing import Final

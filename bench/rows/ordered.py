@@ -1,4 +1,4 @@
-"""Events per second to one endpoint that is ordered by key, and to the same endpoint without ordering."""
+"""Events per second to one endpoint, with ordering by key and without ordering."""
 
 from typing import Final
 

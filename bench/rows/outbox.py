@@ -1,4 +1,4 @@
-"""Rows of an emitter outbox: throughput of a full outbox, and latency at a low rate."""
+"""Emitter outbox: throughput for a full outbox, and the time from an insert to the delivery at a low rate."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Response time of all dashboard pages with a month of history."""
+"""Time to the first byte of all dashboard pages that an operator can see, with a month of history."""
 
 import json
 import statistics
@@ -24,7 +24,7 @@ _VISITS: Final = 5
 _COUNTED_WITHIN_S: Final = 900.0
 _LOOK_S: Final = 0.2
 _NOT_AT_ONCE: Final = ("/live", "/checks")
-"""Parts that a page loads later: live streams and checks of other machines."""
+"""Ends of paths that the row omits, because pages load them later: live streams and checks of other machines."""
 _FILTERS: Final = (
     "status=failed",
     "status=pending",
@@ -33,9 +33,9 @@ _FILTERS: Final = (
     "status=delivered&status_code=299",
     "object_id=no_such_object",
 )
-"""Filters of deliveries: common, rare and without a match."""
+"""Filters for the list of deliveries. Some match many deliveries, and some match none."""
 _DOORS: Final = frozenset({Door.ACCOUNT, Door.OPERATOR})
-"""Dashboards that an operator can see."""
+"""The access levels of the pages that the row visits as an operator."""
 
 
 def _measure(row: Row, options: Options) -> Report:

@@ -1,4 +1,4 @@
-"""Events per second with PostgreSQL, with one process and with several."""
+"""Events per second on PostgreSQL with one, two and four server processes, and with two through a connection pooler."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,7 +17,7 @@ from bench.server import Server
 _USUAL_S: Final = 20.0
 _PROCESSES: Final = (1, 2, 4)
 _PROMISED: Final = 2
-"""The number of processes for which the row has targets."""
+"""The number of server processes for which the row `postgres` has targets."""
 # Default durability, and settings that every tuning guide recommends.
 DURABLE: Final = "-c shared_buffers=512MB -c max_wal_size=4GB -c max_connections=100"
 SECRET_KEY: Final = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="

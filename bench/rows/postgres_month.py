@@ -1,4 +1,4 @@
-"""PostgreSQL with a month of five million events: pages, and traffic while retention deletes half of it."""
+"""PostgreSQL with a month of history: speed of pages, and latency while retention deletes half of the events."""
 
 import re
 import statistics
@@ -33,7 +33,7 @@ _ROUNDS: Final = 3
 _HALF_LOAD: Final = "half load"
 _AT_REST_PER_S: Final = 300.0
 _AT_REST: Final = f"{_AT_REST_PER_S:g} events/s"
-"""A load so low that the machine does not delay requests."""
+"""Name of a load that is so low that the machine does not delay requests."""
 _LOADS: Final = (_HALF_LOAD, _AT_REST)
 _THIN_OLDEST: Final = (
     "DELETE FROM deliveries USING (SELECT * FROM event_partitions WHERE NOT goes_by_row ORDER BY first_seq LIMIT 1) p"
@@ -60,7 +60,7 @@ _HALF_GOES: Final = _Life("while half of it is deleted", "month", "14d")
 _LIVES: Final = (_NOTHING, _MONTH, _HALF_GOES)
 
 _Runs = dict[tuple[_Life, str], list[Measurement]]
-"""Measurements by server run and load."""
+"""The measurements for each pair of a server run and the name of a load."""
 
 
 def _measure(row: Row, options: Options) -> Report:

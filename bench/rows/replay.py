@@ -22,7 +22,7 @@ _ENDED_WITHIN_S: Final = 30.0
 _LOOK_S: Final = 0.01
 
 _Pair = tuple[Measurement, Measurement]
-"""Measurements of the same load without and with the replay."""
+"""Two measurements of the same load: with a paused replay, then with a running replay."""
 
 
 def _measure(row: Row, options: Options) -> Report:

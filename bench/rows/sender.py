@@ -1,4 +1,4 @@
-"""The sender alone, compared with `wrk` on the same receiver."""
+"""Throughput of the server's HTTP sender alone, compared with `wrk` on the same receiver."""
 
 import json
 import subprocess

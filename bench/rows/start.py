@@ -1,4 +1,4 @@
-"""Time from the command to the first 200 of /readyz."""
+"""Startup time of the server, from the command until /readyz first responds with 200."""
 
 from statistics import median
 from typing import Final

@@ -1,4 +1,4 @@
-"""The store alone: cost of an event in commits of different sizes, on SQLite and PostgreSQL."""
+"""CPU time of the store alone per event, in commits of different sizes, on SQLite and PostgreSQL."""
 
 import os
 import time
@@ -32,7 +32,7 @@ _HEAD: Final = b"x" * 400
 _ANSWER: Final = b"x" * 200
 
 CpuSeconds = Callable[[], float]
-"""CPU seconds of the database's own processes."""
+"""Function that returns the CPU time that the database's own processes have used, in seconds."""
 
 
 def _events() -> Iterator[NewEvent]:

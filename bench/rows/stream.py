@@ -18,7 +18,7 @@ from bench.server import Server
 
 STREAM: Final = "UPLIFT_EVENTS"
 SYNC_INTERVALS: Final = ("always", "2m")
-"""The interval of the guide, and the default of NATS."""
+"""Values of the NATS setting `sync_interval`: the value that docs/nats.md recommends, and the default of NATS."""
 _USUAL_S: Final = 20.0
 _RATE: Final = 1000.0
 _SMOKE_RATE: Final = 100.0

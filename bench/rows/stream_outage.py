@@ -1,4 +1,4 @@
-"""An outage of PostgreSQL with NATS JetStream in front of it: every event is accepted and delivered."""
+"""Stops PostgreSQL behind NATS JetStream under load, and checks that every event is accepted and delivered."""
 
 import time
 from contextlib import ExitStack
@@ -23,7 +23,7 @@ _RATE: Final = 500.0
 _SMOKE_RATE: Final = 50.0
 _BACKLOG_WITHIN_S: Final = 120.0
 _GONE_S: Final = 0.5
-"""The backlog is gone when the stream has no more events than the load sends in this time."""
+"""The backlog counts as gone when the stream has no more events than the load sends in this time, in seconds."""
 _LOOK_S: Final = 0.1
 
 

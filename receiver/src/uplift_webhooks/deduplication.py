@@ -31,23 +31,23 @@ from uplift_webhooks.event import Event
 
 T = TypeVar("T")
 REMEMBER_SECONDS: Final = 45 * 86_400.0
-"""How long the deduplicator stores a handled event, in seconds.
+"""Default time for which the deduplicator stores the ID of a handled event, in seconds.
 
 This time is longer than a retry schedule (3 days) and the default retention (30 days). The server cannot replay an
 event after its retention has ended.
 """
 CLAIM_SECONDS: Final = 60.0
-"""How long a claim lasts, in seconds.
+"""Default duration of a claim, in seconds.
 
 This time is longer than the sender's timeout of 15 seconds, but short enough for a retry after a crash to succeed.
 """
 ENTRIES_MAX: Final = 1_000_000
-"""Maximum number of entries in a MemoryDeduplicator. Each entry takes about 300 bytes.
+"""Default maximum number of entries in a MemoryDeduplicator. Each entry takes about 300 bytes.
 
 The least recently used entries are removed first.
 """
 BUSY_SECONDS: Final = 10.0
-"""Maximum wait for other writers to the same file, in seconds."""
+"""Maximum time to wait for other writers to the same SQLite file, in seconds."""
 _FORGOTTEN_AT_A_TIME: Final = 10
 _KEY_CHARACTERS_MAX: Final = 256
 _INTEGER_MAX: Final = 2**63 - 1
@@ -92,7 +92,7 @@ class _Entry:
     """The stored state of a key, such as an event ID. Times are Unix seconds."""
 
     handled: _Version | None
-    """The newest version that was handled, or None."""
+    """The newest event with this key that was handled, or None."""
     until: float
     """Time after which the entry can be removed."""
     claim: str | None
@@ -383,7 +383,7 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
 
 
 _INHERITED: Final[list[object]] = []
-"""A parent process's connections. This list prevents the garbage collector from closing them in the child process."""
+"""SQLite connections of the parent process. This list prevents the child's garbage collector from closing them."""
 _FORKING: Final[weakref.WeakSet[SqliteDeduplicator]] = weakref.WeakSet()
 
 

@@ -19,13 +19,16 @@ _COMPACT: Final[tuple[_Separators, ...]] = (_JAVASCRIPT, (", ", ": "))
 _INDENTATIONS: Final = ("  ", "    ", "\t")
 _WRITTEN_AGAIN_BYTES_MAX: Final = 64 * 1024
 _WRITTEN_AGAIN_DEPTH_MAX: Final = 32
-"""Maximum size (in bytes) and depth of a body for which the module tries JSON forms. Larger bodies take too long."""
+"""Maximum nesting depth of a body that the module serializes again; `_WRITTEN_AGAIN_BYTES_MAX` is its maximum size.
+
+Larger or deeper bodies take too long.
+"""
 _COMPACT_COST_MAX: Final = 60_000
 _INDENTED_COST_MAX: Final = 120_000
-"""Maximum cost of a body's indented forms. `_COMPACT_COST_MAX` limits the cost of its one-line forms.
+"""Maximum total cost of a body's indented forms. `_COMPACT_COST_MAX` limits the total cost of its one-line forms.
 
-The unit is the cost of one JSON value. Forms with the maximum cost take about 5 ms. An event of a few KiB does not
-exceed the maximums.
+The unit is the cost of serializing one JSON value. The maximum cost corresponds to about 5 ms. An event of a few KiB
+does not exceed either maximum.
 """
 _BYTES_PER_VALUE: Final = 16
 """Number of body bytes that cost as much as one JSON value."""

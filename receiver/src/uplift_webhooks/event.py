@@ -33,7 +33,7 @@ class Event:
     created: int
     """The time when the event was created, in Unix milliseconds. 0 if the body has no time."""
     data: Any = field(hash=False, repr=False)
-    """The event's data: a `Data` for a JSON object. For any other JSON, the value itself."""
+    """The event's data: a `Data` if it is a JSON object, otherwise the JSON value itself."""
     raw: dict[str, Any] = field(hash=False, repr=False)
     """The complete envelope, including fields that this version of the library does not know."""
 

@@ -148,7 +148,7 @@ AnyEvent = (
     | DeliveryFailed
     | UnknownEvent
 )
-"""The result of `Webhook.unwrap`. Use `match` or isinstance."""
+"""An event that `Webhook.unwrap` returns. To distinguish the classes, use `match` or `isinstance`."""
 
 KINDS: Final[dict[str, type[AnyEvent]]] = {
     "movement.analytics.created": MovementAnalyticsCreated,

@@ -104,7 +104,7 @@ class Organization(Resource):
 
     id: Owner | None = field(default=None, metadata=_nested(Owner))
     user: str | None = _text()
-    """The same user ID as in the field `id`."""
+    """The ID of the user who owns the capture, the same as `id.user_id`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +164,7 @@ class FailedCapture(Resource):
     activity: str | None = _text()
     movement: str | None = _text()
     status: str | None = _text()
-    """The capture's status in Uplift's API: `error`."""
+    """The capture's status in Uplift's API, which is always `error` in this event."""
     error: str | None = _text()
     """Description of the problem for users."""
     capture_time: str | None = _text()
@@ -195,7 +195,7 @@ class AthleteProfile(Resource):
     level: str | None = _text()
     """Level: `youth`, `high_school`, `college` or `professional`."""
     custom_attributes: Mapping[str, str] = _text_by_name()
-    """The organization's own attributes."""
+    """Attributes that the organization defines, by name."""
     changed: tuple[str, ...] = _texts()
     """In `athlete.updated`: the names of the changed properties."""
 
@@ -206,7 +206,7 @@ class Export(Resource):
 
     job_id: str | None = _text("jobId")
     status: str | None = _text()
-    """The job's status in Uplift's API: `COMPLETED`."""
+    """The job's status in Uplift's API, which is always `COMPLETED` in this event."""
     activity: str | None = _text()
     movement: str | None = _text()
     start_time: int | None = _integer("startTime")
@@ -215,9 +215,9 @@ class Export(Resource):
     """End of the exported period, in Unix seconds."""
     row_count: int | None = _integer("rowCount")
     created_at: str | None = _text("createdAt")
-    """Time of the request, ISO 8601."""
+    """When the export was requested, ISO 8601."""
     completed_at: str | None = _text("completedAt")
-    """Time of completion, ISO 8601."""
+    """When the job was completed, ISO 8601."""
     data: Link | None = field(default=None, metadata=_nested(Link))
 
 

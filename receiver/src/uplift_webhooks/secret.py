@@ -23,9 +23,9 @@ class Secret:
     """The keys of a secret, one for each signature header."""
 
     standard_key: bytes = field(repr=False)
-    """The key that signs `webhook-signature`."""
+    """The key for the signatures in the header `webhook-signature`."""
     uplift_key: bytes = field(repr=False)
-    """The key that signs `x-uplift-signature-256`: the complete text of the secret."""
+    """The key for the signature in the header `x-uplift-signature-256`: the complete text of the secret."""
 
 
 def parse_secret(text: object) -> Secret:

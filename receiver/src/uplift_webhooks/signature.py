@@ -1,4 +1,4 @@
-"""The two signatures of a request, computed from its body and a key."""
+"""Computes the two signatures of a request: the Standard Webhooks signature and Uplift's own signature."""
 
 import base64
 import hmac

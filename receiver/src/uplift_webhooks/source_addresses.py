@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 from uplift_webhooks.api.failures import ApiFailure, ApiUnreachable
 
 REFRESH_SECONDS: Final = 3600.0
-"""The interval between requests for the addresses, in seconds.
+"""Default interval between requests for the egress IPs, in seconds.
 
 The server announces new addresses days before it uses them.
 """
@@ -56,7 +56,7 @@ class SourceAddresses:
         self._source: Source | None = None
         self._published: _Published | None = None
         self._failure: ApiFailure | None = None
-        """Why the object has not received any addresses yet."""
+        """The error of the last failed request for the egress IPs. Raised only while no egress IPs are known."""
         if isinstance(source, Mapping):
             try:
                 self._published = _published(source)
@@ -81,8 +81,9 @@ class SourceAddresses:
         header: clients can forge it. An IPv4-mapped IPv6 address (`::ffff:…`) counts as the IPv4 address.
 
         Raises:
-            ApiFailure: no addresses have been received yet. The first call after 1 minute repeats the request.
-                Received addresses stay valid until newer ones arrive.
+            ApiFailure: the request for the egress IPs failed, and no earlier request succeeded. For 1 minute after the
+                failed request, or for `refresh_seconds` if this is shorter, every call raises the same error. The next
+                call after that repeats the request. Received egress IPs stay valid until newer ones arrive.
         """
         try:
             asked = _plain(ipaddress.ip_address(address))

@@ -19,7 +19,7 @@ from uplift_webhooks.signature import standard_signature, uplift_signature
 SECRET_VARIABLE: Final = "UPLIFT_WEBHOOK_SECRET"  # noqa: S105 - the name of a variable
 """The environment variable that contains the default secret, or several secrets separated by white space."""
 TOLERANCE_SECONDS: Final = 300
-"""Maximum difference between a request's timestamp and the clock, in seconds, in either direction."""
+"""Default maximum difference between a request's timestamp and the current time, in seconds, in either direction."""
 SIGNATURES_MAX: Final = 16
 """Maximum number of signatures in a `webhook-signature` header.
 

@@ -1,4 +1,4 @@
-"""Administrative calls: accounts, keys, members, links, retention, the event catalog and the audit log."""
+"""API calls that manage accounts, keys, members, erasures, links, retention and event types, and read the audit log."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final

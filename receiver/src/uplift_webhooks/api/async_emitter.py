@@ -1,4 +1,4 @@
-"""The emitter for asyncio programs."""
+"""The emitter for asyncio programs, which sends events in the background."""
 
 import asyncio
 from collections.abc import Callable

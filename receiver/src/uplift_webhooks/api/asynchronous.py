@@ -1,4 +1,4 @@
-"""The client for asyncio programs."""
+"""The API client for asyncio programs."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping

@@ -1,4 +1,4 @@
-"""API calls that list and return attempts."""
+"""API calls that list attempts and return a single attempt."""
 
 from collections.abc import Iterable
 from typing import Final

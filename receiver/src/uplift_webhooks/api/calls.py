@@ -36,7 +36,7 @@ class Call(Generic[R_co]):
     method: str
     path: str
     read: Callable[[str, object], R_co]
-    """Converts a path and the decoded response to the result.
+    """Function that converts the decoded response to the result. The path (first argument) is for error messages.
 
     Raises ApiMisaddressed if the response does not have the expected form.
     """

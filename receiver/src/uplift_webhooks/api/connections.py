@@ -20,7 +20,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from uplift_webhooks.api.failures import ApiMisaddressed, ApiUnreachable
 
 IDLE_MAX: Final = 8
-"""Maximum number of idle connections."""
+"""Maximum number of idle connections that a Connections object keeps open."""
 RESPONSE_BYTES_MAX: Final = 16 * 1024 * 1024
 """Maximum size of a response body, in bytes. The largest response, a page of 500 complete events, is smaller."""
 _PIECE_BYTES: Final = 65_536

@@ -32,9 +32,9 @@ BACKOFF_SECONDS_MAX: Final = 10.0
 REJECTIONS_KEPT_MAX: Final = 100
 _BACKOFF_SECONDS: Final = 0.2
 _REJECTED: Final = frozenset({400, 409, 413, 415, 422})
-"""Status codes of responses that reject the events in a request."""
+"""Status codes of responses that reject one or more events in a request."""
 _STOPPED: Final = frozenset({401, 403, 404})
-"""Status codes of responses that reject a request's key or account."""
+"""Status codes of responses that reject the API key or the account, so that the emitter does not retry the request."""
 _log: Final = logging.getLogger("uplift_webhooks.emitter")
 
 
@@ -138,7 +138,7 @@ class Emitter:
         self._bytes = 0
         self._sent = 0
         self._ended = 0
-        """Number of events that the server accepted or rejected. Results arrive in the order of the `send` calls."""
+        """Number of accepted, rejected or cancelled events. They are the first events in the order of `send`."""
         self._accepted = 0
         self._rejections: list[Rejection] = []
         self._rejected = 0

@@ -1,4 +1,4 @@
-"""All API resources, for `Client` and `AsyncClient`."""
+"""The base class of `Client` and `AsyncClient`, which provides all API resources as attributes."""
 
 from typing import Literal
 

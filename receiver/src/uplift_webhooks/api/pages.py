@@ -1,4 +1,4 @@
-"""Types and requests for the API's lists, which are divided into pages."""
+"""Types for the API's lists, which are divided into pages, and functions that request the pages."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""API calls that list and return rejected events."""
+"""API calls that list rejected events and return a single rejected event."""
 
 from collections.abc import Iterable
 from typing import Final

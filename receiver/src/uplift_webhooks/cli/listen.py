@@ -26,7 +26,7 @@ from uplift_webhooks.cli.quantities import duration_seconds, share, since
 from uplift_webhooks.cli.session import Session, command
 
 LOCAL_TIMEOUT_SECONDS: Final = 15.0
-"""The timeout of an attempt in seconds. It is equal to the server's default."""
+"""Time limit for the local server's response, in seconds. It is equal to the Uplift server's default timeout."""
 UNREACHABLE_SECONDS_MAX: Final = 30.0
 """How long the command keeps an event for a local server that is not reachable, in seconds."""
 _SESSIONS: Final = "/v1/listen-sessions"

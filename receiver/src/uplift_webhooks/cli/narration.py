@@ -9,7 +9,7 @@ from uplift_webhooks.cli.listening.frames import EventFrame, LocalResponse
 from uplift_webhooks.cli.listening.target import Target
 
 SECRET_DOUBTED: Final = frozenset({400, 401})
-"""Status codes that suggest that the local server uses another secret."""
+"""Status codes of local servers that probably do not use the session's secret to verify requests."""
 DOUBT_HINT: Final = (
     "set UPLIFT_WEBHOOK_SECRET to the output of `uplift listen --print-secret`; endpoints have different secrets"
 )

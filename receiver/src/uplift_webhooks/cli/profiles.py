@@ -1,4 +1,4 @@
-"""Finds the server's URL and the API key for a command in its options, the environment, or the user's profiles."""
+"""Finds a command's server URL and API key: in its options, in the environment, or in the user's profiles."""
 
 import os
 import stat

@@ -24,7 +24,7 @@ class Answer:
 
     status: int
     headers: dict[str, str]
-    """The response headers by lowercase name."""
+    """The response headers. The keys are the headers' names in lowercase."""
     body: bytes
 
     @property

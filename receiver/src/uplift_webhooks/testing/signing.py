@@ -1,4 +1,4 @@
-"""The signed headers of Uplift's requests, for tests."""
+"""Creates the signature headers of Uplift's requests, for tests."""
 
 import json
 import time

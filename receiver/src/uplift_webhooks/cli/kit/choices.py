@@ -1,4 +1,4 @@
-"""The choices for a missing argument or option. The error message lists the choices if there are only a few."""
+"""The possible values of a missing argument or option, such as the account's endpoints, for the error message."""
 
 import shlex
 from dataclasses import dataclass

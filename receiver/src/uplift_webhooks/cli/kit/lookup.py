@@ -10,7 +10,7 @@ from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.tables import BETWEEN
 
 SEARCHED_MAX: Final = 5000
-"""Maximum number of items to search. The search begins with the newest item."""
+"""Maximum number of objects to compare with an ID or name. The search begins with the newest object."""
 _SHOWN_MAX: Final = 5
 _SIMILARITY_LEAST: Final = 0.5
 

@@ -48,7 +48,7 @@ REPLAY_OPTIONS: Final = {
     "rate_per_second": "--rate",
     "include_missing": "--include-missing",
 }
-"""The options for a replay. The keys are API fields."""
+"""The argument and the options of the commands that create a replay. The keys are API fields."""
 
 
 def replay_body(

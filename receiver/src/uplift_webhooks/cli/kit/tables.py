@@ -12,7 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 BEGINNING: Final = 12
-"""Minimum length of a shortened ID, without its prefix. These characters encode the creation time in milliseconds."""
+"""Minimum number of characters at the start of a shortened ID, not counting the prefix.
+
+In an ID, the first 12 characters after the prefix encode the creation time in milliseconds.
+"""
 BETWEEN: Final = ".."
 """Text between the start and the end of a shortened ID."""
 DROPPED_EARLY: Final = 4

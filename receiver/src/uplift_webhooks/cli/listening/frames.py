@@ -1,11 +1,11 @@
-"""The frames of a listen session's stream: events from the server, and the local server's responses."""
+"""The frames of a listen session's stream: events from the Uplift server, and the local server's responses."""
 
 import json
 from dataclasses import dataclass
 from typing import Any, Final
 
 RESPONSE_BODY_BYTES_MAX: Final = 1024
-"""Maximum length of the response body that the listener sends to the Uplift server, in bytes."""
+"""Maximum number of bytes of a response body that the listener sends to the Uplift server."""
 
 
 class NotAFrame(ValueError):
@@ -25,7 +25,7 @@ class EventFrame:
     delivery: str
     """Delivery ID. It stays the same if this session receives the event again."""
     test: bool
-    """Whether the event is a test event for this session only. A stream cannot continue from a test event."""
+    """Whether the event is a test event for this session only. No stream continues from a test event's position."""
     body: bytes
     """The unchanged bytes of the envelope."""
 

@@ -137,15 +137,15 @@ class Listener:
         self._begun = dict(begun or {})
         self._place: str | None = None
         self._behind: str | None = None
-        """The ID of the event at position `_place`."""
+        """The ID of the event at `_place`, the position after which a new connection continues. None at the start."""
         self._waiting: dict[str, _Waiting] = {}
-        """The received events that `_advance` has not removed, in stream order.
+        """The received events after position `_place`, in stream order, without test events.
 
         The keys are positions in the stream.
         """
         self._todo: deque[_Waiting] = deque()
         self._later: list[tuple[float, _Waiting]] = []
-        """Events whose failure was simulated, with the time of their retry (monotonic seconds)."""
+        """The time of the retry (monotonic, in seconds) and the event, for each event with a simulated failure."""
         self._came = asyncio.Event()
         self._answered: deque[_Waiting] = deque()
         self._to_answer = asyncio.Event()
