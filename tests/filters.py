@@ -1,4 +1,4 @@
-"""The definition of filters, without regard to speed, and random filters."""
+"""A simple reference implementation of filters, and random filters and data."""
 
 import random
 from typing import Any

@@ -1,4 +1,4 @@
-"""A scripted identity provider: it issues the tokens that a test wants, valid or not, over real sockets."""
+"""A scripted identity provider: over real sockets, it issues the valid or invalid tokens that a test defines."""
 
 import base64
 import contextlib

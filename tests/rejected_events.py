@@ -1,4 +1,4 @@
-"""Rejected events to store."""
+"""Helpers that return or store rejected events."""
 
 import itertools
 import time

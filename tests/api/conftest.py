@@ -290,27 +290,27 @@ class RecordingEngine:
     current_outage: Outage | None = None
     """The current mass failure."""
     probes: dict[int, int] = field(default_factory=dict)
-    """The next probes of endpoints with an open circuit breaker."""
+    """The time of the next probe of each endpoint with an open circuit breaker (Unix ms)."""
     owned_by_others: set[int] = field(default_factory=set)
-    """Endpoints that another process owns."""
+    """Numbers of endpoints that another process owns."""
     owner = 1
     holding: set[int] = field(default_factory=set)
-    """Endpoints whose pending deliveries are not all held yet."""
+    """Numbers of endpoints for which `finish_holding` returns False: not all pending deliveries are held yet."""
     hold_requests: list[tuple[int, list[tuple[str, int]]]] = field(default_factory=list)
-    """Calls of `finish_holding`: the endpoint, and the state change before the call."""
+    """Calls of `finish_holding`: the endpoint, and the latest state change before the call, if any."""
     counters: EngineCounters = field(default_factory=EngineCounters)
     delay_causes: dict[int, HeldUpBy] = field(default_factory=dict)
-    """The cause of the delay for each endpoint. Other endpoints have `HeldUpBy.SERVER`."""
+    """The cause of late deliveries, by endpoint. For all other endpoints, the cause is `HeldUpBy.SERVER`."""
     heartbeat_age: int | None = None
     """The age in ms of the last heartbeat of the process."""
     live_processes: list[Process] | None = None
-    """The processes on the database, if it supports several."""
+    """The processes on the database, or None if the database supports only one process."""
     busy: Busy | None = None
-    """The reason why the engine rejects tests, if any."""
+    """The reason why the engine rejects tests, or None if it accepts them."""
     sent_tests: list[LeasedDelivery] = field(default_factory=list)
     abandoned: list[int] = field(default_factory=list)
     on_test: Callable[[LeasedDelivery], Awaitable[None]] | None = None
-    """Settles a test. None: the test does not finish in time."""
+    """A function that settles the delivery of a test, or None if no test finishes in time."""
 
     def processes(self) -> list[Process] | None:
         return self.live_processes

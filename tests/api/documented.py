@@ -1,4 +1,4 @@
-"""The OpenAPI document describes every response that the tests of the API receive."""
+"""Checks whether the OpenAPI document describes a response. The API tests check every response that they receive."""
 
 import json
 import re
@@ -9,9 +9,9 @@ from typing import Any, Final
 from uplift_server.api import openapi_document
 
 _TRANSPORT: Final = frozenset({"cache-control", "connection", "content-length", "content-type", "date", "server"})
-"""Response headers that the document does not describe."""
+"""Response headers that any response can have and that the document need not describe."""
 _ANY_REQUEST: Final = frozenset({"method_not_allowed", "misdirected", "head_too_large"})
-"""Codes that do not depend on the operation: the response `default` describes them."""
+"""Error codes that any operation can return. The response `default` describes them."""
 
 
 def undocumented(method: str, target: str, status: int, headers: Mapping[str, str], body: bytes) -> str | None:

@@ -1,4 +1,4 @@
-"""Accounts and their keys, which operators manage."""
+"""Operators create, update and delete accounts, and manage the API keys of accounts."""
 
 import hashlib
 import threading

@@ -1,4 +1,4 @@
-"""Attempts across deliveries: lists, filters, single attempts and their owners."""
+"""Attempts across deliveries: lists, filters, single attempts, and isolation of accounts."""
 
 from typing import Any
 

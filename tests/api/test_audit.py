@@ -1,4 +1,4 @@
-"""The audit log: each change is stored with its entry in one transaction, without secrets."""
+"""The audit log: each change and its entry are stored in one transaction, and no entry contains a secret."""
 
 import re
 from typing import Any

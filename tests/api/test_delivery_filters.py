@@ -1,4 +1,4 @@
-"""Filters of lists of deliveries in the API. `tests/store/test_delivery_filters.py` covers their meaning."""
+"""Filters of delivery lists in the API. `tests/store/test_delivery_filters.py` tests which deliveries they find."""
 
 from typing import Any, get_args
 

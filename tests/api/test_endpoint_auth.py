@@ -1,4 +1,4 @@
-"""Authentication of endpoints: OAuth client credentials and client certificates in the API."""
+"""Authentication to endpoints: OAuth client credentials and client certificates in the API."""
 
 from datetime import UTC, datetime, timedelta
 from functools import cache

@@ -96,7 +96,7 @@ def test_an_owner_can_enable_an_endpoint_that_an_operator_disabled(server: Any, 
 
 @pytest.mark.parametrize("verb", ["pause", "disable"])
 def test_pending_deliveries_count_as_held_in_the_response(server: Any, owner: Owner, verb: str) -> None:
-    """They count even if they are not held in the database yet. The engine is notified before they are held."""
+    """Deliveries count even before they are held in the database. The engine is notified before they are held."""
     for _ in range(3):
         server.event(owner.account, {owner.endpoint: Status.PENDING})
     assert owner.client.get(owner.path).json["held_deliveries"] == 0
@@ -109,7 +109,7 @@ def test_pending_deliveries_count_as_held_in_the_response(server: Any, owner: Ow
 
 
 def test_a_disabled_endpoint_cannot_be_paused(server: Any, owner: Owner) -> None:
-    """The response says how to fix it."""
+    """The error says to enable the endpoint first."""
     server.operator.post(f"{owner.path}/disable")
     rejected = owner.client.post(f"{owner.path}/pause")
     assert (rejected.status, rejected.code) == (409, "conflict")

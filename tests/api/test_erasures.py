@@ -1,4 +1,4 @@
-"""Erasures in the API: input, receipts and the audit log. `tests/e2e/test_erasure.py` erases events."""
+"""Erasures in the API: input, receipts and the audit log. `tests/e2e/test_erasure.py` tests the erased data."""
 
 from typing import Any
 from uuid import uuid4

@@ -1,4 +1,4 @@
-"""Errors that do not depend on the call."""
+"""Errors that API calls have in common: their statuses, their codes, and the list of problems."""
 
 import socket
 import time

@@ -1,4 +1,4 @@
-"""The event catalog."""
+"""The event catalog over HTTP: creating, updating, listing and deleting event types."""
 
 from typing import Any
 

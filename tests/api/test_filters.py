@@ -1,4 +1,4 @@
-"""Filters of endpoints: fields, preview, acceptance and explanations."""
+"""Filters of endpoints: updates, errors, previews and explanations."""
 
 import json
 from typing import Any

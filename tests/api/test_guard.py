@@ -11,9 +11,9 @@ from uplift_server.api.guard import ANSWER_SECONDS_MAX as DEFAULT_SECONDS_MAX
 from uplift_server.api.guard import Guard
 
 ANSWER_SECONDS_MAX = 0.5
-"""The time limit of this module's server."""
+"""The response time limit of the server in this module's tests, in seconds."""
 REPEATS_MAX = 5
-"""How often a read is repeated, because a busy machine can exceed this limit."""
+"""Maximum number of tries of a read, because a read on a busy machine can exceed this limit."""
 
 
 def test_the_limit_leaves_time_for_the_network() -> None:

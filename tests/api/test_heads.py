@@ -1,4 +1,4 @@
-"""Time limits of requests and connections."""
+"""Limits on the duration and size of requests, and on the number and duration of connections."""
 
 import asyncio
 import json

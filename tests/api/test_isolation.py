@@ -57,10 +57,10 @@ SCOPED = {
     ("POST", "/v1/listen-sessions/{session}/test"): Scope.LISTEN,
 }
 TWO_SCOPES = {("POST", "/v1/endpoints/filter-preview"): {Scope.ENDPOINTS_READ, Scope.EVENTS_READ}}
-"""The calls that need two scopes."""
+"""The scopes of each call that needs two scopes."""
 ANY_KEY = {("GET", "/v1/event-types"), ("GET", "/v1/event-types/{name}")}
 OWN_ACCOUNT = ("GET", "/v1/account")
-"""Every key of an account can read it."""
+"""The call that every key of an account can make, regardless of its scopes."""
 OPERATORS = {
     ("GET", "/metrics"),
     ("POST", "/v1/accounts"),
@@ -101,7 +101,7 @@ OPERATORS = {
 }
 PUBLIC = {("GET", path) for path in ("/v1/source-ips", "/healthz", "/readyz", "/docs", "/docs/{document}")}
 INGEST = {("POST", "/v1/events"), ("POST", "/v1/events/batch")}
-"""`IngestRoutes` serves these paths and has its own tests."""
+"""The calls that `IngestRoutes` serves. `test_ingest.py` tests their permissions."""
 
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/endpoints"): {"url": "https://example.com/x"},
@@ -191,7 +191,7 @@ def theirs(server: Any) -> Owned:
 
 
 def test_the_tables_contain_all_routes(server: Any) -> None:
-    """A new route must be added to one of the tables."""
+    """A new route must be added to one of the tables of routes in this module."""
     document = server.client(None).get("/openapi.json").json
     routes = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
     assert routes == set(SCOPED) | set(TWO_SCOPES) | ANY_KEY | {OWN_ACCOUNT} | OPERATORS | PUBLIC | INGEST

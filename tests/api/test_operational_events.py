@@ -55,7 +55,7 @@ def test_an_endpoint_without_an_event_is_explained(server: Any) -> None:
 
 
 def test_a_replay_creates_no_operational_deliveries(server: Any) -> None:
-    """Operational events could be about the endpoint of the replay."""
+    """Otherwise, an endpoint could receive operational events about itself."""
     account = server.account()
     owner = server.owner(account)
     endpoint = create_endpoint(owner, "endpoint.*", "movement.*")

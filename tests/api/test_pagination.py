@@ -1,4 +1,4 @@
-"""Pages of all lists: in both orders and both directions."""
+"""Pages of all lists, in ascending and descending order, and forward and backward."""
 
 from typing import Any
 

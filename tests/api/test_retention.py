@@ -1,4 +1,4 @@
-"""Operators confirm the clock over HTTP, and retention resumes."""
+"""After a clock jump, retention resumes when an operator confirms the clock over HTTP."""
 
 from typing import Any
 

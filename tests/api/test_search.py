@@ -1,4 +1,4 @@
-"""Search for an object whose ID other accounts use too."""
+"""The search finds an object ID of an account even if other accounts use the same object ID."""
 
 from dataclasses import replace
 from typing import Any

@@ -19,7 +19,7 @@ ACCOUNTS = {
     ("PATCH", "/v1/accounts/{account}"): AccountsScope.ACCOUNTS_WRITE,
     ("DELETE", "/v1/accounts/{account}"): AccountsScope.ACCOUNTS_WRITE,
 }
-"""The calls of operators that service keys can also make, and `GET /v1/account`, which needs no scope of other keys."""
+"""The scope that a service key needs for each of these calls. Only operators and service keys can make most of them."""
 FORBIDDEN = {
     ("GET", "/metrics"),
     ("POST", "/v1/accounts/{account}/keys"),
@@ -59,7 +59,7 @@ NEED_AN_ACCOUNT = {
     ("GET", "/v1/audit-log"),
     ("GET", "/v1/account"),
 }
-"""The calls that return `account_required` without `Uplift-Account`."""
+"""The calls that fail with `account_required` if a request has no `Uplift-Account` header."""
 ALLOWED = {**SCOPED, **ACCOUNTS}
 
 
@@ -81,7 +81,7 @@ def without(scope: str) -> list[str]:
 
 
 def test_every_route_is_decided(server: Any) -> None:
-    """A new route must be added to one of the tables."""
+    """A new route must be added to one of the tables of routes, here or in `test_isolation.py`."""
     document = server.client(None).get("/openapi.json").json
     routes = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
     assert routes == set(ALLOWED) | set(TWO_SCOPES) | ANY_KEY | FORBIDDEN | PUBLIC | INGEST

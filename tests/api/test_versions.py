@@ -1,4 +1,4 @@
-"""`ETag`, `If-Match` and `Location`."""
+"""Versions of objects in `ETag` and `If-Match`, and the paths of created objects in `Location`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -87,7 +87,7 @@ def test_put_of_a_stale_event_type_changes_nothing(server: Any) -> None:
 
 
 def test_every_created_object_has_its_path_in_location(server: Any) -> None:
-    """The response to a repeated request has it, too. A GET of the path returns the object, if the route exists."""
+    """Repeated requests get the same header. A GET of the path returns the object, if the API has this route."""
     uid = f"club-{next(_number)}"
     created = server.operator.post("/v1/accounts", {"name": "Club", "uid": uid})
     account = created.json["id"]

@@ -1,4 +1,4 @@
-"""Helpers to test commands: responses of the API, and functions that run a command."""
+"""Helpers for tests of commands: API responses, and functions that run a command."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The parts of the demo: verifying receivers, predictable failures, links, and exact counts."""
+"""The parts of the demo: receivers that verify requests, predictable failures, links, and exact counts."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Rotation of the encryption key. After a kill at any step, the same command finishes it."""
+"""Rotation of the encryption key. After a kill at any step, the same command finishes the rotation."""
 
 import base64
 import json

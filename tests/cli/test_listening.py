@@ -1,4 +1,4 @@
-"""Errors when the server cannot listen: temporary ones are retried, permanent ones name the setting."""
+"""A server that cannot listen exits with `TRY_LATER` after a temporary error. A permanent error names the setting."""
 
 import errno
 import socket

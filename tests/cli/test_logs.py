@@ -1,4 +1,4 @@
-"""Log lines: formats, masked secrets, and attempts that are written without blocking."""
+"""Log lines: formats, masked secrets, and a bounded queue that drops lines instead of blocking the server."""
 
 import io
 import json

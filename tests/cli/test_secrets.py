@@ -1,4 +1,4 @@
-"""Endpoint secrets on the command line: never an argument, and errors name the option."""
+"""Endpoint secrets on the command line: a secret is never an argument, and errors name the option."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Settings: sources, valid values, and all errors at once."""
+"""Settings: their sources, their valid values, and a report of all errors at once."""
 
 import re
 from dataclasses import fields

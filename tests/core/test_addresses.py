@@ -1,4 +1,4 @@
-"""Allowed addresses, and the notations of addresses in hosts."""
+"""The address policy, and the parsing of IP addresses in every notation."""
 
 import ipaddress
 

@@ -1,4 +1,4 @@
-"""Names of actions, and differences of changes."""
+"""Audit log entries: the names of actions, and the fields and values that the entry of a change lists."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The interval between commits."""
+"""The interval between commits, which grows with the load of the process."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The size of an event in a commit."""
+"""The size of an event in a database commit, as a number of rows."""
 
 from uplift_server.core.events.commit_rows import commit_rows
 from uplift_server.core.limits import (

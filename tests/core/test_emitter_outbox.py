@@ -1,4 +1,4 @@
-"""Rows of the emitter outbox: their order, the request, and the rows that a rejection names."""
+"""Rows of the emitter outbox: their order, the request that sends them, and the rows that a rejection names."""
 
 import json
 from dataclasses import asdict, replace

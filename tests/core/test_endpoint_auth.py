@@ -1,4 +1,4 @@
-"""Authentication of endpoints: fields, secrets, conflicts, and warnings about certificates."""
+"""Authentication to endpoints: fields, secrets, conflicts, and warnings about certificates."""
 
 import pytest
 from hypothesis import given
@@ -103,7 +103,7 @@ def test_a_certificate_has_two_warnings() -> None:
 
 @given(st.integers(0, 200), st.integers(0, 200))
 def test_a_late_warning_replaces_the_earlier_ones(expiry_day: int, day: int) -> None:
-    """Check each day from `day` on. No warning is early, and a late one covers all warning times that have passed."""
+    """Check each day from `day` on. No warning is early, and a late warning covers all warning times so far."""
     expires_at, warned_at, warned = expiry_day * DAY, None, []
     for today in range(day, 400):
         due = certificate_warning_at(expires_at, warned_at)

@@ -1,4 +1,4 @@
-"""Defaults of an exchange."""
+"""The result of an HTTP exchange: it is immutable, has safe defaults, and distinguishes the kinds of failures."""
 
 import pytest
 

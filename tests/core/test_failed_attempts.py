@@ -1,4 +1,4 @@
-"""Counts of failures by key, in bounded time and memory."""
+"""Limits on failed attempts, such as wrong passwords, for each key, such as an email address."""
 
 from uplift_server.core.security.failed_attempts import Failures
 

@@ -1,4 +1,4 @@
-"""The finding of a check."""
+"""Findings of the checks that `doctor` runs."""
 
 from uplift_server.core.operations.findings import Finding
 

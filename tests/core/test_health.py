@@ -1,4 +1,4 @@
-"""Health of an endpoint from its attempts."""
+"""The health of an endpoint: how attempts change it, and when the endpoint is warned, disabled or recovered."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""One lane: the order of its kinds, and its capacity."""
+"""One lane: it alternates between kinds of attempts, and holds a limited number of deliveries."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Unproven lanes, and the window of a lane."""
+"""Limits on attempts in flight: the window of one lane, and the slots that all unproven lanes leave free."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Fair order, limits and removal of deliveries."""
+"""All lanes of a process: the fair order of their deliveries, their limits, and the removal of deliveries."""
 
 from collections import Counter
 

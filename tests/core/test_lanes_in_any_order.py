@@ -1,4 +1,4 @@
-"""Fair order and limits after any sequence of operations."""
+"""Lanes keep a fair order and respect their limits after any sequence of operations."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -16,13 +16,13 @@ from uplift_server.core.scheduling.rate_limit import LATENESS_CREDIT_MS
 from .lanes import NOW_MS, fill, lane_of
 
 ENDPOINTS = {1: (1, 0.0), 2: (1, 40.0), 3: (1, 3.0), 4: (2, 0.0), 5: (2, 1000.0)}
-"""Endpoint → account, and its initial interval between starts."""
+"""For each endpoint: its account, and the initial interval between starts of attempts (ms)."""
 HOSTS = {1: "shared.test", 2: "two.test", 3: "shared.test", 4: "shared.test", 5: "five.test"}
 RULE = BreakerRule(failures=2, probe_max_ms=8000)
 IN_FLIGHT_MAX = 8
 UNPROVEN_MAX = 6
 ACCOUNT_MAX = 4
-"""Maximum number of attempts in flight of one account, if there are several accounts."""
+"""Maximum number of attempts in flight of one account while lanes of several accounts exist."""
 HOST_MAX = 2
 
 
@@ -40,12 +40,12 @@ class LanesMachine(RuleBasedStateMachine):
         )
         self.in_flight: list[tuple[Lane[int], int]] = []
         self.starts: dict[Lane[int], list[tuple[int, int]]] = defaultdict(list)
-        """Start of each item under the lane's current limits."""
+        """The start times of attempts (ms) and their items, for each lane, since the rate of the lane last changed."""
         self.hosts: dict[Lane[int], str] = {}
         self.accounts: set[int] = set()
         self.host_max: dict[tuple[int, str], int] = defaultdict(lambda: HOST_MAX)
         self.passed_over: dict[object, set[object]] = defaultdict(set)
-        """Lanes that were served while another was ready and was not."""
+        """For each ready lane or account: the other lanes or accounts that were served while it waited."""
 
     def lane(self, endpoint: int) -> Lane[int]:
         lane = self.lanes.find(endpoint)

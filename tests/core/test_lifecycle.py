@@ -1,4 +1,4 @@
-"""The table of transitions, and the rules that follow it."""
+"""The table of delivery transitions, and the functions that must agree with it."""
 
 from itertools import product
 

@@ -1,4 +1,4 @@
-"""Mail server and sender as operators write them."""
+"""The settings of the SMTP server and the sender address, as operators write them."""
 
 import pytest
 from hypothesis import given

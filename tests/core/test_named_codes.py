@@ -1,4 +1,4 @@
-"""Numbers and names of codes."""
+"""Enumerations whose members have a number for the database and a name for the API."""
 
 from uplift_server.core.named_codes import NamedCode
 

@@ -1,4 +1,4 @@
-"""Values of notifications, and the retries of emails."""
+"""Email notifications: the values in their texts, the number of listed endpoints, and the retry schedule."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Division of file descriptors."""
+"""Division of the file descriptors of a process among callers, receivers and other uses."""
 
 from hypothesis import given
 from hypothesis import strategies as st

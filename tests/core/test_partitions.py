@@ -1,4 +1,4 @@
-"""Duration of partitions."""
+"""The time for which a partition of the event tables accepts events."""
 
 import pytest
 

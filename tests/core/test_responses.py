@@ -1,4 +1,4 @@
-"""The first line of a failed response, and the known reason in it."""
+"""The first line of a response to a failed attempt, and the reason that the response names."""
 
 import gc
 from functools import _lru_cache_wrapper

@@ -1,4 +1,4 @@
-"""Detection of clock jumps."""
+"""Detection of clock jumps that would make retention delete too much."""
 
 import pytest
 

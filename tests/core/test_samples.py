@@ -1,4 +1,4 @@
-"""Sample data."""
+"""Sample data of the built-in event types."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Schemas and references."""
+"""The graph of a JSON Schema document: its references, unknown references and recursions."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The size of patterns."""
+"""The size of a regular expression: the number of its positions."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Limits of schemas."""
+"""Limits on the schema of an event type: depth, size, references and cost."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Secrets and both signatures, against published vectors, the standard library and the public verifier."""
+"""Secrets and both signatures, compared with published vectors, the standard library and the public verifier."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""Upcoming addresses become current at their time."""
+"""Source addresses: an upcoming address becomes current at its start time."""
 
 import pytest
 

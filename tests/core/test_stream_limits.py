@@ -1,4 +1,4 @@
-"""Limits of streams."""
+"""Limits on the listen streams and the live pages that a process serves."""
 
 from collections import Counter
 

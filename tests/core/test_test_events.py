@@ -1,4 +1,4 @@
-"""Event type and data of tests."""
+"""The event type and the data of a test event."""
 
 import pytest
 

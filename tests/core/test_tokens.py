@@ -1,4 +1,4 @@
-"""Tokens are valid for one purpose, and only with the key."""
+"""A token in a link is valid for one purpose only, and only with the key that created it."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""The reasons for which a pending delivery waits."""
+"""The reasons why a pending delivery waits."""
 
 import pytest
 

@@ -1,1 +1,1 @@
-"""Tests of the dashboard. A package, so that its tests share one browser."""
+"""Tests of the dashboard. This directory is a package so that its tests share one browser."""

@@ -1,4 +1,4 @@
-"""Second factors of visitors, with an authenticator app."""
+"""Helpers to turn on the second factor of a visitor, with the codes that an authenticator app would show."""
 
 import re
 import time

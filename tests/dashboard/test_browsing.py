@@ -1,4 +1,4 @@
-"""The browser contexts record violations, and the vendored scripts cause none."""
+"""The browser contexts of the tests record errors and forbidden requests, and the dashboard's htmx causes none."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The page of an endpoint: state card, deliveries, subscription and activity; pause and enable."""
+"""The page of an endpoint: state card, deliveries, subscription, activity, pausing and enabling."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Authentication of endpoints in the dashboard: the form, the page and the warning about a certificate."""
+"""Authentication to endpoints in the dashboard: the form, the page and the warning about a certificate."""
 
 import re
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Texts of state cards, the form and the audit log, without a server."""
+"""Texts of state cards, the endpoint form and the audit log, without a server."""
 
 from dataclasses import replace
 

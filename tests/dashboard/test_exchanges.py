@@ -1,4 +1,4 @@
-"""Attempts for pages."""
+"""Attempts as pages show them: phases, outcomes, and the curl command that repeats the request."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Forms: reading and limits."""
+"""Reading of submitted forms: values of fields, invalid values, and the size limit."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Looks: one color per status, and URLs that break only after their separators."""
+"""Appearance of pages: one color per status, and URLs that break only after their separators."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The second factor in the dashboard: set-up in a browser, sign-in, kept forms, resets by operators, and cookies."""
+"""Second factors in the dashboard: setup, sign-in with codes, forms after the session ended, and operator resets."""
 
 import re
 import time

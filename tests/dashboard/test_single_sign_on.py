@@ -1,4 +1,4 @@
-"""Single sign-on in the browser with a certified OpenID provider, and its cookies and pages."""
+"""Single sign-on in the dashboard: its pages and cookies, and sign-ins with a certified OpenID provider."""
 
 import contextlib
 import os

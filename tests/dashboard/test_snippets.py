@@ -1,4 +1,4 @@
-"""Code samples of receivers."""
+"""Code samples for receivers: they match the documentation, and work."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Times: relative in lists, one time zone on each page, and current while the page is open."""
+"""Times on pages: each page uses one time zone, and times in lists are relative and stay current."""
 
 import re
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Titles of pages, so that people find a tab among many."""
+"""Every page has its own title, so that people can find its tab among many."""
 
 import re
 

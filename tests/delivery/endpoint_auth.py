@@ -1,4 +1,4 @@
-"""The authentication of the endpoints of a world."""
+"""A function that replaces the authentication to an endpoint in a test `World`."""
 
 from msgspec import structs
 
@@ -12,7 +12,7 @@ from .world import World
 
 
 async def set_auth(world: World, endpoint: LiveEndpoint, auth: EndpointAuth) -> None:
-    """Replace the authentication of an endpoint, as the API does."""
+    """Replace the authentication to an endpoint, as the API does."""
 
     def change(stored: Endpoint) -> Endpoint:
         return structs.replace(

@@ -1,4 +1,4 @@
-"""Owners of endpoints that fail over simulated weeks, and their notifications."""
+"""Owners whose endpoints fail over simulated weeks, and the notifications that these owners receive."""
 
 import json
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from uplift_server.store.schema import notices as notices_table
 from .world import DAY, HOUR, SECOND, World, respond
 
 SLACK = 5 * SECOND
-"""The maximum delay of the monitor."""
+"""The maximum delay of one action of the health monitor, in ms."""
 
 
 EVERY_FOUR_HOURS = (5 * SECOND, 300 * SECOND, *[4 * HOUR] * 60)

@@ -39,7 +39,7 @@ class Bus:
     def __init__(self) -> None:
         self.lines: list[BusLine] = []
         self.silent = False
-        """Whether all notifications are lost."""
+        """Whether the bus loses all notifications."""
 
     def publish(self, text: str) -> None:
         if not self.silent:

@@ -1,4 +1,4 @@
-"""The owner of the endpoints of a world, with the actions that services offer."""
+"""An owner of endpoints in a test `World`, who acts through the same services as the API."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Changes that this process makes while cache sync reads stay in the cache, and are read again later."""
+"""If this process changes an object during a read of cache sync, the change stays, and the next sync reads it again."""
 
 from collections.abc import Callable
 

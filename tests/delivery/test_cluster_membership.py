@@ -1,4 +1,4 @@
-"""Several processes share the endpoints and the singleton jobs, also when processes start, stop and die."""
+"""Several processes share the endpoints and the singleton jobs, even when processes start, stop and die."""
 
 from collections import Counter
 

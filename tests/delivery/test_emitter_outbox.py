@@ -38,7 +38,7 @@ class ScriptedServer:
         self.names_positions = True
         self.failure: Exception | None = None
         self.during: Callable[[], Any] | None = None
-        """Called during each request."""
+        """A function that runs at the beginning of each request."""
 
     async def send(self, body: bytes, count: int) -> BatchRejection | None:
         self.requests += 1

@@ -1,4 +1,4 @@
-"""The encryption upgrade of a shared database, for endpoints that have had no attempt yet."""
+"""After the encryption upgrade of a shared database, an endpoint without earlier attempts still signs its requests."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Erasures under a virtual clock: what is in memory is dropped, and nothing is written back."""
+"""Erasures under a virtual clock: erased content is dropped from memory and is never stored again."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

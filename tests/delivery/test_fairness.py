@@ -1,4 +1,4 @@
-"""Hanging receivers of one account do not delay other accounts, regardless of how attempts start."""
+"""Hanging receivers of one account do not delay other accounts, for events, tests, resends and replays."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

@@ -30,9 +30,9 @@ from .world import SECOND, World
 
 HOST = "one.test"
 EVALUATION_SECONDS_MAX = 0.01
-"""CPU time for one filter."""
+"""Expected maximum CPU time to evaluate one filter, in seconds."""
 EVENT_SECONDS_MAX = 0.05
-"""CPU time for all filters of an event."""
+"""Expected maximum CPU time to evaluate all filters for one event, in seconds."""
 SLACK = 5
 
 

@@ -114,7 +114,7 @@ class LosesResponse:
     """A database that loses one response of an operation."""
 
     lost_operation = ""
-    """The name of the operation."""
+    """The name of the function whose next write loses its response; empty for none."""
 
     async def write(self, body: Any) -> Any:
         result = await super().write(body)  # type: ignore[misc]

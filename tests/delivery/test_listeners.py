@@ -1,4 +1,4 @@
-"""Listen streams with several processes: events and session changes come from any of them."""
+"""Listen streams with several processes: a stream gets events and session changes from every process."""
 
 import asyncio
 

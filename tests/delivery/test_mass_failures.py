@@ -129,7 +129,7 @@ async def test_a_mass_failure_excuses_only_its_own_duration(place: Place) -> Non
 
 
 async def test_the_onset_ignores_endpoints_that_failed_before(place: Place) -> None:
-    """Two endpoints begin to fail half an hour before ten others. The onset is when the ten begin."""
+    """Two endpoints begin to fail half an hour before ten others. The onset is the time when the ten begin to fail."""
     async with long_world(place) as world:
         for owner in await create_owners(world, 2):
             await world.accept(1, account=owner.account)

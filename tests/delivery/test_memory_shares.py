@@ -1,4 +1,4 @@
-"""The memory share of an account, and the work per turn of the event loop and per database write."""
+"""Limits on the memory of an account, and on its work in one turn of the event loop and in one database write."""
 
 import asyncio
 from collections import Counter
@@ -141,9 +141,9 @@ class Recorded:
     released: list[int]
     settled: list[int]
     failures: Counter[int]
-    """The failed attempts by endpoint."""
+    """The number of failed attempts in all batches so far, by endpoint number."""
     premature: list[HealthRow]
-    """Health that counts failures whose outcomes are not stored yet."""
+    """Written health rows that count failures whose outcomes are in none of the batches so far."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -188,7 +188,7 @@ async def test_releases_and_outcomes_are_written_in_batches(place: Place) -> Non
 
 
 async def test_health_is_stored_with_the_last_outcome_that_it_counts(place: Place) -> None:
-    """Otherwise, if the process ended between two batches, the outcomes of the second would count twice."""
+    """Otherwise, if the process ended between two batches, the outcomes of the second batch would count twice."""
     async with World(place, database=Recorded, endpoint_in_flight_max=1000, in_flight_max=10_000) as world:
         failing = [await world.endpoint(f"fails{number}.test") for number in range(3)]
         for _ in range(100):

@@ -30,7 +30,7 @@ MONITOR = "monitor.test"
 FAILING = "failing.test"
 SLACK = 5 * SECOND
 SOON = HealthSettings(HealthRule(MINUTE, 3 * MINUTE))
-"""Warnings after 1 minute, so that tests need not simulate days."""
+"""A warning after 1 minute of failures and disabling after 3 minutes, so that tests need not simulate days."""
 
 
 class Received:

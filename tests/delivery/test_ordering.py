@@ -112,7 +112,7 @@ async def test_held_deliveries_stay_ahead_of_new_ones(place: Place, held: HeldAc
 
 
 async def test_a_replay_keeps_the_order(place: Place) -> None:
-    """This includes deliveries that the replay creates. New events wait for replayed ones released before them."""
+    """The order includes the deliveries that the replay creates for missing events."""
     async with World(place, delays_ms=()) as world:
         await world.accept()
         endpoint = await world.endpoint(HOST, lambda _: respond(500), ordering=Ordering.ENDPOINT)

@@ -1,4 +1,4 @@
-"""Seeded episodes of filters and ordered delivery, compared with a reference model of matches and the order.
+"""Seeded episodes of filters and ordered delivery, compared with a reference model of filters and order.
 
 Each seed is one endpoint with a few events, and random filters, outcomes, pauses, cancellations, resends, replays,
 expiries, kills and restarts. To run more seeds, set UPLIFT_TEST_ORDERING_EPISODES to the number of seeds per test.
@@ -68,11 +68,11 @@ class Accepted:
     seq: int
     data: dict[str, Any]
     matched: bool
-    """Whether the filter matched when the event was accepted. All these events have a delivery."""
+    """Whether the filter matched when the event was accepted. If it matched, the event has a delivery."""
     may_have_delivery: bool
-    """Whether the event matched, or a replay with missing events may have found that it matches a later filter."""
+    """Whether `matched` is true, or a replay may have created a delivery because the event matches a later filter."""
     group: str | None
-    """The order group by the reference model; None if the delivery is not ordered."""
+    """The order group of the delivery in the reference model; None if the delivery is not ordered."""
     expires_at: int | None
 
 
@@ -99,7 +99,7 @@ class Episode:
         self.accepted: list[Accepted] = []
         self.sent: list[Sent] = []
         self.ends: dict[bytes, int] = {}
-        """When a delivery was first cancelled or dropped, by event."""
+        """The time when the delivery of an event was first cancelled or dropped (ms), by event ID."""
         self.resent: set[bytes] = set()
         self.is_paused = False
         self.replays: list[int] = []

@@ -139,7 +139,7 @@ class RejectsProcess:
     """A database that rejects the outcomes of one process."""
 
     rejected_process_id = 0
-    """The process ID."""
+    """The ID of the process whose settlements are rejected; 0 for none."""
     has_rejected_health = False
 
     async def settle(self, settlements: Any, health: Any = (), *, process_id: int = 0) -> Any:

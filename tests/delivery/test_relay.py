@@ -31,7 +31,7 @@ from uplift_server.store.stream_position import STREAM_POSITION_MAX
 from .world import DAY, HOUR, SECOND, World
 
 UNSTORABLE = 1 << 64
-"""Not a valid number for any column."""
+"""A number that is too large for any column, so a response with this status cannot be stored."""
 
 
 async def session_of(

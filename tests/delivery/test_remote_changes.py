@@ -1,4 +1,4 @@
-"""Changes through one process take effect in the others: cache sync and commands."""
+"""Changes through one process take effect in the others, by cache sync and by commands."""
 
 import asyncio
 from collections.abc import Callable

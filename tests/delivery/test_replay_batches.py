@@ -21,7 +21,7 @@ from .test_replays import HOST, change_state, count_leased, counts, create_faile
 from .world import SECOND, World
 
 RATE = 400
-"""Deliveries per second: 40 in a release."""
+"""The rate of the replays, in deliveries per second: 40 deliveries in each release."""
 
 
 class Counting:

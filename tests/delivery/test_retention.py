@@ -1,4 +1,4 @@
-"""Retention: once a minute, batch by batch, with pauses, until stopped."""
+"""Retention deletes expired rows once a minute, in batches with pauses, until the process stops."""
 
 import asyncio
 import contextlib

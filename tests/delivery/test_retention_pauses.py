@@ -1,4 +1,4 @@
-"""Pauses during the deletion of expired partitions: long during traffic, short with a backlog."""
+"""Pauses between batches while a partition is deleted: longer after slow batches, shorter with a backlog."""
 
 import asyncio
 from typing import Final
@@ -28,11 +28,11 @@ from .world import DAY, MINUTE, SECOND, VirtualClock, World
 
 KEEP_MS = 28 * DAY
 PLANNED_MS = DAY // PARTITION_DURATION_DIVISOR
-"""The time in which a partition may be deleted."""
+"""The planned sum of the pauses while one partition is deleted (ms)."""
 BATCHES = 3
-"""The batches of a partition before one that finds nothing."""
+"""The number of batches with rows in each partition. The next batch finds no rows."""
 HUGE: Final = 10**12
-"""So many numbers in a partition that each batch covers a tiny share."""
+"""The number of event numbers in a partition, so large that each batch covers a tiny share of them."""
 
 
 class OldPartitions:
@@ -46,10 +46,10 @@ class OldPartitions:
         self._batches = batches
         self._last_end: int | None = None
         self.pauses: list[int] = []
-        """The pauses between two batches of a partition (ms)."""
+        """The duration of each pause between two batches of a partition (ms)."""
         self.dropped: list[Partition] = []
         self.checks = 0
-        """The number of checks for the next partition."""
+        """The number of checks whether the next partition must start."""
 
     async def start_next(self, *, now: int, lasts_ms: int) -> bool:
         self.checks += 1

@@ -1,4 +1,4 @@
-"""When retries start: at their scheduled time, within 100 ms while there is capacity."""
+"""Retries start at most 100 ms after their scheduled time while there is capacity."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Schemas and data cannot block the event loop: checks and error details are bounded, also for stored schemas."""
+"""Schemas and data cannot block the event loop: checks and error details are bounded, even for stored schemas."""
 
 import gc
 import json

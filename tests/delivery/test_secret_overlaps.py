@@ -1,4 +1,4 @@
-"""Secret overlaps: signatures change exactly at the end, also after restarts, and the old secret is erased."""
+"""Secret overlaps: the old secret signs exactly until the end, even after restarts, and is then erased."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The settler of a process that is evicted while it writes."""
+"""The settler discards endpoint health from before an eviction, even if the process is evicted during a write."""
 
 import asyncio
 from types import SimpleNamespace
@@ -25,7 +25,7 @@ class RejectingDatabase:
         self._evicts_at = evicts_at
         self._during = during
         self.batches: list[tuple[int, list[int]]] = []
-        """The process ID and the endpoints of the written health, by batch."""
+        """For each batch: the process ID, and the numbers of the endpoints whose health the batch contains."""
 
     async def settle(self, _batch: list[Any], health: list[HealthRow], *, process_id: int) -> frozenset[Any]:
         self.batches.append((process_id, [row.endpoint_seq for row in health]))

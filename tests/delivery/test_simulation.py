@@ -36,24 +36,24 @@ class Observations:
     """The state as requests and responses show it, without the database."""
 
     expected: set[tuple[bytes, int]] = field(default_factory=set)
-    """The event ID and endpoint number of each accepted event."""
+    """The event ID and the endpoint number of each delivery that an accepted event must have."""
     bodies: dict[str, bytes] = field(default_factory=dict)
     sent: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     delivered: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     kill_times: list[int] = field(default_factory=list)
     lost_in_flight: int = 0
-    """Attempts that kills interrupted, or whose outcome was not stored."""
+    """The number of attempts that a kill interrupted, or whose outcome was not stored before a kill or restart."""
     deleted_at: dict[str, int] = field(default_factory=dict)
     paused: set[str] = field(default_factory=set)
-    """Hosts with a paused endpoint: from the response to the pause to the call that enables it."""
+    """Hosts whose endpoint is paused, from the response to the pause until the call that enables the endpoint."""
     first_sent: dict[str, int] = field(default_factory=dict)
-    """The number of the first request, by delivery."""
+    """For each delivery: the position of its first request among the first requests of all deliveries."""
     held: list[list[str]] = field(default_factory=list)
     """For each time an endpoint was enabled: its held deliveries that were never sent, in order of acceptance."""
     cancelled: set[str] = field(default_factory=set)
-    """Deliveries that were cancelled and not resent since."""
+    """IDs of deliveries that were cancelled and not resent since then."""
     may_be_cancelled: set[str] = field(default_factory=set)
-    """Deliveries that were cancelled or dropped at any time."""
+    """IDs of deliveries that were cancelled at any time, or that a drop may have cancelled."""
     resends: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
 

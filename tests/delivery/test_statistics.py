@@ -1,4 +1,4 @@
-"""The statistics updater: counts after a second, less often while busy, and through database errors."""
+"""The statistics updater counts new rows every second, less often under load, and resumes after database errors."""
 
 import asyncio
 from typing import Any

@@ -290,7 +290,7 @@ class Interrupted:
     """A database that calls back after a read, or before or after a test is stored."""
 
     after_read: Callable[[], Awaitable[None]] | None = None
-    """Called once, after the next read."""
+    """A function that runs once, after the next read."""
     before: Callable[[], Awaitable[None]] | None = None
     after: Callable[[], Awaitable[None]] | None = None
 

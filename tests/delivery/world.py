@@ -44,7 +44,7 @@ DAY = 24 * HOUR
 SECRET = "whsec_" + "A" * 43 + "="
 
 Script = Callable[[Request], Exchange | None]
-"""The response of a receiver; None: none until the timeout of the attempt."""
+"""Returns the response of a receiver to a request, or None if the attempt times out without a response."""
 
 
 @dataclass(order=True)
@@ -178,7 +178,7 @@ VERBS = (
     "append", "lease_due", "settle", "release", "reclaim", "release_held", "release_replay", "read_replay_batch",
     "due_endpoints", "next_due", "scrub", "stream_position", "read", "write", "write_with_events", "append_then",
 )  # fmt: skip
-"""The operations of the store's contract."""
+"""The names of the operations in the store's contract."""
 
 
 def _watched(name: str) -> Callable[..., "asyncio.Future[Any]"]:
@@ -241,7 +241,7 @@ class World:
         self._layers = (Watched,) if database is None else (database, Watched)
         self._numbers = itertools.count(1)
         self.callers: set[asyncio.Future[Any]] = set()
-        """Calls that wait only for the database and the clock. `settle` treats them like loops."""
+        """Calls of a test that wait only for the database or the clock. `settle` treats them like engine loops."""
         self.lines: list[AttemptLine] = []
         self.on_loop_failure: Callable[[BaseException | None], None] = self.record_failure
         self.defects = 0

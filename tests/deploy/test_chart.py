@@ -82,7 +82,7 @@ def test_every_optional_object_is_rendered(rendered: Callable[[str], Objects]) -
 
 @pytest.mark.parametrize("name", NAMES)
 def test_pods_have_no_privileges(name: str, rendered: Callable[[str], Objects]) -> None:
-    """The profile `restricted` of the Pod Security Standards, and a read-only file system."""
+    """Pods comply with the profile `restricted` of the Pod Security Standards, and have a read-only file system."""
     specs = pod_specs(rendered(name))
     assert set(specs) == {"uplift-api", "uplift-worker", "uplift-migrate"}
     for spec in specs.values():

@@ -1,4 +1,4 @@
-"""The values in the guide are values of the chart, and its commands are valid shell."""
+"""The Kubernetes guide: its values are values of the chart, and its commands are valid shell commands."""
 
 import re
 import subprocess

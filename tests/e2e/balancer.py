@@ -1,4 +1,4 @@
-"""A TCP load balancer that uses only ready servers, as a Service of Kubernetes does."""
+"""A TCP load balancer that forwards connections only to ready servers, like a Kubernetes Service."""
 
 import contextlib
 import itertools

@@ -1,4 +1,4 @@
-"""`uplift` as a separate process with both output streams, and a network that can fail."""
+"""`uplift` in a separate process whose standard output and error are recorded, and a network that can fail."""
 
 import json
 import os

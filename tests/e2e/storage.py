@@ -1,4 +1,4 @@
-"""Data directories that run out of space, which a test can then make available again."""
+"""Data directories that run out of space, until the test frees some space."""
 
 import contextlib
 import os

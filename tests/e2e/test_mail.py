@@ -173,7 +173,7 @@ def state_of(api: Api, endpoint: str) -> str:
 def test_warning_and_disable_emails_survive_kills(
     server_with_email: Server, mail_server: SmtpStub, receiver: Receiver
 ) -> None:
-    """The server warns and disables after seconds instead of days."""
+    """The server sends the warning and disables the endpoint after seconds instead of days."""
     server_with_email.environ |= {
         "UPLIFT_WARN_AFTER": "4s",
         "UPLIFT_DISABLE_AFTER": "10s",

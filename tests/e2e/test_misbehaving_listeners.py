@@ -1,4 +1,4 @@
-"""Streams whose client floods or does not read: they end, and other clients do not wait."""
+"""Listen streams whose client sends too many frames or does not read: they end, and other clients do not wait."""
 
 import contextlib
 import socket

@@ -1,4 +1,4 @@
-"""The set-up of docs/nats.md works as printed: three servers with TLS, their users, the service, and an emitter."""
+"""The setup of docs/nats.md works as printed: three servers with TLS, their users, the service, and an emitter."""
 
 import asyncio
 import os

@@ -79,7 +79,7 @@ def test_a_promoted_standby_takes_over_without_loss(
 
 
 def test_an_unresponsive_host_is_replaced_by_the_next(tmp_path: Path, postgres_url: str, receiver: Receiver) -> None:
-    """Like a machine without its network: the host neither accepts nor refuses connections."""
+    """The host neither accepts nor refuses connections, like a machine that has lost its network."""
     first, second = UnreliableNetwork(postgres_url), UnreliableNetwork(postgres_url)
     with contextlib.closing(first), contextlib.closing(second):
         hosts = ",".join(f"127.0.0.1:{urlsplit(each.url).port}" for each in (first, second))

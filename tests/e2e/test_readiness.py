@@ -1,4 +1,4 @@
-"""`/readyz`, `uplift_store_up` and `doctor` report the cause while reads or writes fail, and then recover."""
+"""`/readyz`, `uplift_store_up` and `doctor` report the cause while reads or writes fail, and then the recovery."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The README's first event works as printed, and its shell blocks, like those of all pages, are valid."""
+"""The README's commands for a first event work as printed, and the shell blocks of all pages are valid."""
 
 import contextlib
 import os

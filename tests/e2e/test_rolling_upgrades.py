@@ -1,4 +1,4 @@
-"""A server keeps running during a schema upgrade. After its stop, only the new release starts."""
+"""A server keeps running during a schema upgrade. After it stops, only the new release can start."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Paused and disabled endpoints, whose held deliveries survive kills, and test deliveries."""
+"""Paused and disabled endpoints: held deliveries survive kills, and test deliveries are still sent."""
 
 import json
 import time

@@ -137,7 +137,7 @@ def test_an_unavailable_collector_does_not_affect_deliveries(tmp_path: Path, rec
 
 
 def test_without_a_collector_opentelemetry_is_not_loaded() -> None:
-    """The web framework loads the OpenTelemetry API, which does nothing alone. No other part of it may be loaded."""
+    """The web framework loads the OpenTelemetry API, which does nothing on its own. No other part may be loaded."""
     program = (
         "import sys, uplift_server.app\n"
         "loaded = ('opentelemetry.sdk', 'opentelemetry.exporter', 'google.protobuf', 'uplift_server.observe.tracing')\n"

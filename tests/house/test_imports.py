@@ -1,4 +1,4 @@
-"""Import rules: directions between packages, and the packages that can use a library."""
+"""Import rules: the allowed imports between packages, and the packages that may import each library."""
 
 import subprocess
 import sys

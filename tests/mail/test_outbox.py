@@ -1,4 +1,4 @@
-"""Email outbox: emails are sent once, retried on schedule, and given up with a reason."""
+"""Email outbox: emails are sent once and retried on schedule, and emails that finally fail have a reason."""
 
 import asyncio
 import contextlib

@@ -1,6 +1,6 @@
 """Five bad mornings: a real server with 20 accounts and 202 endpoints, and one kind of fault in each.
 
-All endpoints receive events first, so each endpoint has a history and a true time at which its failures began.
+All endpoints receive events before the fault, so each endpoint has earlier successes and a known start of its failures.
 """
 
 import asyncio

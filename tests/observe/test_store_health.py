@@ -1,4 +1,4 @@
-"""The health of a database: when failed reads end."""
+"""The health of a database: how long a failed read counts as a problem."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Secrets in every allowed format, and rejected ones."""
+"""Secrets in every allowed format, and rejected secrets."""
 
 import base64
 

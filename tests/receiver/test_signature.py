@@ -1,4 +1,4 @@
-"""Published test vectors of other projects."""
+"""Signatures match the published test vectors of other projects."""
 
 import base64
 

@@ -30,9 +30,9 @@ class BenchPolicy(AddressPolicy):
 
 BLOCKED: Final = "blocked"
 LOST: Final = "lost"
-"""No connection is made, for any reason."""
+"""The attempt fails without a connection, with any kind of failure."""
 REACHED: Final = "reached"
-"""Only GOOD is reached."""
+"""The attempt succeeds, and connects only to GOOD."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class Case:
     url: str
     """The URL, with `{port}` for the receiver's port."""
     registered: str | None
-    """The code of the problem at registration, if any."""
+    """The code of the expected problem at registration, or None if registration accepts the URL."""
     sent: str
     zone: Zone = field(default_factory=dict)
     private: bool = False
-    """Whether private networks are allowed."""
+    """Whether the address policy allows private networks."""
 
     def url_at(self, port: int) -> str:
         """Return the URL for a port of the receiver."""

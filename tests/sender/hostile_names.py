@@ -33,7 +33,7 @@ class Reply(NamedTuple):
     question: str = ""
     raw: bytes = b""
     before: "Reply | None" = None
-    """A reply to send first."""
+    """Another reply that the name server sends before this one."""
 
 
 class Families(NamedTuple):
@@ -70,7 +70,7 @@ class HostileNameServer(asyncio.DatagramProtocol):
     def __init__(self) -> None:
         self.zone: Zone = {}
         self.reply_index: int | None = 0
-        """The index of the current reply for each name. None: each query gets the next reply."""
+        """The index, among the replies for a name, of the reply to a query. None: each query gets the next reply."""
         self.queries: Counter[tuple[str, int]] = Counter()
         self.address = ""
         self.transport: asyncio.DatagramTransport

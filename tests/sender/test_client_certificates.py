@@ -1,4 +1,4 @@
-"""Mutual TLS: the sender presents the certificate of the target, and never that of another one."""
+"""Mutual TLS: the sender presents the client certificate for the target, and never that for another target."""
 
 import asyncio
 import socket

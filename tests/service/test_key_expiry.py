@@ -1,4 +1,4 @@
-"""Keys stop working at their expiry, and members cannot extend more than their role allows."""
+"""Keys stop working at their expiry, and members can extend only keys with scopes that their role may grant."""
 
 import pytest
 

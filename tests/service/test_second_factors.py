@@ -1,4 +1,4 @@
-"""Second factors: set-up, sign-in with codes, limits, recovery codes, resets, and what the database contains."""
+"""Second factors: setup, sign-in with codes, limits, recovery codes, resets, and no plain secrets in the database."""
 
 import asyncio
 from typing import Any

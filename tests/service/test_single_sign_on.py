@@ -1,4 +1,4 @@
-"""Single sign-on: people and operators, forged responses, and the limits of the identity provider."""
+"""Single sign-on of members and operators: forged responses, limits on failures, and provider outages."""
 
 import asyncio
 import socket

@@ -40,7 +40,7 @@ ADDRESS = "192.0.2.9"
 PASSWORD = "correct horse battery"
 PROCESS_KEY = ProcessKey(1, process_id=1)
 _HASHED: dict[str, str] = {}
-"""The hash of each password. One hash takes longer than most tests."""
+"""A cache of hashes by password, because computing a hash takes longer than most tests."""
 
 
 class _IdleEngine:

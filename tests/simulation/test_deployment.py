@@ -1,4 +1,4 @@
-"""The processes of a simulation and its skips of quiet periods."""
+"""A simulation that skips quiet periods evicts none of its processes."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""A SQLite file with rows in every table, and simple reads of both databases."""
+"""A SQLite file with rows in every table, and functions that read all rows of SQLite and PostgreSQL databases."""
 
 import sqlite3
 from contextlib import closing
@@ -17,7 +17,7 @@ OWN = (processes, duties, directory_changes, told_texts, commands, event_partiti
 TABLES = [each for each in metadata.sorted_tables if each not in OWN]
 ROWS = 23
 UNIQUE = ("id", "number", "person_seq", "person_id", "subject", "event_seq")
-"""Columns of unique indexes."""
+"""Names of columns that need a different value in each row, because they are in unique indexes."""
 TEXTS = ("", "plain", "Ünïcode 🦆 \u2028", "a\0b\0", "\\N", "'quoted'\t\n")
 
 

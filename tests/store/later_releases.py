@@ -1,4 +1,4 @@
-"""Two fictional later releases: the first migration only adds, and the second one removes."""
+"""Two fictional later releases: the first only adds to the schema, and the second removes a column."""
 
 import shutil
 from pathlib import Path

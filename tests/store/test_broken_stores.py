@@ -384,7 +384,7 @@ DEFECTS: dict[type, str] = {
     LeasesOutOfOrder: "only_requested_endpoints_are_leased_earliest_first_within_the_limit",
     MiscountsFences: "released_leases_are_due_again",
 }
-"""Each defect, and the check that detects it."""
+"""For each defect: the name of the check that detects it."""
 
 
 @pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.__name__)

@@ -190,7 +190,7 @@ REQUIRED_VALUES = {
     "idempotent_creates": {"account_seq": 1},
     "events": {"account_seq": 1, "type_seq": 1},
 }
-"""Values of a row without references."""
+"""For each table: column values that `add_row` sets instead of the default values of `insert`."""
 
 
 def add_row(connection: sa.Connection, kept: RetentionRule, number: int, at: int | None) -> None:

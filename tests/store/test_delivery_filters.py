@@ -108,7 +108,7 @@ def type_of(row: Row) -> int:
 
 
 CHOSEN = {(4, 1), (6, 2), (7, 3), (9, 1)}
-"""Events and endpoints. The last ones belong to different accounts."""
+"""Pairs of event and endpoint for the filter `ids`. The last pair has no delivery, because the accounts differ."""
 FILTERS: dict[str, tuple[dict[str, Any], Callable[[Row], bool]]] = {
     "pending": ({"statuses": (Status.PENDING,)}, lambda row: row.status is Status.PENDING),
     "failed or held": (

@@ -1,4 +1,4 @@
-"""The watch of an open database file."""
+"""The watch of an open database file detects that the file was deleted or truncated."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Updates of endpoint health outside of settlements, unsent emails, and server values."""
+"""The store's functions for endpoint health, for emails that have not been sent, and for server values."""
 
 import sqlalchemy as sa
 

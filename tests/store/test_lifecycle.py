@@ -63,7 +63,7 @@ class Walk:
         self.rows: dict[Key, Row] = {}
         self.expires_at: dict[Key, int | None] = {}
         self.leases: list[tuple[LeasedDelivery, Row]] = []
-        """Each lease with its row at that time. A lease stays here for some time after its end."""
+        """Each lease with the row at the time of the lease. Some leases stay in this list after their end."""
         self.covered: set[Transition] = set()
         self.steps: list[Callable[[], Awaitable[object]]] = [
             *[self.accept] * 3, *[self.lease] * 3, *[self.settle] * 8, self.return_lease, self.expire_leases,

@@ -222,7 +222,7 @@ def test_a_newer_file_is_rejected_unchanged(tmp_path: Path) -> None:
 
 
 def test_a_foreign_file_is_rejected(tmp_path: Path) -> None:
-    """A SQLite file without a revision, and a file that is not a database."""
+    """Covers a SQLite file without a revision, and a file that is not a database."""
     foreign = tmp_path / "foreign.db"
     with closing(sqlite3.connect(foreign, isolation_level=None)) as raw:
         raw.execute("CREATE TABLE notes (text)")

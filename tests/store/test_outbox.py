@@ -1,4 +1,4 @@
-"""The outbox: due emails and filters."""
+"""The email outbox: due emails, filters, and late results."""
 
 import pytest
 import sqlalchemy as sa

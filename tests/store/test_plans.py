@@ -1,4 +1,4 @@
-"""No query scans or sorts a whole table, by SQLite's query plans."""
+"""According to SQLite's query plans, no query scans or sorts a whole table."""
 
 import re
 import sqlite3
@@ -355,7 +355,7 @@ def test_a_replay_batch_is_read_in_order_without_a_sort(
 
 
 DELETED_ENDPOINT = 99
-"""Return a deleted endpoint."""
+"""The number of an endpoint that does not exist or was deleted, as `cancel_waiting` requires."""
 
 MAINTENANCE: dict[str, list[Verb]] = {
     "deliveries_held": [

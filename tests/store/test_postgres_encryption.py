@@ -33,7 +33,7 @@ NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
 
 Address = Callable[..., str]
-"""Returns the URL of a database from parameters and, if given, a user and host."""
+"""Returns a database URL with the given parameters. A keyword argument can replace the host or the user."""
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,9 @@ from .postgres_connection import connected
 from .test_plans import LIST_VERBS, MAINTENANCE, OLD_BY, Verb
 
 ROWS_SORTED_MAX = 1200
-"""Rows of a page, and the rows that are read for it."""
+"""Maximum number of rows that a plan may sort: the rows of a page, and the rows that are read for the page."""
 ROWS_READ_MAX = 1000
-"""Rows that one search for a batch of expired rows reads in each table."""
+"""Maximum number of rows that one search for a batch of expired rows may read in one step of its plan."""
 ROWS = 60_000
 # Enough rows to make a scan of the table more expensive than its indexes.
 FILL = f"""
@@ -98,7 +98,7 @@ SMALL = {
     "trace_parents",
     "delivery_totals",
 }
-"""Tables that stay small, or are empty here."""
+"""Tables that may be scanned completely, because they are always small or are empty in these tests."""
 
 
 @pytest.fixture(scope="module", params=[1, PARTITIONS], ids=["one partition", "many partitions"])

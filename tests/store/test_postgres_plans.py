@@ -1,4 +1,4 @@
-"""Plans of the engine's statements: they use keys with any number of rows and any statistics."""
+"""Plans of the engine's statements: they use indexes, with any number of rows and any statistics."""
 
 import asyncio
 import json
@@ -32,10 +32,10 @@ from .many_partitions import PARTITIONS, last_number, partition_statements, tabl
 
 ROWS = 100_000
 PAGES_MAX = 800
-"""Pages of 8 KiB that one operation may read, about ten rows. The tables and indexes have thousands."""
+"""Limit on the 8 KiB pages that an operation on about ten rows reads. Tables and indexes have thousands of pages."""
 UNCOUNTED = 500
 ROWS_MAX = 10_000
-"""Pages that an operation on a few hundred rows may read."""
+"""Limit on the rows that one step in a plan of background work reads. The tables have ROWS rows or more."""
 EXPLAIN = """
 LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_analyze = on;
 SET auto_explain.log_buffers = on; SET auto_explain.log_format = json; SET client_min_messages = log

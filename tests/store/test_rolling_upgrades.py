@@ -1,4 +1,4 @@
-"""Schema upgrades while servers of the earlier release run. A wrong order is rejected."""
+"""Schema upgrades while servers of the earlier release run. Servers and upgrades in the wrong order are rejected."""
 
 import ast
 import asyncio
@@ -135,7 +135,7 @@ async def test_a_server_that_waits_too_long_for_an_upgrade_fails(url: str, monke
 async def test_a_server_starts_only_on_its_own_schema(
     url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A new release does not start before the upgrade, and an old release not after it."""
+    """A new release does not start before the schema upgrade, and the old release does not start after the upgrade."""
     await prepare(url)
     with monkeypatch.context() as later:
         later_releases.pretend_release(later, tmp_path, ADDS)

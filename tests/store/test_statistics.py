@@ -43,7 +43,7 @@ from .test_sqlite import sqlite_bench
 
 ACCOUNT_OF = {1: 1, 2: 1, 3: 2}
 DELETED_ENDPOINT = 3
-"""This endpoint is deleted, so its waiting deliveries can be cancelled."""
+"""The number of a deleted endpoint, whose waiting deliveries can therefore be cancelled."""
 Tally = Counter[tuple[str, int, int, int, object]]
 (EVENTS,) = (kept for kept in cleanup.RETENTION_RULES if kept.table is events)
 
@@ -172,9 +172,9 @@ class Machine:
         self.random = random.Random(seed)
         self.now = NOW
         self.leased: list[LeasedDelivery] = []
-        """Leases whose attempt has not been settled, even if they have expired."""
+        """Leases whose attempts can still be settled. Some have expired, and a few have already been settled once."""
         self.removed: Tally = Counter()
-        """Counted rows that retention has deleted."""
+        """Counts of the rows that retention has deleted, with the same keys as the result of `tables`."""
         self.steps: list[Callable[[], Awaitable[object]]] = [
             self.accept, self.accept, self.lease, self.lease, self.settle, self.settle, self.settle, self.settle,
             self.release, self.reclaim, self.hold, self.drop, self.release_held, self.cancel_deleted, self.cancel,

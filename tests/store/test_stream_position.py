@@ -1,4 +1,4 @@
-"""The stream position on PostgreSQL: a reader never skips a row that is committed after a later one."""
+"""The stream position on PostgreSQL: a reader never skips a row that is committed after a higher-numbered row."""
 
 import asyncio
 import random
@@ -245,7 +245,7 @@ async def test_statistics_are_exact_with_overlapping_writes(bench: Bench, postgr
 async def test_a_late_reading_is_recorded_before_the_next_one(
     bench: Bench, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A late reading lacks later locks. If it replaced a newer reading, rows of the lock holders would be skipped."""
+    """A late reading lacks newer locks. If it replaced a newer reading, readers would skip the lock holders' rows."""
     await add_account(bench)
     (first,) = await bench.append(bench.event())
     has_read, may_return = asyncio.Event(), asyncio.Event()

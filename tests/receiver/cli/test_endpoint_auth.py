@@ -1,4 +1,4 @@
-"""Options for the authentication of an endpoint, in `uplift` and in `uplift-server`."""
+"""Options for the authentication to an endpoint, in `uplift` and in `uplift-server`."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The listener forwards events in order and once, including after lost connections and sleep."""
+"""The listener forwards events once and in order, even if a connection is lost or the machine sleeps."""
 
 import asyncio
 import time

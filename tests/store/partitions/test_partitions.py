@@ -88,7 +88,7 @@ async def test_chosen_ids_are_recognized_in_all_partitions(bench: Bench, chosen:
 
 
 async def test_reused_generated_ids_are_recognized_in_all_partitions(bench: Bench) -> None:
-    """Callers could not distinguish two events with the same ID."""
+    """Otherwise, two events could have the same ID."""
     created = []
     for day in range(1, 4):
         created += await bench.append(bench.event(due(1)))
@@ -121,7 +121,7 @@ async def test_an_old_partition_is_dropped_with_its_dependent_rows(bench: Bench)
 
 
 async def test_needed_events_are_kept_until_they_are_not_needed(bench: Bench) -> None:
-    """Events with open deliveries are moved together, found and delivered as before, and deleted row by row."""
+    """Events with open deliveries move to one common partition, are still delivered, and are deleted row by row."""
     open_events = []
     for day in range(3):
         await store_delivered(bench, 5, at=NOW + day * DAY)

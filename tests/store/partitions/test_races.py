@@ -176,7 +176,7 @@ async def test_a_partition_that_another_process_is_copying_stays(bench: Bench, o
 
 
 async def test_a_partition_with_another_copy_stays(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process replaced the copy with one that lacks the remainder of the earlier partition."""
+    """Before the drop, another process replaces the copy of the needed events with a copy that has fewer rows."""
     partitions, partition = await partition_with_remainder(bench)
 
     async def copy_less_elsewhere() -> None:
