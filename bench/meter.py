@@ -76,7 +76,7 @@ def memory_mib(root: int) -> float:
 class MemoryWatch:
     """Samples the memory of process trees during the block, and keeps the maximum."""
 
-    def __init__(self, roots: Sequence[int], every_s: float = 1.0) -> None:
+    def __init__(self, roots: Sequence[int], every_s: float = 2.0) -> None:
         self._roots = roots
         self._every_s = every_s
         self._ended = threading.Event()

@@ -28,6 +28,7 @@ def bar(label: str, total: float) -> Iterator[Step]:
         TimeRemainingColumn(),
         console=console,
         transient=True,
+        refresh_per_second=1,
         disable=not sys.stderr.isatty(),
     )
     with progress:
