@@ -51,6 +51,22 @@ async def test_events_attempts_and_deliveries_are_counted(place: Place) -> None:
         assert world.database.measures.writes >= 3
 
 
+async def test_the_time_in_the_ingest_queue_counts(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uplift_server.delivery.ingest.ACCEPTS_TURN_ROWS_MAX", 1)
+    async with World(place) as world:
+        append = world.database.append
+
+        async def append_slowly(*args: Any) -> Any:
+            world.clock.now += SECOND
+            return await append(*args)
+
+        world.database.append = append_slowly  # type: ignore[method-assign]
+        draft = world.draft()
+        await asyncio.gather(*(world.parts.event_ingest.accept(world.account.seq, [draft]) for _ in range(3)))
+
+        assert upper(world.parts.counters.accept_durations) == [1_000_000, 2_500_000, 5_000_000]
+
+
 async def test_repeated_events_are_counted_separately(place: Place) -> None:
     async with World(place) as world:
         await world.accept(idempotency_key="k")
@@ -66,7 +82,7 @@ async def test_rejected_events_are_counted_by_reason(place: Place) -> None:
             raise Unavailable("the disk is full")
 
         draft = world.draft()
-        world.database.append = full  # type: ignore[method-assign]
+        world.database.append = full
         with pytest.raises(Unavailable):
             await world.parts.event_ingest.accept_for([(world.account.seq, draft)] * 3)
         world.parts.event_ingest.close()

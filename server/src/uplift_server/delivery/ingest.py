@@ -104,6 +104,8 @@ class _Group(msgspec.Struct, frozen=True):
     """The endpoints whose lanes have no room for a delivery of the group."""
     result: "asyncio.Future[list[Appended] | IdempotencyConflict]"
     accepted_at: int
+    began_us: int
+    """The time when `accept` was called, in µs of the monotonic clock."""
     body_bytes: int
     rows: int
     """The number of events and deliveries in the group. A large body counts as several rows."""
@@ -221,7 +223,8 @@ class EventIngest:
         self._accounts[seq] = account
         result: asyncio.Future[list[Appended] | IdempotencyConflict] = asyncio.get_running_loop().create_future()
         now = self._clock.now_ms()
-        group = _Group(account, drafts, [], [], [], [], result, now, body_bytes, rows, rejectable)
+        began_us = self._clock.monotonic_us()
+        group = _Group(account, drafts, [], [], [], [], result, now, began_us, body_bytes, rows, rejectable)
         for backlog in (self._backlog, account):
             backlog.add(events, body_bytes, rows)
         if account.queue or account.storing_rows >= account.turn_rows:
@@ -341,15 +344,13 @@ class EventIngest:
         self._batches += 1
         batch = self._batches
         self._storing[batch] = groups
-        began_us = self._clock.monotonic_us()
         stored = asyncio.ensure_future(self._database.append([group.events for group in groups]))
-        stored.add_done_callback(lambda future: self._stored(batch, groups, began_us, future))
+        stored.add_done_callback(lambda future: self._stored(batch, groups, future))
 
     def _stored(
         self,
         batch: int,
         groups: list[_Group],
-        began_us: int,
         stored: "asyncio.Future[list[list[Appended] | IdempotencyConflict]]",
     ) -> None:
         del self._storing[batch]
@@ -366,7 +367,7 @@ class EventIngest:
             self._log_failure(error)
         results = [None] * len(groups) if error is not None else stored.result()
         if error is None:
-            self._count(stored.result(), self._clock.monotonic_us() - began_us)
+            self._count(groups, stored.result())
         for group, result in zip(groups, results, strict=True):
             self._push_leased(group, result)
             group.account.storing_rows -= group.rows
@@ -408,12 +409,14 @@ class EventIngest:
         if not account.events:
             del self._accounts[account.seq]
 
-    def _count(self, results: list[list[Appended] | IdempotencyConflict], took_us: int) -> None:
+    def _count(self, groups: list[_Group], results: list[list[Appended] | IdempotencyConflict]) -> None:
         repeated = [event.duplicate for stored in results if isinstance(stored, list) for event in stored]
         counters = self._counters
         counters.accepted += repeated.count(False)
         counters.duplicates += repeated.count(True)
-        counters.accept_durations.observe_many(took_us, len(results))
+        now_us, observe = self._clock.monotonic_us(), counters.accept_durations.observe
+        for group in groups:
+            observe(now_us - group.began_us)
 
     def _set_aside(self, group: _Group, error: BaseException) -> None:
         self._counters.set_aside[SetAside.EVENT] += len(group.events)

@@ -199,7 +199,7 @@ class EngineCounters:
         In this case, the endpoint receives the event.
         """
         self.accept_durations = Histogram(_COMMIT_BOUNDS_US, _US)
-        """For each request: the time, in µs, from the start of the write until the request's events are committed."""
+        """For each request: the time, in µs, until its events are committed. It includes the time in the queue."""
         self.attempts = [0] * len(Outcome)
         """The number of attempts for each outcome."""
         self.own_failures = 0
