@@ -71,6 +71,26 @@ async def test_waiting_and_in_flight_deliveries_are_dropped(place: Place) -> Non
         assert world.parts.lanes.load().in_flight == 0
 
 
+async def test_a_success_during_an_erasure_ends_the_failure(place: Place) -> None:
+    async with World(place, delays_ms=()) as world:
+        endpoint = await world.endpoint(HOST, lambda _: respond(500))
+        await world.accept(1)
+        await world.run_for(SECOND)
+        assert endpoint.health.failing_since is not None
+        world.sender.scripts[HOST] = lambda _: respond(200)
+        world.sender.latency_ms[HOST] = 2 * SECOND
+        [event] = await world.accept(1)
+        await start_erasure(world, event_seqs=[event.seq])
+        await world.run_for(SECOND)
+        assert world.sender.in_flight[HOST]
+        await world.run_for(MINUTE)
+        assert (endpoint.health.failing_since, endpoint.health.last_status_code) == (None, 200)
+        query = sa.select(endpoints.c.failing_since, endpoints.c.last_success_at)
+        row = await world.database.read(lambda c: c.execute(query).one())
+        assert (row.failing_since, row.last_success_at) == (None, endpoint.health.last_success_at)
+        assert len(await world.attempts()) == 1
+
+
 async def test_the_last_error_of_an_endpoint_is_erased(place: Place) -> None:
     """Pages, emails and the API show the first line of the last response, and the redirect target."""
     async with World(place) as world:

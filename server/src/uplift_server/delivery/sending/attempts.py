@@ -258,30 +258,16 @@ class Attempts:
             self._release_lease(delivery)
             self._lanes.attempt_ended(lane, now)
             return
-        if (
-            self._lanes.erased
-            and delivery.event_seq in self._lanes.erased
-            # Settle a test, because its caller waits. For an erased event, the settlement stores nothing.
-            and delivery.trigger is not Trigger.TEST
-        ):
-            # The response to an erased event must not be stored or shown anywhere.
-            self._lanes.attempt_ended(lane, now)
-            self._lanes.pump()
-            return
         outcome = classify(exchange)
-        self._count(flight, outcome, exchange, now)
         is_test = delivery.trigger is _TEST
+        # Settle a test, because its caller waits. For an erased event, the settlement stores nothing.
+        if self._lanes.erased and delivery.event_seq in self._lanes.erased and not is_test:
+            self._end_erased(flight, outcome, exchange, now)
+            return
+        self._count(flight, outcome, exchange, now)
         counts = not is_test and flight.event_type.name != WEBHOOK_CREATED
-        if not is_test and _counts_for_health(endpoint, exchange, now):
-            if self._shards.owns(endpoint.seq):
-                if counts:
-                    self._note_health(flight, outcome, exchange, now)
-                if outcome is not _DELIVERED or lane.breaker.failures:
-                    update_breaker(lane, outcome, exchange, now, self._breaker, counts=counts)
-                    self._note_probe(lane, endpoint)
-            elif counts and outcome is _DELIVERED and endpoint.health.failing_since is not None:
-                # Another process took over the endpoint during the attempt.
-                self._shards.report_success(endpoint.seq, now)
+        if not is_test:
+            self._update_health(flight, outcome, exchange, now, counts=counts)
         counted = delivery.trigger is _SCHEDULE and exchange.failure is not _EGRESS
         scheduled = delivery.scheduled_attempts + counted
         if outcome is _DELIVERED:
@@ -307,6 +293,16 @@ class Attempts:
         )
         self._settler.add(settlement, _line(flight, outcome, exchange, verdict))
         self._lanes.attempt_ended(lane, now, exchange.duration_us, succeeded=_SUCCESS.get(outcome) if counts else None)
+        self._lanes.pump()
+
+    def _end_erased(self, flight: _InFlight, outcome: Outcome, exchange: Exchange, now: int) -> None:
+        """End the attempt of an erased event. No part of its response is stored or shown anywhere."""
+        if outcome is _DELIVERED:
+            # The health after a success contains no part of the response.
+            counts = flight.event_type.name != WEBHOOK_CREATED
+            self._update_health(flight, outcome, exchange, now, counts=counts)
+            self._settler.write_health()
+        self._lanes.attempt_ended(flight.lane, now)
         self._lanes.pump()
 
     def _count(self, flight: _InFlight, outcome: Outcome, exchange: Exchange, now: int) -> None:
@@ -358,6 +354,23 @@ class Attempts:
             retry_after_ms=wait_ms,
             draw=self._random.random(),
         )
+
+    def _update_health(
+        self, flight: _InFlight, outcome: Outcome, exchange: Exchange, now: int, *, counts: bool
+    ) -> None:
+        """Update the endpoint's health if `counts` is true, and the circuit breaker."""
+        lane, endpoint = flight.lane, flight.endpoint
+        if not _counts_for_health(endpoint, exchange, now):
+            return
+        if self._shards.owns(endpoint.seq):
+            if counts:
+                self._note_health(flight, outcome, exchange, now)
+            if outcome is not _DELIVERED or lane.breaker.failures:
+                update_breaker(lane, outcome, exchange, now, self._breaker, counts=counts)
+                self._note_probe(lane, endpoint)
+        elif counts and outcome is _DELIVERED and endpoint.health.failing_since is not None:
+            # Another process took over the endpoint during the attempt.
+            self._shards.report_success(endpoint.seq, now)
 
     def _note_health(self, flight: _InFlight, outcome: Outcome, exchange: Exchange, now: int) -> None:
         endpoint = flight.endpoint

@@ -96,6 +96,11 @@ class Settler:
             if self._may_write:
                 self._write()
 
+    def write_health(self) -> None:
+        """Write the health that waits for the next batch, even if there is no outcome to write."""
+        self._is_urgent = True
+        self._schedule()
+
     def note_health(self, endpoint: LiveEndpoint, now_ms: int) -> None:
         """Store the health of an endpoint with the next batch if it is or was failing.
 
