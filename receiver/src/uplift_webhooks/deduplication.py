@@ -33,8 +33,8 @@ T = TypeVar("T")
 REMEMBER_SECONDS: Final = 45 * 86_400.0
 """Default time for which the deduplicator stores the ID of a handled event, in seconds.
 
-This time is longer than a retry schedule (3 days) and the default retention (30 days). The server cannot replay an
-event after its retention has ended.
+This time is longer than the default retry schedule (3 days) and the default retention (30 days). The server cannot
+replay an event after its retention has ended.
 """
 CLAIM_SECONDS: Final = 60.0
 """Default duration of a claim, in seconds.

@@ -31,7 +31,7 @@ The unit is the cost of serializing one JSON value. The maximum cost corresponds
 does not exceed either maximum.
 """
 _BYTES_PER_VALUE: Final = 16
-"""Number of body bytes that cost as much as one JSON value."""
+"""Number of body bytes that take as long to serialize as one JSON value."""
 
 
 def earlier_forms(body: bytes) -> Iterator[EarlierForm]:
@@ -100,7 +100,7 @@ def _arranged(value: object, forms: Callable[[object], Iterator[bytes]]) -> Iter
     ordered = {name: value[name] for name in (*_MEMBERS, *value) if name in value}
     if [*ordered] != [*value]:
         yield from forms(ordered)
-    # Uplift's envelope has no spaces between its members. The event's sender chose the format of `data`.
+    # Vary only the format of `data`, which the event's sender chose. The envelope has no spaces between its members.
     data = ordered.pop("data", None)
     envelope = json.dumps(ordered, ensure_ascii=False, separators=_JAVASCRIPT).encode("utf-8", "surrogatepass")
     for written in forms(data):

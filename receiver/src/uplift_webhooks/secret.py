@@ -11,7 +11,7 @@ PREFIX: Final = "whsec_"
 """Prefix of a Standard Webhooks secret. The rest of the secret is the key in base64."""
 TOKEN_CHARACTERS_MIN: Final = 16
 TOKEN_CHARACTERS_MAX: Final = 256
-# Generated keys have 32 bytes. A key can also be a custom token, which is shown as `whsec_…` for other libraries.
+# The limits of custom tokens also apply to keys, because `whsec_…` can encode a token. Generated keys have 32 bytes.
 KEY_BYTES_MIN: Final = TOKEN_CHARACTERS_MIN
 KEY_BYTES_MAX: Final = TOKEN_CHARACTERS_MAX
 

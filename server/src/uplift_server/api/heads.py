@@ -213,7 +213,7 @@ class BoundedHeads(HttpToolsProtocol):
             self.transport.abort()
 
     def _end_body(self) -> None:
-        """End the current request if its body does not arrive within the time limit."""
+        """Close the connection if the current request's body has not arrived within the time limit."""
         self._body_watch = None
         if self._complete == self._begun or self._in_head:
             return

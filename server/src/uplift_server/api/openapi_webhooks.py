@@ -7,7 +7,7 @@ from uplift_server.core.events.catalog import EVENT_TYPES, EventType
 _EXAMPLE_ID: Final = "0197f0c2-5b1e-7c3a-9d5e-2f6a8b0c4d1e"
 _EXAMPLE_MS: Final = 1_752_090_911_411
 _NOT_IN_DATA: Final = frozenset({"$schema", "title"})
-"""JSON Schema keywords that are valid only at the root of a document."""
+"""Keywords of an event type's schema that the envelope schema omits when it embeds this schema as `data`."""
 _HEADERS: Final = {
     "webhook-id": "Event ID. It is the same in every attempt: use it to ignore duplicates.",
     "webhook-timestamp": "Time of the attempt, in Unix seconds.",

@@ -128,7 +128,7 @@ class QueryReader:
             return ParsedQuery(self.model.model_validate(given), problems)
         except ValidationError as error:
             details = error.errors(include_url=False, include_input=False)
-            # A list parameter is repeated once for each value. Report only one problem for each parameter.
+            # Several values of a list parameter can be invalid. Report only the first problem of each parameter.
             first = {detail["loc"][0]: detail for detail in reversed(details)}
             problems += [replace(_problem(detail), field=str(name)) for name, detail in reversed(first.items())]
             bad = {detail["loc"][0] for detail in details}

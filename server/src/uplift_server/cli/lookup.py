@@ -7,7 +7,7 @@ from uplift_webhooks.cli.kit.lookup import find
 
 
 def account(calls: Calls, text: str) -> dict[str, Any]:
-    """Find an account by its ID, uid, a unique ID prefix, or its exact name."""
+    """Find an account by its ID, its uid, a unique ID prefix, or its exact name."""
     how = "use its ID, uid, a unique ID prefix, or its exact name"
     return find(
         calls, "/v1/accounts", "account", "acc_", text, also=lambda each: bool(each.get("name") == text), how=how
@@ -20,7 +20,7 @@ def owner(calls: Calls, account_text: str | None) -> str | None:
 
 
 def account_path(calls: Calls, text: str) -> str:
-    """Find an account by its ID, uid, a unique ID prefix, or its exact name. Return its API path."""
+    """Find an account by its ID, its uid, a unique ID prefix, or its exact name. Return the account's API path."""
     return f"/v1/accounts/{segment(account(calls, text)['id'])}"
 
 
@@ -45,7 +45,7 @@ def _person(calls: Calls, path: str, noun: str, prefix: str, text: str) -> dict[
 
 
 def endpoint(calls: Calls, text: str, account_id: str | None = None) -> dict[str, Any]:
-    """Find an endpoint by its ID, uid or a unique ID prefix."""
+    """Find an endpoint by its ID, its uid or a unique ID prefix."""
     return find(calls, "/v1/endpoints", "endpoint", "ep_", text, account_id)
 
 

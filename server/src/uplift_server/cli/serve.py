@@ -225,7 +225,7 @@ class Stopper:
             loop.add_signal_handler(signal.SIGHUP, self._hung_up)
 
     def _hung_up(self) -> None:
-        # A closing terminal sends SIGHUP more than once, and some supervisors send it after SIGTERM.
+        # Ignore SIGHUP during a stop: a closing terminal repeats SIGHUP, and some supervisors send it after SIGTERM.
         if not self._is_stopping:
             self._signalled()
 

@@ -132,7 +132,7 @@ def held_text(shown: ShownEndpoint) -> str:
 def _working(shown: ShownEndpoint) -> StateCard:
     endpoint = shown.endpoint
     if endpoint.last_success_at is None:
-        # Enabling an endpoint resets its health.
+        # Start at the time when the endpoint was last enabled, if any, because enabling an endpoint resets its health.
         since = endpoint.created_at if endpoint.state_since is None else endpoint.state_since
         title = "No attempts yet" if endpoint.state_since is None else "No attempts since the endpoint was enabled"
         return StateCard(

@@ -20,9 +20,9 @@ from uplift_server.store.errors import Unavailable
 
 LOOK_SECONDS: Final = 1.0
 LOOK_SECONDS_BUSY: Final = 5.0
-"""The longer interval between database polls for live pages, in seconds.
+"""The longer of the two intervals between database polls for live pages, in seconds.
 
-The interval applies to the pages of operators, and to all pages while the process is busy. A shorter interval would
+This interval applies to the pages of operators, and to all pages while the process is busy. A shorter interval would
 delay events while the process is busy.
 """
 CORES_BUSY: Final = 0.4

@@ -38,7 +38,7 @@ class MailNotSent(Exception):
 
 def rejected(error: "SMTPResponseException", step: Step, *, disconnected: bool) -> MailNotSent:
     """Return the error for a rejected email. `step` is the part of the email that the mail server rejected."""
-    # A problem with the sender or the login affects all emails until the operator fixes it.
+    # A problem with the sender or the login is not permanent: it affects all emails until the operator fixes it.
     permanent = error.code >= 500 and step != "sender" and error.code != _AUTHENTICATION_REQUIRED
     cause = f"the mail server rejected the {step}: {response_text(error)}"
     return MailNotSent(cause, _REMEDIES[step], permanent=permanent, disconnected=disconnected)

@@ -25,10 +25,10 @@ MASK: Final = "[masked]"
 
 
 REPEAT_SECONDS: Final = 60
-"""The interval at which the log repeats a warning from a library, in seconds.
+"""The minimum interval between identical warnings from a library, in seconds.
 
-The repeated warning contains the number of suppressed repeats. The limit exists because clients can cause many
-warnings.
+The log suppresses earlier repeats, because clients can cause many warnings. The next warning contains the number of
+suppressed repeats.
 """
 WARNINGS_KNOWN_MAX: Final = 1_000
 

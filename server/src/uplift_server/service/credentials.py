@@ -260,7 +260,7 @@ class Credentials:
         session = new_session(cookie, now, SESSION_TTL_MS, person_seq=person.seq)
 
         def begin(connection: Transaction) -> None:
-            # If the person was deleted, another person may now have the same `seq`.
+            # Compare the IDs: if the person was deleted, another person may now have the same `seq`.
             found = people.get(connection, person.seq, lock=True)
             if found is None or (found.id, found.password_hash) != (person.id, person.password_hash):
                 raise Unauthorized(_WRONG_SIGN_IN)

@@ -78,7 +78,7 @@ class Deliveries:
                 break
         searched_to = None
         if page.next_key is not None and request.limit:
-            # The next search starts before this event.
+            # All events with this number or a higher one were searched. The next search continues below this number.
             last_seq = page.next_key[0] + 1
             searched_to = await self._context.database.read(lambda c: event_times.created_from(c, last_seq))
         return DeliverySearch(show_page(self._context, Page(found, page.next_key)), searched_to)

@@ -22,7 +22,7 @@ from uplift_server.store.errors import Conflict
 from uplift_server.store.records import Account, Page
 
 COUNT_WAIT_MS: Final = 2000
-"""How long a preview counts events at most, in ms. The erasure itself has no time limit and finds all events."""
+"""The maximum time that a preview counts events, in ms. The erasure itself has no time limit and finds all events."""
 STREAM_WAIT_MS: Final = 2000
 """The maximum time that a request waits for all accepted events to be in the database, in ms."""
 _KIND: Final = "erasure"

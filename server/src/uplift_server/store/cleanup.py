@@ -140,7 +140,7 @@ def _mark(name: str) -> sa.ColumnElement[int]:
 
 
 _UNCOUNTED: Final = events.c.seq > _mark(EVENTS_COUNTED)
-# Keep the last counted attempt, so that the next attempt gets a higher number and is counted.
+# Keep the last attempt that the statistics counted, so that the next attempt gets a higher number and is counted.
 _ATTEMPT_UNCOUNTED: Final = _any(
     attempts.c.event_seq == events.c.seq, attempts.c.seq >= _mark(ATTEMPTS_COUNTED), of=attempts
 )

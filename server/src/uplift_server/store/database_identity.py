@@ -1,4 +1,4 @@
-"""A database's random ID. It stays the same if the database's address changes."""
+"""A database's random ID. It stays the same even if the database's address changes."""
 
 import secrets
 from typing import Final

@@ -240,7 +240,7 @@ def start_resend(
         "fence": row.fence + 1,
         "trigger": int(Trigger.RESEND),
         "resume_status": row.status,
-        # A leased delivery that waited in memory was already due.
+        # A leased delivery that waited in memory was already due, so it is due immediately if the resend fails.
         "resume_due_at": now if leased_already else row.due_at if row.status == Status.PENDING else None,
         # Even if a replay released the delivery earlier, this attempt does not belong to the replay.
         "replay_seq": None,

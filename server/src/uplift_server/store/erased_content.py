@@ -123,7 +123,7 @@ def tidy(connection: Connection, erasure: Erasure, *, now: int) -> list[int]:
         _erase_in_emails(connection, erasure.account_seq, oldest_at)
     cleared: list[int] = []
     if erasure.leases_until is not None:
-        # Attempts that were in flight during the erasure may have stored their errors after it.
+        # Attempts that were in flight during the erasure may have stored errors after it, so erase these errors too.
         written = endpoints.c.last_failure_at.between(erasure.created_at, erasure.leases_until)
         change = sa.update(endpoints).where(endpoints.c.account_seq == erasure.account_seq, written)
         cleared += connection.scalars(change.values(last_error=None, last_location=None).returning(endpoints.c.seq))
@@ -202,7 +202,7 @@ def _erase_attempts(connection: Connection, event_seqs: Sequence[int]) -> list[i
 
 
 def _erase_keys(connection: Connection, account_seq: int, found: Sequence[sa.Row[Any]]) -> None:
-    """Delete the idempotency keys of events, also in rejected events, because a key can contain an object ID."""
+    """Delete the idempotency keys of events, and copies in rejected events, because a key can contain an object ID."""
     deleted = connection.scalars(
         sa.delete(idempotency_keys)
         .where(
@@ -265,7 +265,7 @@ def _padded_size(before: Sequence[Any], after: Sequence[Any]) -> int:
     `before` contains the record's old values, and `after` the new values without the padding.
     """
     room = sum(map(_record_bytes, before)) - sum(map(_record_bytes, after))
-    # At some sizes, the record gets one byte smaller, because the BLOB's length takes fewer bytes.
+    # At some sizes, the record gets one byte smaller: a BLOB with one more byte would also have a longer serial type.
     return next((room - length for length in range(1, 5) if _record_bytes(b"\0" * (room - length)) <= room), 0)
 
 

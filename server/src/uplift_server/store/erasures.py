@@ -26,7 +26,7 @@ from uplift_server.store.schema_erasures import erasures
 EVENTS_PER_STEP: Final = 40
 """Maximum number of events that one step erases. A step is one transaction."""
 DELIVERIES_PER_STEP: Final = 200
-"""Number of deliveries after which a step ends. The last event's deliveries may exceed this number."""
+"""Number of deliveries after which a step ends. A step can exceed it, because it never splits an event's deliveries."""
 BODIES_PER_STEP: Final = 50
 WINDOW_EVENTS: Final = 5_000
 """Maximum number of events that one step scans for events without an object ID."""
@@ -88,7 +88,7 @@ class Found(NamedTuple):
     newest_at: int | None = None
 
     def plus(self, more: "Found") -> "Found":
-        """Return the total number of events in both results, and the oldest and newest timestamps of both."""
+        """Return the combined result: the total number of events, and the oldest and newest timestamps."""
         oldest = [at for at in (self.oldest_at, more.oldest_at) if at is not None]
         newest = [at for at in (self.newest_at, more.newest_at) if at is not None]
         return Found(self.events + more.events, min(oldest, default=None), max(newest, default=None))

@@ -218,7 +218,7 @@ def record_connection(connection: Connection, session: ListenSession, *, now: in
     the recorded time. Return None if the session or its account was deleted, or if the session's key was revoked.
     """
     own = sa.and_(listen_sessions.c.seq == session.seq, listen_sessions.c.id == session.id)
-    # The database does not contain the operator key from the settings.
+    # Check for a revoked key, not for a missing one: the operator key from the settings is not in the database.
     revoked = sa.or_(
         *(
             sa.exists().where(keys.c.id == session.key_id, keys.c.revoked_at.is_not(None))

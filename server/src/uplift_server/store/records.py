@@ -414,7 +414,7 @@ class EndpointFilter:
     failing: bool = False
     """Whether failing endpoints match, in addition to the endpoints in one of `states`."""
     text: str | None = None
-    """Text that the description or the URL without its query must contain, or the whole URL. Case is ignored."""
+    """The whole URL, or a part of the description or of the URL without its query. Case is ignored."""
     cause: str | None = None
     """The cause code of the last failed attempt. Only failing endpoints can match."""
     ids: tuple[bytes, ...] = ()

@@ -198,7 +198,7 @@ class ReplayProgress(NamedTuple):
         total = max(self.total, self.delivered + self.failed + skipped + unfinished)
         if next_event_seq > self.last_event_seq and unfinished == 0:
             state = ReplayState.COMPLETED
-            # Also skip the counted deliveries that the replay did not find, because they were deleted or resent.
+            # Also report as skipped the counted deliveries that the replay did not find: they were deleted or resent.
             skipped = total - self.delivered - self.failed
         return self._replace(
             state=state, total=total, next_event_seq=next_event_seq, skipped=skipped, outstanding=outstanding

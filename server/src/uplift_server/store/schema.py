@@ -15,7 +15,7 @@ metadata = sa.MetaData()
 Seq = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 Uuid = sa.LargeBinary(16)
 
-# Partial indexes of deleted, revoked and completed objects, for retention.
+# The conditions of the partial indexes that retention uses to find deleted, revoked and completed objects.
 _DELETED = "deleted_at IS NOT NULL"
 _REVOKED = "revoked_at IS NOT NULL"
 _COMPLETED = "completed_at IS NOT NULL"

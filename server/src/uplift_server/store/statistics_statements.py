@@ -57,8 +57,8 @@ WHERE d.event_seq > :events_after AND d.event_seq <= :events_through AND d.trigg
 GROUP BY 1, 2, 3, 4, 5
 """,  # noqa: S608
 )
-# One row for each minute, endpoint and outcome. Durations already have the text form in which they are stored, because
-# Python would need more time for one row per duration class. The account comes from each row's newest delivery.
+# One row for each minute, endpoint and outcome. The query builds the stored text form of the durations, because Python
+# would need more time to build it. The account comes from each row's newest delivery.
 COUNT_ATTEMPTS: Final = _listed(
     ("minute", "account_seq", "endpoint_seq", "outcome", "n", "first", "durations"),
     {

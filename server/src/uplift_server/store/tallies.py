@@ -70,7 +70,7 @@ class Tally:
         `before` is the stored row, or None if there is none.
         """
         if before is None:
-            # If a replay created the deliveries of a new row, `moves` can contain changes of their status.
+            # Add `moves` too: if a replay created the deliveries of a new row, their status may have changed since.
             return (*map(add, self.counts, self.moves), sparse_text(self.outcomes), sparse_text(self.durations))
         counts, outcomes, durations = before
         return (

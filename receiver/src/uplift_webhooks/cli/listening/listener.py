@@ -69,7 +69,7 @@ class Expired(Exception):
     """
 
     def __init__(self, behind: str | None, begun: Mapping[str, int]) -> None:
-        """`behind` is the ID of the last event up to which all events were forwarded, or None if there is none.
+        """`behind` is the ID of the newest event that, like all earlier events, has a response, or None.
 
         `begun` maps the IDs of later events to the number of requests that the listener started for each event. The
         next session receives the later events again.
@@ -161,7 +161,7 @@ class Listener:
         try:
             await _first_of(self._stay_connected(), self._hand_over(), self._watch_clock())
         except Ended as ended:
-            # Raise the error only after the last delivery has ended.
+            # Create the Expired error only here, after the last delivery has ended, so that it includes this delivery.
             if ended.code is ExitCode.NOT_FOUND and not ended.unknown and self._connections:
                 raise self._expired() from ended
             raise
@@ -248,7 +248,7 @@ class Listener:
     async def _read(self, socket: ClientConnection) -> None:
         while True:
             frame = await socket.recv()
-            # Ignore other text frames, because servers from later releases may send new kinds of frames.
+            # Ignore text frames, because servers from later releases may send new kinds of frames.
             if isinstance(frame, bytes):
                 self._take_in(read_event(frame))
 
@@ -259,8 +259,8 @@ class Listener:
             self._came.set()
             return
         known = self._waiting.get(event.place)
-        # The server sends events in order.
-        # The server does not resend expired events, or events whose responses it has received.
+        # The server sends events in order, and skips expired events and events whose responses it has received.
+        # Therefore, events from earlier connections that precede this event are over.
         for place, earlier in self._waiting.items():
             if place == event.place or earlier.connection == number:
                 break

@@ -13,7 +13,7 @@ from uplift_webhooks.cli.listening.waits import within
 
 HEAD_BYTES_MAX: Final = 64 * 1024
 BODY_BYTES_MAX: Final = 4 * 1024 * 1024
-"""Maximum number of bytes of a response body that the client reads. If a body is larger, it closes the connection."""
+"""Maximum number of response body bytes to read. If a body is larger, the client closes the connection."""
 CONNECT_SECONDS: Final = 5.0
 
 

@@ -179,7 +179,7 @@ def _fence(
 
 
 def _anchored(tokens: list[Token]) -> Iterator[Heading]:
-    """Yield the headings. Add an anchor to each heading, and except in the title, add a link to this anchor."""
+    """Yield the headings. Add an anchor to each heading and, except in the title, a link to this anchor."""
     taken: set[str] = set()
     for opening, words in pairwise(tokens):
         if opening.type == "heading_open":

@@ -97,7 +97,7 @@ _SECRET_WORDS: Final = (
     "auth", "cookie", "credential", "csrf", "jwt", "key", "password", "secret", "session", "signature", "token", "xsrf"
 )  # fmt: skip
 _VALUE: Final = r"[^\s\"',;&<>]"
-# A short value without a digit is more likely a word than a secret.
+# Do not match a short value without a digit, which is more likely a word than a secret.
 _SECRET: Final = re.compile(
     rf"(?P<name>(?:{'|'.join(_SECRET_WORDS)})[\w-]{{0,40}}[\"']?\s?[:=]\s?[\"']?|\b(?:basic|bearer)\s)"
     rf"(?:(?={_VALUE}*\d){_VALUE}{{8,}}|{_VALUE}{{20,}})"

@@ -29,7 +29,7 @@ The remaining quarter is reserved for proven lanes, so that slow or silent recei
 SCARCE_SHARE: Final = 0.25
 SCARCE_FREE_PER_SLOT: Final = 4
 SCARCE_SLOTS_MIN: Final = 64
-"""Minimum number of slots of a process that keeps a few slots free for idle lanes.
+"""Only a process with at least this many slots keeps a few of them free for idle lanes.
 
 If less than a quarter of the slots is free, a lane starts another attempt only if more than four slots are free for
 each of its attempts in flight (like the dynamic threshold in shared-memory switches).

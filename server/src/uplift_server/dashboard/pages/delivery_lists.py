@@ -40,7 +40,7 @@ ENDPOINTS_LISTED_MAX: Final = 200
 _RESEND: Final = "deliveries/resend.html"
 _NONE: Final = DeliverySearch(Page([], None), None)
 TESTS: Final = {"": False, "1": None, "only": True}
-"""The choices in the filter for test deliveries, from the values in the URL to the values of `DeliveryQuery.test`."""
+"""The choices in the filter for test deliveries. Each value in the URL maps to a value of `DeliveryQuery.test`."""
 _SEPARATOR: Final = re.compile(r"[\s,]+")
 _OPTIONS: Final = {
     "status": "--status",

@@ -37,7 +37,7 @@ NUMBERS_MAX: Final = 10_000
 """The maximum number of row numbers to read in one transaction while cache sync reloads the whole cache."""
 HEALTH_SYNC_EVERY_MS: Final = 1_000
 HEALTH_OVERLAP_MS: Final = 10_000
-"""The maximum time from the end of an attempt to the commit of its outcome, in ms."""
+"""The overlap of successive health reads, in ms, because outcomes are committed some time after their attempts end."""
 UNAVAILABLE_WAIT_MS: Final = 500
 _log = structlog.get_logger()
 
@@ -236,7 +236,7 @@ class CacheSync:
         if seq not in self._cache.accounts:
             return
         self._relay.end_streams_of_account(seq)
-        # The changes to these endpoints may arrive later, but the cache must not contain endpoints without an account.
+        # Drop the endpoints now. Their changes may arrive later, but the cache must not keep them without an account.
         for endpoint in list(self._cache.endpoints_of(seq)):
             self._drop_endpoint(endpoint.seq)
         self._cache.drop_account(seq)

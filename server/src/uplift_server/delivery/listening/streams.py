@@ -133,7 +133,7 @@ class Stream:
                 except Unavailable:
                     await relay.clock.wait(self._wake, UNAVAILABLE_WAIT_MS)
                     continue
-                # If the stream ended during the read, the client may have lost its access.
+                # Discard the events if the stream ended during the read, because the client may have lost its access.
                 if found and self.end_reason is None:
                     return found
                 continue

@@ -53,7 +53,7 @@ class SecretExpiry:
         for record in changed:
             if record.seq in self._cache.endpoints:
                 self._cache.put_endpoint(record)
-        # The store erases nothing if the secrets have changed. Cache sync then updates the cache.
+        # Do not retry endpoints whose secrets have changed in the database. Cache sync updates them in the cache.
         for seq in ended:
             if overlaps.get(seq, NEVER) <= now:
                 del overlaps[seq]

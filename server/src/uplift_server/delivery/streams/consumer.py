@@ -356,7 +356,7 @@ class StreamConsumer:
                 self._traces.note_sender(result[0].seq, result[0].id, traceparent)
         elif isinstance(result, IdempotencyConflict):
             if result.field == "id" and draft.has_server_id:
-                # No other event has this ID, so the database contains this event, changed later (for example, erased).
+                # Only this event has this ID, so it is already stored, but was changed later (for example, erased).
                 event.is_done = True
             else:
                 event.rejection = self._published.conflict(_as_sent(draft), result)

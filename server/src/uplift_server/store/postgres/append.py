@@ -95,7 +95,7 @@ async def _stored(raw: Raw, groups: Sequence[Sequence[NewEvent]]) -> KnownEvents
         for row in await raw.fetch(statements.EVENTS_BY_KEY, *zip(*keys, strict=True)):
             known.by_key[row["account_seq"], row["key"]] = _stored_event(row)
     chosen = [e for group in groups for e in group if e.caller_chose_id]
-    # A caller can send the ID of a stored event again, even if the server generated this ID.
+    # A UUIDv7 can be an ID that the server generated, because a caller can send the ID of any stored event again.
     own = [(e.account_seq, e.id) for e in chosen if is_uuid7(e.id) and not e.is_server_id]
     foreign = [(e.account_seq, e.id) for e in chosen if not is_uuid7(e.id) or e.is_server_id]
     for statement, ids in ((statements.EVENTS_BY_OWN_ID, own), (statements.EVENTS_BY_FOREIGN_ID, foreign)):

@@ -222,7 +222,7 @@ class Opener:
         return "".join(f"SET LOCAL {name} = '{value}'; " for name, value in settings)
 
     async def _connect(self) -> Raw:
-        # A pooler shares its connections, so their settings and prepared statements are unknown.
+        # A pooler shares its connections, so do not rely on their settings or prepared statements.
         name, settings = (POOLED_NAME, {}) if self.is_pooled else (APPLICATION_NAME, self._settings)
         more: dict[str, Any] = {"statement_cache_size": 0} if self.is_pooled else {}
         async with asyncio.timeout(CONNECT_SECONDS_MAX):

@@ -271,7 +271,7 @@ class PostgresDatabase:
             self._position_finder.note(StreamPosition(*numbers), holders)
 
         asked_at = time.monotonic()
-        # Allow one reading at a time, because a late response would report old locks.
+        # Allow one reading at a time. Otherwise, a delayed reading could report outdated locks after a newer reading.
         async with self._position_lock:
             # A reading that began while this call waited for the lock is recent enough.
             if asked_at >= self._position_read_at:

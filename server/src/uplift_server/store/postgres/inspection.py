@@ -28,8 +28,8 @@ _SETTINGS: Final = (
     " current_setting('fsync')::bool AS fsync, current_setting('full_page_writes')::bool AS full_page_writes,"
     " current_setting('max_connections')::int AS connections_max,"
     " current_setting('superuser_reserved_connections')::int AS connections_reserved,"
-    # Without privileges, few columns of other users' connections are visible.
-    # PostgreSQL's own processes have no database or user.
+    # Use only the columns of other users' connections that are visible without privileges.
+    # PostgreSQL's own processes are not counted, because they lack a database or a user.
     " (SELECT count(usesysid) FROM pg_stat_activity WHERE datid IS NOT NULL)::int AS connections_used,"
     " coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_make_tables,"
     " pg_database_size(current_database()) AS bytes"

@@ -323,7 +323,7 @@ async def _switch_to_next(raw: Raw, *, now: int) -> None:
     # Wait for running inserts, which may have been planned without the new partition.
     await raw.execute("LOCK TABLE ONLY events IN SHARE MODE")
     # `setval` is not transactional, and the next statements may run much later, after an interruption.
-    # Therefore, the partition must not end before its last event.
+    # Therefore, the end of the previous partition must not be earlier than the timestamp of the last event.
     await raw.execute("SELECT setval('events_seq_seq', $1, false) FROM events_seq_seq WHERE last_value < $1", first)
     last_at = await raw.fetchval("SELECT created_at FROM events ORDER BY seq DESC LIMIT 1")
     await raw.execute("UPDATE event_partitions SET ended_at = $2 WHERE end_seq = $1", first, max(now, last_at or 0))

@@ -70,7 +70,7 @@ async def _release(
     progress = ReplayProgress(*row)
     if progress.state != ReplayState.RUNNING:
         return ReplayRelease(ReplayState(progress.state), [], 0, progress.outstanding, progress.next_event_seq)
-    # If this call is repeated, the replay may already have released some of the candidates.
+    # Skip the candidates that the replay has already released, in case this call is repeated.
     ahead = ahead.after(progress.next_event_seq - 1)
     room = max(0, min(lease.limit, lease.outstanding_max - progress.outstanding))
     again = progress.returned[:room]

@@ -96,7 +96,7 @@ ORDER BY event_seq
 """  # noqa: S608
 # The listed deliveries matched the filters in an earlier read. Select those without a later attempt.
 # Lock the rows, so that they do not change before the lease.
-# $9 contains the events, and $10 whether missing events match.
+# $9 contains the events, and $10 is true if missing events match.
 REPLAYABLE_AGAIN: Final = _REPLAYABLE.format(
     deliveries="deliveries",
     events="d.endpoint_seq = $1 AND d.event_seq = ANY ($9::bigint[])",
@@ -119,7 +119,7 @@ LIMIT 1 OFFSET $4                        -- events before it
 # A settlement that counts an attempt for the replay waits for this lock, so reads while the lock is held are
 # consistent.
 LOCK_REPLAY: Final = "SELECT FROM replays WHERE seq = $1 FOR UPDATE"
-# If a released delivery is not pending, a process returned its lease without an attempt.
+# `returned` lists the released deliveries that are no longer pending: a process returned their leases unused.
 REPLAY_PROGRESS: Final = f"""\
 SELECT state, total, next_event_seq, last_event_seq, delivered, failed, skipped,
     (SELECT count(*) FROM deliveries WHERE replay_seq = r.seq AND status = {PENDING}) AS outstanding,

@@ -69,7 +69,7 @@ async def _run_exclusively(url: str, work: Callable[[Connection], str | None]) -
         try:
             return await _run(url, work)
         except Unavailable as error:
-            # PostgreSQL rolled back the upgrade. Servers and migrations lock tables in different orders.
+            # Servers and migrations lock tables in different orders. A deadlock rolls back the upgrade, so repeat it.
             if not isinstance(driver_error(error.__cause__ or error), asyncpg.DeadlockDetectedError):
                 raise
     return await _run(url, work)
@@ -93,7 +93,7 @@ async def _run(url: str, work: Callable[[Connection], str | None]) -> str | None
                 )
             async with pair.transaction():
                 await pair.raw.execute(f"SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")
-                # While the upgrade waits for a table, all server statements on that table also wait.
+                # While the upgrade waits for a table, all server statements on that table also wait, so limit the wait.
                 await pair.raw.execute(f"SET LOCAL lock_timeout = {TABLE_LOCK_MS_MAX}")
                 return await pair.sql.run_sync(work)
         finally:

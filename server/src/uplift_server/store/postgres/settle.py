@@ -44,7 +44,7 @@ async def settle(
             noted[name] = storable_texts(noted[name])
         parameters += [*noted.values(), process_id]
     statement = statements.SETTLE[any(replay is not None for replay in settled["replay_seq"]), bool(health)]
-    # These settlements run triggers that unblock deliveries in an order group, or count failed deliveries.
+    # Lock the delivery order for settlements whose triggers unblock ordered deliveries or count failed deliveries.
     locked = [s.endpoint_seq for s in settlements if s.order_group is not None or s.status is Status.FAILED]
     if locked:
         async with transaction(raw):

@@ -379,7 +379,7 @@ FROM unnest(
         $1::int[]                    -- numbers of endpoints modulo 2**31, ascending
     ) endpoint
 """  # noqa: S608
-# Rows are locked without their events, as in LEASE_DUE. Ordered deliveries are blocked at first.
+# Rows are locked without their events, as in LEASE_DUE. Ordered deliveries are blocked until `unblock_first` runs.
 RELEASE_HELD: Final = f"""\
 WITH requested AS MATERIALIZED (
     SELECT r.*, EXISTS (

@@ -82,7 +82,7 @@ def connect(path: Path, *, read_only: bool, create: bool = False) -> sqlite3.Con
             timeout=BUSY_MS / 1000,
         )
         cache = READER_CACHE_KIB if read_only else WRITER_CACHE_KIB
-        # FULL: a commit is on disk before it returns. With NORMAL, a power failure could lose the last commits.
+        # With `synchronous = FULL`, each commit waits for the disk. Otherwise, a power failure could lose commits.
         for pragma in (
             "journal_mode = WAL",
             "synchronous = FULL",
@@ -234,7 +234,7 @@ class FileLock:
         except FileExistsError:
             return self._checked(os.open(self.path, flags))
         if os.geteuid() == 0:
-            # The server runs as the database's owner and must be able to open this file.
+            # Give the file to the database's owner, because the server runs as this user and must be able to open it.
             database = self.path.with_suffix("")
             owner = (database if database.exists() else self.path.parent).stat()
             with contextlib.suppress(OSError):
@@ -242,8 +242,8 @@ class FileLock:
         return handle
 
     def _checked(self, handle: int) -> int:
-        # The name could be a hard link to any file. Accept files that belong to the database's owner. For root, check
-        # the content.
+        # The name could be a hard link to any file. Accept files that belong to the database's owner, or to this user
+        # unless it is root. If root runs the command and owns the file, reject a hard link to other content.
         theirs = {path.stat().st_uid for path in (self.path.with_suffix(""), self.path.parent) if path.exists()}
         found, user = os.fstat(handle), os.geteuid()
         is_ours = found.st_uid in theirs or found.st_uid == user != 0

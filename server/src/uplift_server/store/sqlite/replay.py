@@ -66,7 +66,7 @@ def release_replay(
     progress = ReplayProgress._make([*row, sorted(json.loads(returned))])
     if progress.state != ReplayState.RUNNING:
         return ReplayRelease(ReplayState(progress.state), [], 0, progress.outstanding, progress.next_event_seq)
-    # If this call is repeated, the replay may already have released some of the candidates.
+    # Skip the candidates that the replay has already released, in case this call is repeated.
     batch = batch.after(progress.next_event_seq - 1)
     room = max(0, min(lease.limit, lease.outstanding_max - progress.outstanding))
     again = progress.returned[:room]

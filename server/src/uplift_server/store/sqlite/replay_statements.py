@@ -117,7 +117,7 @@ SELECT state, total, next_event_seq, last_event_seq, delivered, failed, skipped,
 FROM replays
 WHERE seq = :replay_seq
 """  # noqa: S608
-# If a released delivery is not pending, the process returned its lease without an attempt.
+# Lists the released deliveries that are no longer pending: the process returned their leases unused.
 RETURNED: Final = f"""\
 SELECT json_group_array(event_seq) FROM deliveries WHERE replay_seq = :replay_seq AND status <> {PENDING}
 """  # noqa: S608

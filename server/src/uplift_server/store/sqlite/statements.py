@@ -336,7 +336,7 @@ WHERE d.endpoint_seq = :endpoint_seq AND {held("d")}
 ORDER BY d.event_seq
 LIMIT :limit                         -- deliveries
 """  # noqa: S608
-# Ordered deliveries are blocked at first.
+# Ordered deliveries are blocked until `unblock_first` runs.
 RELEASE_HELD: Final = f"""\
 UPDATE deliveries
 SET status = {PENDING},

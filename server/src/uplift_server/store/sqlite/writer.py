@@ -338,7 +338,7 @@ class Writer:
             return
         job.error = Rejected(f"the database rejected the operation: {error}") if job.divisible else unavailable(error)
         if self._writing is not None:
-            # Skip these event numbers, because leftover rows may have them and would conflict with later events.
+            # Skip these event numbers: rows that still have one of them would also conflict with later events.
             self._writing.appender.next_seq += job.weight
 
     def _fail(self, jobs: list[Job], error: Exception) -> None:
@@ -374,7 +374,7 @@ class Writer:
                 else:
                     _run_functions(cast("Iterator[FunctionJob]", run), writing)
             raw.execute("COMMIT")
-            # A transaction without changes does not access the disk.
+            # A transaction without changes does not access the disk, so it does not prove that writes succeed.
             if raw.total_changes != changes:
                 self._health.note_write()
         except BaseException:

@@ -198,7 +198,7 @@ class Connection(asyncio.Protocol):
             self._complete = True
 
     def eof_received(self) -> None:
-        # By default, the transport would first write the rest of the request.
+        # End the attempt now. By default, the transport would first write the rest of the request.
         self._end(None)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -148,8 +148,8 @@ class Resolver:
             else:
                 failure = f"{name} has no address"
         if failure is not None and files_exhausted():
-            # If the process has no file descriptors left, c-ares returns wrong results, and a channel that it creates
-            # has no name servers.
+            # Discard the results and the channel: if the process has no file descriptors left, c-ares returns wrong
+            # results, and a channel that it creates has no name servers.
             self._channel = None
             raise ResolutionFailed(f"could not look up {name}: too many open files", out_of_files=True)
         return _Entry(addresses, failure, self._monotonic() + ttl_ms / 1000)

@@ -96,8 +96,8 @@ class TlsContext(ssl.SSLContext):
         self._sessions.pop(host, None)
 
     def _session(self, host: str) -> ssl.SSLSession | None:
-        # RFC 8446 C.4 advises against reusing a ticket, because an observer could link a client's connections.
-        # The server's IP address links its connections anyway.
+        # Reuse tickets. RFC 8446 C.4 advises against this, because an observer could link a client's connections.
+        # However, the server's IP address links its connections anyway.
         # Measured per connection: 590 µs (ticket reused), 740 µs (no resumption), 890 µs (a new ticket each time).
         session, expires_at = self._sessions.get(host, (None, 0.0))
         return session if self._monotonic() < expires_at else None
