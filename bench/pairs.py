@@ -19,7 +19,7 @@ def paired(options: Options) -> str:
 
 
 def alternate(options: Options, without: Scene, beside: Scene) -> list[Pair]:
-    """Run the load on two scenes in turn; each begins every second pair.
+    """Run the load on two scenes in turn. Each scene is first in every other pair.
 
     The servers start anew for each pair: the same build differs by several percent from one process to the next.
     """
@@ -39,7 +39,7 @@ def alternate(options: Options, without: Scene, beside: Scene) -> list[Pair]:
 
 
 def ratios(pairs: Sequence[Pair], figure: Callable[[Measurement], float]) -> list[float]:
-    """Return a figure of the second run, divided by the figure of the first, for each pair."""
+    """Return a figure of the run with the effect, divided by the figure of the run without it, for each pair."""
     return [figure(beside) / max(figure(without), 1e-9) for without, beside in pairs]
 
 
@@ -49,6 +49,6 @@ def error_of_median(values: Sequence[float]) -> float:
 
 
 def p99_times(pair: Pair) -> float:
-    """Return the p99 of the second run, divided by the p99 of the first."""
+    """Return the p99 of the run with the effect, divided by the p99 of the run without it."""
     alone, beside = (run.received_ms.get("p99", 0.0) for run in pair)
     return beside / max(alone, 1e-9)

@@ -12,7 +12,7 @@ console = Console(stderr=True)
 
 
 class Step(Protocol):
-    """Callback that moves a bar: the progress, and a short text such as a rate."""
+    """Callback that moves a bar. It takes the progress, and a short text such as a rate."""
 
     def __call__(self, done: float, note: str = "") -> None: ...
 

@@ -72,7 +72,7 @@ class Measurement:
 
 
 class Scene(AbstractContextManager["Scene"]):
-    """A receiver, and a server on a new database. Both are removed afterwards."""
+    """A receiver, and a server on a new database. Both stop at the end of the block."""
 
     def __init__(
         self,

@@ -66,7 +66,7 @@ class Server:
         return self._process.pid
 
     def start(self) -> float:
-        """Start the server, wait until it is ready, and return the seconds."""
+        """Start the server, wait until it is ready, and return the elapsed seconds."""
         began = time.monotonic()
         with self.log.open("ab") as log:
             self._process = start(self._serve, env=self.settings, cwd=self.directory, stdout=log, stderr=log)

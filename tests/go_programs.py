@@ -14,7 +14,7 @@ MODULES: Final = {
     "helm": ("helm.sh/helm/v4/cmd/helm", "v4.3.1"),
     "kube-score": ("github.com/zegl/kube-score/cmd/kube-score", "v1.20.0"),
 }
-"""The module and the version of each program. Go checks them with its database of checksums."""
+"""The module and the version of each program. Go verifies them with its checksum database."""
 BUILD_SECONDS: Final = 900
 """Time limit of a build. On two idle cores, Helm takes 2 minutes."""
 
@@ -36,7 +36,7 @@ def _build(name: str) -> str | None:
     """Build a program unless it exists. Return the reason for a failure."""
     directory = _directory(name)
     directory.parent.mkdir(exist_ok=True)
-    # Parallel test processes may build it at the same time.
+    # Parallel test processes must not build the program at the same time.
     with (directory.parent / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (directory / name).exists():

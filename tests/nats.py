@@ -21,7 +21,7 @@ from tests.unreliable_network import UnreliableProxy
 T = TypeVar("T")
 
 READY_WITHIN_S: Final = 60.0
-# The file limit must exceed the reservation of the service's streams, on disks of any size.
+# The default of `max_file_store` depends on the disk, and can be less than the streams of the service reserve.
 SETTINGS: Final = """
 server_name: node{number}
 listen: "127.0.0.1:{ports.client}"

@@ -20,7 +20,7 @@ def installed(lock_file: Path) -> Path | str:
         return "npm is not installed"
     target = INSTALLED / f"node-{hashlib.sha256(lock_file.read_bytes()).hexdigest()[:12]}"
     target.parent.mkdir(exist_ok=True)
-    # Parallel test processes may install it at the same time.
+    # Parallel test processes must not install the packages at the same time.
     with (target.parent / "node.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return target / "node_modules" if target.exists() else _install(lock_file, target)

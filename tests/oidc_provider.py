@@ -49,7 +49,7 @@ def ann(**changes: Any) -> dict[str, Any]:
 
 @dataclass
 class Code:
-    """An authorization code that was not used yet."""
+    """An unused authorization code."""
 
     query: dict[str, str]
     claims: dict[str, Any]
@@ -84,7 +84,7 @@ class Provider:
         key: Key | None = None,
         **changes: str | None,
     ) -> str:
-        """Sign a person in at an authorization URL. Return the response query with `changes`; None removes one."""
+        """Sign a person in at an authorization URL. Return the response query with `changes`. None removes a value."""
         query = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
         assert url.startswith(f"{self.url}/authorize?")
         assert query["response_type"] == "code"

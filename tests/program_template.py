@@ -23,7 +23,7 @@ REQUEST_BYTES_MAX = 1024 * 1024
 
 
 def next_start(requests: socket.socket) -> dict[str, Any]:
-    """Fork a child for each request. Return the request in the child. Report the ends of the children."""
+    """Fork a child for each request, and report when it exits. Return only in the child, with the request."""
     wakeup, wakeup_writer = socket.socketpair()
     wakeup_writer.setblocking(False)
     signal.set_wakeup_fd(wakeup_writer.fileno(), warn_on_full_buffer=False)

@@ -142,7 +142,7 @@ def start(command: Sequence[str], *, directory: Path, environ: Mapping[str, str]
 def run(
     command: Sequence[str], *, directory: Path, environ: Mapping[str, str], text: str = "", timeout: float = 60
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program with `text` as its input until it exits. Raises subprocess.TimeoutExpired, and then kills it."""
+    """Run a program with `text` as its input until it exits. After the timeout, kill it and raise TimeoutExpired."""
     if not can_start(environ):
         return subprocess.run(
             command,

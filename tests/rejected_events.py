@@ -25,7 +25,7 @@ _numbers = itertools.count(1)
 
 
 def rejected_event(account_seq: int | None, *, at: int = 1_000, **fields: Any) -> RejectedEvent:
-    """Return the rejected event of a new message."""
+    """Return a rejected event with a new stream position."""
     values: dict[str, Any] = {
         "subject": "uplift.events.club-17",
         "event_type": "athlete.updatet",

@@ -103,7 +103,7 @@ class UnreliableProxy:
 
 
 class UnreliableNetwork(UnreliableProxy):
-    """Forwards connections to the socket of a PostgreSQL server. `url` is the URL through it."""
+    """Forwards connections to the socket of a PostgreSQL server. `url` is a URL that leads through this network."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)

@@ -1,4 +1,4 @@
-"""Waits of loops on virtual clocks."""
+"""Waits for an `asyncio.Event` with a timeout on a virtual clock."""
 
 import asyncio
 from collections.abc import Callable

@@ -304,7 +304,7 @@ class RecordingEngine:
     heartbeat_age: int | None = None
     """The age in ms of the last heartbeat of the process."""
     live_processes: list[Process] | None = None
-    """The processes on the database, or None if the database supports only one process."""
+    """The processes that use the database, or None if the database supports only one process."""
     busy: Busy | None = None
     """The reason why the engine rejects tests, or None if it accepts them."""
     sent_tests: list[LeasedDelivery] = field(default_factory=list)

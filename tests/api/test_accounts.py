@@ -43,7 +43,7 @@ def test_an_account_is_created_updated_and_deleted(server: Any) -> None:
 
 
 def test_all_problems_of_an_account_are_reported_together(server: Any) -> None:
-    """Covers missing, unknown and invalid fields and wrong types, in creation and update."""
+    """Covers missing, unknown and invalid fields and wrong types, in both POST and PATCH requests."""
     response = server.operator.post(
         "/v1/accounts", {"contact_emails": ["coach@example.com", 3, "nobody"], "plan": "big"}
     )

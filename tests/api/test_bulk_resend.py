@@ -19,7 +19,7 @@ def owner(server: Any) -> Owner:
 
 
 def failed(owner: Owner, endpoint: str, outcome: Outcome = Outcome.SERVER_ERROR, object_id: str | None = None) -> None:
-    """Create a delivery to an endpoint that failed after one attempt."""
+    """Create a failed delivery to an endpoint, with one attempt."""
     owner.server.event(owner.account, {endpoint: Status.PENDING}, object_id=object_id)
     [leased] = owner.server.lease(endpoint)
     owner.server.settle(leased, outcome, Status.FAILED)

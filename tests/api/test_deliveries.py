@@ -168,7 +168,7 @@ def test_attempts_have_all_fields(server: Any, owner: Owner) -> None:
 
 
 def test_lists_of_deliveries_are_filtered(server: Any, owner: Owner) -> None:
-    """Covers filters by status, type, endpoint and time, for the account and for one endpoint, in pages."""
+    """Covers filters by status, type, endpoint and time, in lists of an account and of an endpoint, on all pages."""
     at = 1_900_000_000_000
     other = owner.new_endpoint()
     created: list[tuple[str, str, Status, str]] = []
@@ -251,7 +251,7 @@ def test_a_resend_leases_a_delivery_for_the_engine(server: Any, owner: Owner, st
 
 
 def test_a_resend_is_rejected_in_other_states(server: Any, owner: Owner) -> None:
-    """Covers deliveries in flight, already resent or expired, disabled and deleted endpoints, and unknown fields."""
+    """Covers in-flight, already resent and expired deliveries, disabled and deleted endpoints, and unknown fields."""
     delivery = owner.delivery()
     path = f"/v1/deliveries/{delivery}/resend"
     assert owner.client.post(path, {"now": True}).problems == {("now", "unknown_field")}

@@ -221,7 +221,7 @@ def test_pages_are_compressed_for_clients_that_accept_it(server: Any) -> None:
     assert (compressed.headers["content-encoding"], compressed.headers["vary"]) == ("gzip", "accept-encoding")
     assert "content-encoding" not in plain.headers
     assert int(compressed.headers["content-length"]) < len(plain.body) / 4
-    assert compressed.body == plain.body  # The client decompresses it.
+    assert compressed.body == plain.body  # The client decompresses the body.
     assert compressed.headers["etag"] != plain.headers["etag"]
     assert client.get("/docs/api", accept_encoding="gzip", if_none_match=compressed.headers["etag"]).status == 304
 

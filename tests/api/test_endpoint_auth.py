@@ -32,7 +32,7 @@ def pem(key: Any, encryption: KeySerializationEncryption | None = None) -> str:
 
 
 def certificate(key: Any, name: str = "uplift", *, days: int = 365) -> str:
-    """Return a self-signed certificate that expires after some days."""
+    """Return a self-signed certificate that expires in `days` days."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     end = datetime.now(UTC).replace(microsecond=0) + timedelta(days=days)
     built = x509.CertificateBuilder(

@@ -27,7 +27,7 @@ class Owner:
         self.engine.sent_tests.clear()
 
     def set_outcome(self, outcome: Outcome) -> None:
-        """Let tests end with an outcome."""
+        """Make all tests end with this outcome."""
         status = Status.DELIVERED if outcome is Outcome.DELIVERED else Status.FAILED
 
         async def settle(leased: Any) -> None:
@@ -161,7 +161,7 @@ def test_a_repeated_request_returns_the_same_attempt(owner: Owner) -> None:
 
 
 def test_concurrent_requests_send_one_test(server: Any, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second request finds that the key was used only when it stores the test."""
+    """Only when the second request stores the test does it find that the key was already used."""
     owner.set_outcome(Outcome.DELIVERED)
     first = owner.client.post(owner.path, Idempotency_Key="at once")
 

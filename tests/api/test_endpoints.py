@@ -100,7 +100,7 @@ def test_an_endpoint_is_created_updated_and_deleted(server: Any) -> None:
 
 
 def test_a_new_endpoint_gets_a_registration_event(server: Any) -> None:
-    """A `webhook.created` event with the documented fields is due at once, independent of the subscription."""
+    """A `webhook.created` event with the documented fields is due at once, regardless of the subscription."""
     account = server.account()
     owner = server.owner(account)
     body = {"url": "https://example.com/ü", "event_types": ["athlete.*"], "description": "Größe"}
@@ -252,7 +252,7 @@ def test_invalid_values_are_rejected(server: Any, given: dict[str, Any], field: 
 
 
 def test_an_update_rejects_a_secret_and_masked_values(server: Any) -> None:
-    """A secret has its own calls for changes. If the server stored a mask, the actual value would be lost."""
+    """Only separate calls can change a secret. If the server stored a mask, the actual value would be lost."""
     owner = server.owner(server.account())
     created = owner.post("/v1/endpoints", {"url": "https://example.com/a", "headers": {"x-token": "abc"}}).json
     response = owner.patch(f"/v1/endpoints/{created['id']}", {"secret": "x" * 20, "headers": created["headers"]})

@@ -121,7 +121,7 @@ def test_an_ascending_list_follows_new_events(server: Any) -> None:
 
 
 def test_events_are_filtered_by_type_and_time(server: Any) -> None:
-    """Filters can be combined, in both orders. Times are exclusive."""
+    """Filters can be combined, in both sort orders. Time limits are exclusive."""
     account = server.account()
     owner = server.owner(account)
     at = BASE + 100_000_000
@@ -169,7 +169,7 @@ def test_values_of_one_filter_are_alternatives(server: Any, monkeypatch: pytest.
 
 
 def test_a_list_with_bodies_has_the_bytes_of_each_envelope(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page ends early if its bodies are too large, in both orders."""
+    """In both sort orders, a page ends early if its bodies are too large."""
     account = server.account()
     owner = server.owner(account)
     events = [server.event(account) for _ in range(5)]

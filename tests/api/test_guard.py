@@ -13,7 +13,7 @@ from uplift_server.api.guard import Guard
 ANSWER_SECONDS_MAX = 0.5
 """The response time limit of the server in this module's tests, in seconds."""
 REPEATS_MAX = 5
-"""Maximum number of tries of a read, because a read on a busy machine can exceed this limit."""
+"""Maximum number of tries of a read, which can exceed the time limit on a busy machine."""
 
 
 def test_the_limit_leaves_time_for_the_network() -> None:
@@ -51,7 +51,7 @@ def test_every_response_arrives_in_time(server: Any, monkeypatch: pytest.MonkeyP
     ids=["content length", "chunked"],
 )
 def test_an_incomplete_body_gets_408_with_its_cause(server: Any, body: bytes) -> None:
-    """A slow client cannot keep a connection, and the error does not mention the database."""
+    """A slow client cannot keep a connection open, and the error does not mention the database."""
     with socket.create_connection(("127.0.0.1", server.pool.port), timeout=10) as connection:
         connection.sendall(
             b"POST /v1/accounts HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"

@@ -336,7 +336,7 @@ def test_a_batch_is_accepted_or_rejected_as_a_whole(port: int, operator: Client)
 
 
 def test_events_name_their_account_by_its_uid(port: int) -> None:
-    """Covers the header and batches. If a uid moves to another account, later events go to this account."""
+    """Covers the header and batches. If a uid moves to another account, later events go to that account."""
     operators, by_uid = Client(port, OPERATOR), Client(port, OPERATOR, "club-17")
     one = operators.post("/v1/accounts", {"name": "One", "uid": "club-17"}).json()["id"]
     two = operators.post("/v1/accounts", {"name": "Two", "uid": "club-18"}).json()["id"]

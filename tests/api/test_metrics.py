@@ -167,6 +167,6 @@ def test_an_unresponsive_database_does_not_delay_metrics(server: Any, monkeypatc
     assert after_outage["uplift_store_up"] == 0
     assert "uplift_deliveries_waiting due" not in after_outage
     assert after_outage["uplift_attempts_in_flight"] == 3
-    # Wait for a complete reading, which can take longer than a request for metrics waits.
+    # Without a last reading, a request for metrics waits longer, so that the new reading is complete.
     expire_readings(server)
     assert read(server)["uplift_store_up"] == 1

@@ -76,7 +76,7 @@ def endpoint_id(server: Any, seq: int) -> str:
 
 
 def break_endpoint(server: Any, endpoint: str, *, since: int, outcome: Outcome = Outcome.SERVER_ERROR) -> None:
-    """Make an endpoint failing in the cache, as if attempts failed at the time `since`."""
+    """Mark an endpoint in the cache as failing, as if attempts had failed at the time `since`."""
     live = cached_endpoint(server, endpoint)
     for _ in range(6):
         live.health = live.health.after(outcome, since, own_fault=False)

@@ -240,7 +240,7 @@ def _check(call: str, request: SampleRequest, method: str, url: str, headers: di
 
 
 def test_the_server_accepts_every_sample_request(server: Any, document: Any) -> None:
-    """The requests use IDs of existing objects. Also accepted: 409, if a state prevents the call, and 503 for tests."""
+    """The requests use IDs of existing objects. The test also allows 409, and 503 for test events."""
     account = server.account()
     operator = server.operator
     endpoint = operator.call("POST", "/v1/endpoints", {"url": "https://example.com/a"}, uplift_account=account).json[

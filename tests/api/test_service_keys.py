@@ -153,7 +153,7 @@ def test_lists_span_all_accounts_unless_the_key_names_one(server: Any) -> None:
 
 
 def test_the_audit_log_shows_the_key_but_not_the_address(server: Any) -> None:
-    """Accounts see the name of the key, and only operators its IP address. A service key sees no operator's address."""
+    """Accounts see the key's name, but only operators see its IP address. A service key sees no operator's address."""
     owned = Owned(server)
     made = key(server, ["endpoints:write", "endpoints:read"])
     service = server.client(made["key"], owned.id)
@@ -170,7 +170,7 @@ def test_the_audit_log_shows_the_key_but_not_the_address(server: Any) -> None:
 
 
 def test_operators_manage_service_keys(server: Any) -> None:
-    """The text is shown once, a rename applies immediately, and a revoked key stops working."""
+    """The key is shown once, a rename applies immediately, and a revoked key stops working."""
     made = key(server, ["accounts:read"])
     assert made["key"].startswith("svc_")
     assert made["key"].endswith(made["ends_with"])
@@ -204,7 +204,7 @@ def test_operators_manage_service_keys(server: Any) -> None:
 
 
 def test_a_repeated_request_creates_one_key(server: Any) -> None:
-    """The repeated response omits the text."""
+    """The response to the repeated request omits the key."""
     body = {"name": "once", "scopes": ["events:write"]}
     first, again = [server.operator.post("/v1/keys", body, Idempotency_Key="one service key") for _ in range(2)]
     assert (first.status, again.status) == (201, 201)

@@ -217,7 +217,7 @@ def test_a_range_has_whole_hours_or_days(server: Any) -> None:
 
 
 def test_a_range_is_listed_by_event_type_and_endpoint(server: Any) -> None:
-    """Deleted endpoints and types stay in the list. Accounts see only their own."""
+    """Deleted endpoints and types stay in the list. Accounts see only their own deliveries."""
     owner = Owner(server)
     other = str(owner.client.post("/v1/endpoints", {"url": "https://example.com/b"}).json["id"])
     quiet = str(owner.client.post("/v1/endpoints", {"url": "https://example.com/c"}).json["id"])

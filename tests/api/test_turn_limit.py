@@ -67,7 +67,7 @@ async def test_requests_start_in_order_few_in_each_turn(turns: Turns) -> None:
     assert min(turns.waited_s[REQUESTS_MAX:]) > 0
     by_turn = [sum(turn == each for turn, _ in turns.started) for each in range(turns.turn + 1)]
     assert max(by_turn) <= REQUESTS_MAX
-    assert sum(count == REQUESTS_MAX for count in by_turn) >= 25  # these turns start as many requests as they may
+    assert sum(count == REQUESTS_MAX for count in by_turn) >= 25  # these turns start as many requests as allowed
 
 
 async def test_a_burst_starts_in_fewer_turns(turns: Turns) -> None:

@@ -201,7 +201,7 @@ def test_a_rotation_killed_at_any_step_is_finished_by_the_next(
     assert ran.returncode == 0, ran.stderr
     *steps, done = ran.stdout.splitlines()
     assert json.loads(done)["sealed_anew"] == 5
-    # Kills before the new key is complete, before the commit, and before and after the key files are swapped.
+    # The kills include steps before the new key is complete, before the commit, and around the swap of the key files.
     assert {"before the commit", "after the commit", "before link", "before fsync"} <= set(steps)
     assert len(steps) >= 10
     next_key = config.next_secret_key_path

@@ -15,7 +15,7 @@ events = st.builds(ids.uuid7, st.integers(NOW, NOW + 3), st.binary(min_size=10, 
 
 
 class Listing:
-    """An API client for which every list has the given IDs, and no single object exists."""
+    """An API client whose lists have the given IDs. Requests for single objects fail with 404."""
 
     def __init__(self, found: list[str]) -> None:
         self._found = found

@@ -15,7 +15,7 @@ NOT_ALLOWED = "address_not_allowed"
 
 IPV4 = st.integers(0, (1 << 32) - 1).map(ipaddress.IPv4Address)
 IPV6 = st.integers(0, (1 << 128) - 1).map(ipaddress.IPv6Address)
-# Forbidden addresses, and private ones.
+# Addresses that every policy forbids, and texts that are not addresses.
 FORBIDDEN = [
     "0.0.0.0",
     "0.1.2.3",

@@ -72,7 +72,7 @@ def test_the_documented_example_has_the_published_shape() -> None:
             return {key: shape(inner) for key, inner in value.items()}
         return type(value).__name__
 
-    # upliftlabs/uplift-sample-webhooks-python-app, examples/payloads.
+    # Source: upliftlabs/uplift-sample-webhooks-python-app, examples/payloads.
     assert shape(example) == {
         "object": {
             "id": "str",

@@ -274,7 +274,7 @@ def test_a_hostile_location_is_truncated_and_printable() -> None:
         (Outcome.PROTOCOL_ERROR, "the response is not valid HTTP/1.1: expected SP", "a valid HTTP/1.1"),
         (Outcome.BLOCKED, "a.example is not allowed as a receiver: 10.0.0.1, private network", "not allowed"),
         (Outcome.BLOCKED, "Plain http is for private addresses only; use https", "URL to https"),
-        # Host names do not match.
+        # Words in host names do not select an explanation.
         (Outcome.CONNECT_ERROR, "could not connect to refused.egress.example:443: unknown", "could not connect"),
     ],
 )

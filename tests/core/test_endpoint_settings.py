@@ -32,7 +32,7 @@ JSON = {
 
 
 class Pace(NamedCode):
-    """A choice."""
+    """The values of an example setting."""
 
     CALM = 0
     FAST = 1

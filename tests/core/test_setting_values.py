@@ -11,7 +11,7 @@ SECOND = 1000
 
 
 class Color(NamedCode):
-    """A choice."""
+    """The values of an example setting."""
 
     RED = 0
     DARK_BLUE = 1

@@ -31,7 +31,7 @@ def test_the_vector_of_standard_webhooks() -> None:
 
 
 def test_the_github_vector_for_the_uplift_scheme() -> None:
-    # docs.github.com, "Validating webhook deliveries".
+    # Source: docs.github.com, "Validating webhook deliveries".
     signature, _ = Signer([], "It's a Secret to Everybody").sign(b"", b"", b"Hello, World!")
 
     assert signature == b"sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"

@@ -57,7 +57,7 @@ def launch(playwright: Playwright) -> Browser:
             "Chromium is not on this machine. Install it (Debian: apt-get install -y chromium-headless-shell)",
             pytrace=False,
         )
-    # Live pages of a busy server poll only every 5 s.
+    # The timeout is longer than 5 s, the interval at which live pages of a busy server poll.
     expect.set_options(timeout=WAIT_MS)
     return playwright.chromium.launch(executable_path=found)
 

@@ -32,7 +32,7 @@ class FullAccount:
         event = self.api.send(1).json["id"]
         [delivery] = deliveries_of(self.api, event)
         settled(self.api, delivery["id"])
-        # The registration event is delivered independently.
+        # Also wait for the delivery of the registration event.
         wait_for(lambda: not self.api.ok("GET", "/v1/deliveries?status=pending")["data"], "no delivery is pending")
         replay = self.api.ok("POST", "/v1/replays", {"endpoint": endpoint, "status": ["failed"]})["id"]
         erasures = f"/v1/accounts/{self.id}/erasures"

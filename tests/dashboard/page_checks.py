@@ -21,7 +21,7 @@ _ID = re.compile(r"\b[a-z]+_\w{20,}|/(enter|invitations|passwords)/\S+")
 def check_page(page: Page, name: str | None = None) -> None:
     """Fail if a page has an accessibility violation or scrolls horizontally. Save screenshots if requested.
 
-    `name` is the name of the screenshots, by default the path. The page ends on the desktop screen.
+    `name` is the name of the screenshots, by default the path. Afterward, the page has the desktop screen.
     """
     for screen in (DESKTOP, DARK_DESKTOP, LIGHT_PHONE, PHONE):
         set_screen(page, screen)

@@ -16,7 +16,7 @@ def parameters(page: Page) -> tuple[str, ...]:
 
 
 def path_with_ids(page: Page, ids: Mapping[str, str], path: str | None = None) -> str:
-    """Return the path of a page, or another path with the same parameters, with IDs. Fail if an ID is missing."""
+    """Fill IDs into the path of a page, or into another path with the same parameters. Fail if an ID is missing."""
     missing = [name for name in parameters(page) if name not in ids]
     assert not missing, f"{page.method} {page.path}: no ID for {', '.join(missing)}"
     return _PARAMETER.sub(lambda found: ids[found[1]], page.path if path is None else path)

@@ -105,7 +105,7 @@ OPERATOR_FORMS = {"/settings/members/{member}/password-link", "/settings/members
 
 _CODE = re.compile(r"<pre[^>]*><code>(.*?)</code></pre>", re.DOTALL)
 SHARED_PARAMETERS = {"type", "name"}
-"""Parameters that all accounts share."""
+"""Path parameters that have the same values in all accounts."""
 
 
 def _name(page: Page) -> str:

@@ -27,7 +27,7 @@ def account(server: Server) -> tuple[str, Api]:
 
 
 def certificate(days: int = 365) -> dict[str, str]:
-    """Return the fields of a client certificate that expires after some days."""
+    """Return the fields of a client certificate that expires in `days` days."""
     issued = CA.issue_cert(common_name="uplift", not_after=datetime.now(UTC) + timedelta(days=days))
     chain = "".join(each.bytes().decode() for each in issued.cert_chain_pems)
     return {"certificate": chain, "private_key": issued.private_key_pem.bytes().decode()}

@@ -24,7 +24,7 @@ def test_an_admin_erases_an_athlete(server: Server, receiver: Receiver, page: Pa
     shown.get_by_role("button", name="Preview").click()
     expect(shown.get_by_text("2 events")).to_be_visible()
     assert OBJECT_ID not in shown.url
-    # Back and reload work, and a form without the confirmation does nothing.
+    # A reload works, and a form without the confirmation does nothing.
     shown.reload()
     expect(shown.get_by_text("2 events")).to_be_visible()
     check_page(shown)

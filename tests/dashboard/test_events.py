@@ -204,7 +204,7 @@ def test_new_events_appear_in_the_list_and_link_to_their_page(server: Server, re
     open_overview(page, member(server, account))
     page.goto(f"/accounts/{account}/events")
     expect(page.get_by_role("cell", name="webhook.created").first).to_be_visible()
-    # 240 kB of HTML characters.
+    # 240 kB of text that looks like HTML.
     text = "<i>" * 80_000
     event = api.ok("POST", "/v1/events", {"type": TYPE, "data": {"text": text}})["id"]
     link = page.locator(f'#live a[href$="/events/{event}"]')

@@ -30,7 +30,7 @@ def test_each_step_is_ticked_by_its_own_proof(server: Server, page: Page) -> Non
         page.get_by_role("button", name="Copy secret").click()
         assert page.evaluate("navigator.clipboard.readText()") == secret
 
-        # The receiver accepted the registration event, but that proves nothing.
+        # The receiver accepts the registration event, but this completes no further step.
         expect(page.locator("#live")).to_contain_text(re.compile(r"Registration event:.* status code 200"))
         assert ticked(page) == ["1. Create endpoint"]
 
@@ -180,7 +180,7 @@ def test_a_member_can_test_but_cannot_create_or_see_secrets(server: Server) -> N
     assert 'role="alert">Test event failed' in page.html
     text = page.text
     assert "no program is listening on this address and port" in text
-    # The step has failed on the page with the result of the test, and on the page without it.
+    # The step is shown as failed on the page with the test result, and on the page without the result.
     for html in (page.html, visitor.get(path).html):
         step = html.partition('id="step-3"')[2].partition("</div>")[0]
         assert "Failed" in step

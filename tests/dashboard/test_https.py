@@ -68,7 +68,7 @@ def secure(tmp_path: Path) -> Iterator[tuple[Server, str]]:
 
 def test_cookies_over_https_have_the_host_prefix(secure: tuple[Server, str], page: Page) -> None:
     server, url = secure
-    # The headers of a reverse proxy on this machine.
+    # Connect to the server without TLS, as a reverse proxy on this machine does.
     guest = Guest(server.url)
     guest.post("/sign-in/operator", key=OPERATOR_KEY, follow=False)
     assert set(guest.cookies) == {"__Host-uplift_session", "__Host-uplift_form"}

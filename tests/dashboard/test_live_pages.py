@@ -109,7 +109,7 @@ def test_a_page_with_slow_scripts_shows_missed_changes(server: Server, receiver:
     endpoint = api.endpoint(receiver.url("/hook"))["id"]
     page = open_page()
     open_overview(page, member(server, account))
-    # The delayed statistics of the registration event would hide a missed change.
+    # Wait for the statistics of the registration event: a later update would hide a missed change.
     wait_for(lambda: api.ok("GET", "/v1/stats")["totals"]["deliveries"], "the registration event is counted")
 
     def continue_late(route: Route) -> None:

@@ -57,7 +57,7 @@ def test_a_preview_counts_deliveries_and_starts_a_replay(server: Server, receive
     page = guest.get(page.path)
     assert "5 of 5" in page.text
     assert "Delivered 5" in page.text
-    # A second submit of the same form does not start a second replay.
+    # Submitting the same form again does not start a second replay.
     repeated = start(guest, account, shown_preview)
     assert repeated.path == page.path
     assert len(receiver.on("/hook")) == 10

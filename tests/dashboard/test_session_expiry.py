@@ -97,7 +97,7 @@ def test_a_form_survives_a_new_session_in_another_tab(case: FormCase, submitted:
 
 
 def _strange_form(server: Server) -> tuple[Guest, str, dict[str, str]]:
-    """Return a member whose session ended, with a filled form."""
+    """Return a member whose session has ended, with the path and the fields of a filled-in form."""
     account, _ = server.account()
     guest, path = member(server, account), f"/accounts/{account}/endpoints/new"
     token = guest.get(path).token

@@ -230,7 +230,7 @@ def enter(page: Page, name: str, start: str = "/sign-in") -> None:
 
 
 def enter_credentials(page: Page, name: str) -> None:
-    """Fill the form of the provider."""
+    """Fill in and submit the form of the provider."""
     page.locator('input[name="login"]').fill(name)
     page.locator('input[name="password"]').fill("any")
     page.get_by_role("button", name="Sign-in").click()

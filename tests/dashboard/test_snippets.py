@@ -58,7 +58,7 @@ def test_programs_contain_the_function_of_the_documentation(framework: str) -> N
         ("https://example.com:8443", "/", None),
         ("http://127.0.0.1:8080/in", "/in", "8080"),
         ("http://10.0.0.1/in", "/in", None),
-        # The default path stays if a path can have another meaning in a language or framework.
+        # The sample has the default path if the URL's path has a special meaning in a language or framework.
         ('https://example.com/a"b', "/webhook", None),
         ("https://example.com/<id>", "/webhook", None),
         ("https://example.com/{id}", "/webhook", None),

@@ -238,14 +238,14 @@ async def test_a_mass_failure_at_several_workers_is_notified_once(place: Place) 
         await fleet.run_for(70 * SECOND)
         assert await kinds(fleet) == began
         assert all(peer.parts.status.outage is not None for peer in fleet.peers)
-        # Later evaluations use the stored mass failure.
+        # When another process takes over the evaluation, it uses the stored mass failure.
         [guard] = [peer for peer in fleet.peers if peer.parts.jobs.holds(SingletonJob.OUTAGE_GUARD)]
         await fleet.kill_peer(guard)
         fleet.switch_to(fleet.peers[0])
         await fleet.run_for(20 * SECOND)
         assert await kinds(fleet) == began
         assert all(peer.parts.status.outage is not None for peer in fleet.peers)
-        # The end of the mass failure is announced before the changed health is known everywhere.
+        # Let cache sync fail in the other processes, so that the mass failure ends before they know the changed health.
         for peer in fleet.peers:
             if not peer.parts.jobs.holds(SingletonJob.OUTAGE_GUARD):
                 peer.cache_sync.sync = unavailable  # type: ignore[method-assign]

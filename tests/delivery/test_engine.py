@@ -75,7 +75,7 @@ async def test_the_default_schedule_makes_ten_attempts_in_three_days(place: Plac
         waits = [later - earlier for earlier, later in pairwise(times)]
         assert len(waits) == len(DEFAULT_DELAYS)
         for wait, seconds in zip(waits, DEFAULT_DELAYS, strict=True):
-            # Never before the due time, and at most one scan of the dispatcher later.
+            # Delays vary by 10%. An attempt never starts before its due time, and at most 1 s after it.
             assert 0.9 * seconds * SECOND <= wait <= 1.1 * seconds * SECOND + SECOND
         (row,) = await world.deliveries()
         assert (row.status, row.failed_reason, row.attempts_made) == (Status.FAILED, FailedReason.EXHAUSTED, 10)
@@ -224,8 +224,8 @@ async def test_probes_do_not_count_as_scheduled_attempts(place: Place) -> None:
         assert probe_at > world.clock.now
         load = world.parts.status.load()
         assert (load.in_flight, load.waiting, load.probes) == (0, len(leased), {endpoint.seq: probe_at})
-        # At first, one attempt per slot, and one more for each of the nine failures before the breaker opened. Then,
-        # probes at growing intervals.
+        # At first, the engine starts one attempt per slot, and one more for each of the nine failures before the
+        # breaker opens. Then, it sends only probes, at growing intervals.
         assert sent <= 16 + 9 + 6
         untouched = [row for row in await world.deliveries() if row.attempts_made == 0]
         assert len(untouched) >= 100 - sent

@@ -166,7 +166,7 @@ async def test_a_resend_ignores_an_open_circuit_breaker(place: Place) -> None:
         sent = len(world.sender.sent)
         await resend(world, stored[0].seq, endpoint.seq)
         assert world.sender.sent[sent][0] == world.clock.now
-        # Its success closes the circuit breaker.
+        # The success of the resend closes the circuit breaker.
         assert world.parts.status.next_probe_at(endpoint.seq) is None
 
 

@@ -116,7 +116,7 @@ async def test_all_endpoints_of_an_account_share_a_limit_for_each_host(place: Pl
         await world.accept(5)
         assert world.sender.in_flight["shared.test"] == HOST_IN_FLIGHT_MAX
         assert len(world.sender.times("other.test")) == 5
-        # Tests count, too. The limit applies per account.
+        # Tests count toward this limit, too. Each account has its own limit.
         own = next(
             e for e in world.cache.endpoints.values() if e.parts.url.host == "shared.test" and e.seq != other_live.seq
         )

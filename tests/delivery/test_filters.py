@@ -198,7 +198,7 @@ def test_no_filter_takes_long(name: str) -> None:
 
 
 async def test_many_expensive_filters_do_not_take_long(place: Place) -> None:
-    """If the filters need too many steps, the remaining endpoints receive the event, and the server counts them."""
+    """If filters need too many steps, the remaining endpoints receive the event. The server counts these endpoints."""
     async with World(place) as world:
         found = []
         for number in range(40):

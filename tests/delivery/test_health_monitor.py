@@ -164,7 +164,7 @@ async def test_a_success_before_the_warning_restarts_the_clock(place: Place) -> 
 
 
 async def test_a_failure_right_after_the_recovery_sends_both_emails(place: Place) -> None:
-    """The recovery email is about the first failure, and the second one has its own clock."""
+    """The recovery email is about the first failure. The time until the next warning starts with the second one."""
     async with long_world(place) as world:
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)

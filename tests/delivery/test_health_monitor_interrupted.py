@@ -57,7 +57,7 @@ async def test_due_deliveries_are_attempted_before_overdue_steps_after_a_start(
         await world.run_for(SLACK)
         assert await kinds(world) == WARNED
         assert (await read_emails(world))[0][2]["endpoint"] == failing.endpoint.id_text
-        # The time when the server was stopped does not shorten the two days after the warning.
+        # The time during which the server was stopped does not shorten the two days after the warning.
         await deliver_emails(world)
         await world.run_for(2 * DAY - 2 * SLACK)
         assert await kinds(world) == WARNED

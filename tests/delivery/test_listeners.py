@@ -80,7 +80,7 @@ async def test_processes_send_no_notifications_without_streams(place: Place, mon
         await fleet.accept(3)
         await fleet.run_for(SECOND)
         assert sum('"stored"' in text for text in sent) == 1
-        # This also holds if the process could not announce the end of the stream.
+        # Notifications also stop if the process could not announce the end of the stream.
         fleet.bus.silent = True
         streaming.parts.relay.disconnect(stream)
         await fleet.run_for(EXPIRES_AFTER_MS + SECOND)

@@ -269,7 +269,8 @@ async def test_a_failed_delivery_of_an_operational_event_causes_no_event(place: 
             world.sender.scripts[host] = lambda _: respond(500)
         await world.accept()
         await world.run_for(10 * MINUTE)
-        # Each monitor is sent the failure, and later the warnings about other endpoints. These events cause no others.
+        # Each monitor is sent one event about the failed delivery, and later warnings about other endpoints. Failed
+        # deliveries of these events cause no further events.
         assert Received(world).types.count("delivery.failed") == 1
         assert Received(world, "second.test").types.count("delivery.failed") == 1
         sent = len(world.sender.sent)

@@ -302,7 +302,7 @@ class Episode:
             if status is Status.CANCELLED:
                 assert each.event_id in self.ends
             elif status is Status.FAILED:
-                # A replay attempts an event that had no delivery only once, and not at all after a cancellation.
+                # A delivery that a replay created gets one attempt, or possibly none after a cancellation.
                 is_cancelled = bool(self.cancelled_replays) or each.event_id in self.ends
                 attempts = ATTEMPTS_MAX if each.matched else int(not is_cancelled)
                 assert each.expires_at is not None or len(self.attempts_of(each)) >= attempts

@@ -235,7 +235,7 @@ async def test_leases_of_an_evicted_process_end_after_a_lost_response(place: Pla
         other.line.write = lose_response  # type: ignore[method-assign]
         await fleet.kill_peer(victim)
         fleet.switch_to(other)
-        # This is much earlier than the end of a lease.
+        # Wait for much less time than a lease lasts.
         await fleet.run_for(8 * SECOND)
         assert lost
         assert fleet.sender.in_flight["h0.test"] == 1

@@ -334,7 +334,7 @@ async def test_test_events_are_bounded_and_delay_no_event(place: Place) -> None:
             unanswered.cancel()
         stored = await world.accept(UNACKNOWLEDGED_EVENTS_MAX)
         assert [item.position for item in await stream.next() or ()] == [each.seq for each in stored]
-        # A response for a caller that still waits.
+        # The caller of the first test event still waits, and gets this response.
         stream.record_response(sent.position, LocalResponse("", 201, 1, None, "", redelivered=False))
         assert (await last).status_code == 201
 

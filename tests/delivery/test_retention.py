@@ -94,7 +94,7 @@ async def test_expired_rows_are_deleted_in_the_next_round(place: Place) -> None:
         await world.run_for(2 * HOUR)
         assert await count(world, events) == 3
         await world.run_for(2 * ROUND_EVERY_MS)
-        # The newest row stays.
+        # The newest row of each table stays.
         kept = (events, deliveries, attempts, schema_traces.trace_parents)
         assert [await count(world, table) for table in kept] == [1, 1, 1, 1]
         stopping.set()
@@ -225,7 +225,7 @@ async def test_retention_continues_after_a_kill_between_two_batches(
 
 
 async def test_deliveries_during_retention_are_neither_lost_nor_late(place: Place) -> None:
-    """Events are accepted, delivered and failed while expired ones are deleted."""
+    """Events are accepted, and deliveries succeed or fail, while expired events are deleted."""
     async with World(place, delays_ms=(SECOND,), scan_every_ms=SECOND) as world:
         await world.endpoint("one.test")
         await world.endpoint("fails.test", lambda _: respond(500))
@@ -349,7 +349,8 @@ async def test_uncounted_rows_stay(place: Place) -> None:
         assert +await retention.prune_once(asyncio.Event()) == {}
         await count_all(world)
         world.clock.now += RECHECK_EVERY_MS
-        # One hour of the endpoint, and two rows each for the account and for all accounts: in total and by event type.
+        # For the expired hour, `rollups` has one row for the endpoint, and two rows each for the account and for all
+        # accounts: in total and by event type.
         assert +await retention.prune_once(asyncio.Event()) == {"events": 2, "rollups": 5}
 
 

@@ -182,7 +182,7 @@ VALUES = st.recursive(
 
 
 def _large(value: Any, repeats: int, levels: int) -> Any:
-    """Return the value many times, at several levels, within the size limit of an event."""
+    """Return data that contains the value many times, at several levels, within the size limit of an event."""
     count = min(repeats, 30_000 // len(json.dumps(value)))
     grown: Any = [value] * max(1, count)
     for level in range(levels):

@@ -32,7 +32,7 @@ def render(*arguments: str | Path) -> Objects:
 
 
 def pod_specs(objects: Objects) -> dict[str, Any]:
-    """Return the specifications of Pods by name of their Deployment or Job."""
+    """Return the specifications of Pods by the name of their Deployment or Job."""
     return {
         name: each["spec"]["template"]["spec"]
         for (kind, name), each in objects.items()

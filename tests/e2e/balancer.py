@@ -16,7 +16,7 @@ BLOCK_BYTES = 65_536
 
 
 class Balancer(AbstractContextManager["Balancer"]):
-    """Forwards each connection to the next ready server. The end of the block closes it."""
+    """Forwards each connection to the next ready server. The balancer closes at the end of its `with` block."""
 
     def __init__(self) -> None:
         self.forwarded: Counter[Server] = Counter()
@@ -87,7 +87,7 @@ class Balancer(AbstractContextManager["Balancer"]):
 
 
 def _copy(source: socket.socket, target: socket.socket) -> None:
-    """Copy bytes until the source ends, then end the target."""
+    """Copy bytes until the source ends, then end the stream to the target."""
     with contextlib.suppress(OSError):
         while block := source.recv(BLOCK_BYTES):
             target.sendall(block)

@@ -1,4 +1,4 @@
-"""A trace collector that stores the spans it receives over OTLP/HTTP, like the collector of OpenTelemetry."""
+"""A trace collector that stores the spans it receives over OTLP/HTTP, like the OpenTelemetry Collector."""
 
 import gzip
 import threading
@@ -27,7 +27,7 @@ class Span:
 
 @dataclass
 class Collector:
-    """Collector of spans."""
+    """A running collector, and the requests that it received."""
 
     url: str
     bodies: list[bytes] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Servers with a faulty SQLite driver."""
+"""Settings for servers with a faulty SQLite driver."""
 
 from pathlib import Path
 

@@ -191,7 +191,7 @@ class Server:
         return code
 
     def end(self) -> None:
-        """End the process in any state, and clean up."""
+        """End the process if it is running, and clean up."""
         for api in self._apis:
             api.close()
         if self.process is not None and self.process.poll() is None:
@@ -204,7 +204,7 @@ class Server:
         print("".join(self.log))  # pytest shows this output if the test fails
 
     def run(self, *arguments: str, text: str = "", **environ: str) -> "subprocess.CompletedProcess[str]":
-        """Run a command of `uplift-server` beside it, with its settings, until the command exits."""
+        """Run an `uplift-server` command with the settings of this server until the command exits."""
         command = [PROGRAM, *arguments]
         return programs.run(command, directory=self.data, environ=self.environ | environ, text=text)
 

@@ -16,7 +16,7 @@ SETTINGS = {"UPLIFT_RETRY_SCHEDULE": ",".join(["2s"] * 60), "UPLIFT_BREAKER_FAIL
 
 
 def backup(server: Server, to: Path) -> "subprocess.CompletedProcess[str]":
-    """Run the backup command beside a server, with its settings."""
+    """Run the backup command with the settings of a server."""
     return server.run("backup", str(to))
 
 

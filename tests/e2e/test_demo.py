@@ -40,7 +40,7 @@ def test_fifty_events_arrive_and_are_verified_at_both_receivers(tmp_path: Path) 
     assert summary["complete"] is True
     assert (summary["sent"], summary["steady_verified"], summary["shaky_verified"]) == (50, 50, 50)
     assert summary["unverified"] == summary["unfinished"] == 0
-    # Only one receiver fails at first, and the server retries only its failures.
+    # Only the shaky receiver fails some attempts, and the server retries only those.
     assert summary["failed_attempts"] > 0
     failed = [each for each in attempts if not 200 <= each["status_code"] < 300]
     assert len(failed) == summary["failed_attempts"]

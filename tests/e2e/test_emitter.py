@@ -1,4 +1,4 @@
-"""The library's emitter through `kill -9` of the server: every event is accepted once, in the order of `send`."""
+"""The library's emitter despite kills of the server: every event is accepted once, in the order of `send`."""
 
 import threading
 from itertools import count

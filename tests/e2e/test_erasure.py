@@ -171,7 +171,7 @@ def test_an_attempt_in_flight_does_not_restore_the_content(own_server: Server, r
     path = f"/v1/accounts/{account}/erasures"
     erasure = api.ok("POST", path, {"event_ids": [event]})
     wait_for(lambda: api.ok("GET", f"/v1/events/{event}")["erased_at"], "the event is erased")
-    # The attempt times out after 15 s, and the lease ends after 30 s.
+    # The attempt times out after 15 s, but the erasure is completed only when the lease ends after 30 s.
     receipt = completed(api, path, erasure["id"])
     assert (receipt["events"], receipt["missing"]) == (1, 0)
     [delivery] = deliveries_of(api, event)

@@ -88,7 +88,7 @@ def test_a_burst_arrives_complete_and_in_order(
     receiver.wait(PATH, BURST, within=60)
     assert numbers(receiver) == list(range(BURST))
     assert numbers(receiver, redelivered=True) == []
-    # One connection is enough.
+    # The command forwards all events over one connection.
     assert len({request.peer for request in receiver.on(PATH)}) == 1
     assert listening.stop() == 0
 

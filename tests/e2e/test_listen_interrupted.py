@@ -124,7 +124,7 @@ def test_events_wait_for_an_unavailable_local_server(
     listening = start(environ, "--forward-to", str(port)).ready()
     assert f"http://localhost:{port}" in listening.wait_for_line("No server is listening on")
     send_batch(server, account, range(5))
-    time.sleep(0.5)  # The test cannot observe how many events are waiting.
+    time.sleep(0.5)  # Let the command receive the events. The test cannot observe how many are waiting.
     received_numbers: list[int] = []
     with _flask(port, received_numbers):
         wait_for(lambda: received_numbers == list(range(5)), f"all events arrive: {received_numbers}")

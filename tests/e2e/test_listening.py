@@ -91,7 +91,7 @@ def test_a_stream_sends_exact_bytes_in_order_and_resumes_after_a_kill(server: Se
     assert first.body in [request.body for request in receiver.on("/production")]
     listener.respond(first)
     assert listener.take(9) == list(range(1, 10))
-    # Events in flight at the kill may still be received, which advances the position.
+    # Save the position now, because events in flight at the kill may still arrive and advance it.
     place = listener.place
     server.kill()
     with pytest.raises(ConnectionClosed):

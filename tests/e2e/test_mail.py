@@ -47,7 +47,7 @@ def start(server: Server, port: int) -> None:
 
 
 def add_notifications(place: Place, *recipients: str) -> None:
-    """Add notifications to the outbox, as a failing endpoint does."""
+    """Add notifications to the outbox, as the server does for a failing endpoint."""
     now = time.time_ns() // 1_000_000
     ids = [uuid7(now, number.to_bytes(10, "big")) for number in range(len(recipients))]
     place.run(

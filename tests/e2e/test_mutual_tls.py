@@ -1,4 +1,4 @@
-"""Mutual TLS: a receiver in another process accepts only clients with a certificate of its authority."""
+"""Mutual TLS: a receiver in another process accepts only clients with a certificate from its authority."""
 
 import base64
 from collections.abc import Iterator

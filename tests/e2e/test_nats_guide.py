@@ -37,7 +37,7 @@ def shell(containing: str, folder: Path, **replaced: str) -> str:
 
 
 class SetUp:
-    """The servers of the guide, on this machine: other ports, and one name for all nodes."""
+    """The servers of the guide on this machine, with other ports and the name `localhost` for all nodes."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()

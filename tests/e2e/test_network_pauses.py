@@ -1,4 +1,4 @@
-"""A process that loses PostgreSQL stops sending before its leases end. Its late outcomes are rejected."""
+"""A process that is disconnected from PostgreSQL stops sending before its leases end. Late outcomes are rejected."""
 
 import socket
 import threading
@@ -93,7 +93,7 @@ def test_late_outcomes_of_an_evicted_worker_are_rejected(
     assert len(ended) > len(paths)
     message = "late outcomes dropped"
     wait_for(lambda: message in "".join(far.log), f"the worker logs the late outcomes: {far.log}", 25)
-    # The worker can handle its endpoints again before the notification arrives.
+    # The worker may handle its endpoints again before the log line appears. Only `/late` has open deliveries.
     assert {each.path for each in receiver.requests[before:]} <= {"/late"}
     rejected.set()
     deliveries = [each for event in events for each in api.ok("GET", f"/v1/events/{event}/deliveries")["data"]]

@@ -1,4 +1,4 @@
-"""A receiver uses the library to keep the newest state of each object while the server is killed."""
+"""A receiver uses the library to keep the newest state of each object, despite kills of the server."""
 
 import sys
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""OAuth 2.0 client credentials: a server of Authlib issues tokens, and its receiver requires them."""
+"""OAuth 2.0 client credentials: an Authlib server issues tokens, and its receiver requires them."""
 
 from collections.abc import Iterator
 from pathlib import Path

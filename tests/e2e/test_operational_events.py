@@ -62,7 +62,7 @@ def test_the_operations_account_gets_each_event_once_despite_kills(tmp_path: Pat
             assert api.send(number).status == 202
         rng = random.Random(SEED)
         for _ in range(KILLS):
-            # From 2 s after its start, the server warns about endpoints and disables them.
+            # Kill the server while it may warn about endpoints or disable them, which begins 2 s after its start.
             time.sleep(rng.uniform(1.8, 3.2))
             server.kill()
             server.start()

@@ -39,7 +39,7 @@ def settings(postgres_server: PostgresServer) -> dict[str, str]:
 
 
 def run(server: Server, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run a command beside a server, with its settings."""
+    """Run a command with the settings of a server."""
     environment = {name: value for name, value in {**server.environ, **environ}.items() if value}
     return programs.run([PROGRAM, *arguments], directory=server.data, environ=environment)
 
@@ -59,7 +59,7 @@ def test_sent_events_arrive_and_are_counted(tmp_path: Path, receiver: Receiver, 
         assert len(api.list_all("/v1/deliveries?status=delivered")) >= 600
         followed = api.ok("GET", "/v1/events?order=asc&limit=500")
         assert len(followed["data"]) >= 200
-        # All data is in the database. Not even an encryption key is stored beside the server.
+        # All data is in the database. The data directory contains not even an encryption key.
         assert list(server.data.iterdir()) == []
         assert run(server, "accounts", "--json").returncode == 0
         assert "postgresql" in run(server, "doctor").stdout
@@ -95,8 +95,8 @@ def test_kills_and_outages_of_the_database_lose_nothing(
         ids: dict[int, set[str]] = {}
         for request in receiver.on("/hook"):
             ids.setdefault(request.json["data"]["number"], set()).add(request.headers["webhook-id"])
-        # Callers that repeat with a key create one event. Callers without a key may have stored an event without a
-        # response.
+        # A request that is repeated with a key creates one event. Ignore numbers that were not accepted: a request
+        # without a key may have stored an event although its response was lost.
         assert {number: ids[number] for number in expected} == {n: {each} for n, each in load.accepted.items()}
 
 
@@ -125,7 +125,7 @@ def other_server(port: int, body: bytes) -> Iterator[None]:
 
 
 def run_doctor(server: Server) -> dict[str, Any]:
-    """Return the findings of `doctor` beside a server, by check."""
+    """Run `doctor` with the settings of a server. Return its findings by check."""
     result = run(server, "doctor", "--json")
     assert result.returncode == 1
     return {found["check"]: found for found in map(json.loads, result.stdout.splitlines())}

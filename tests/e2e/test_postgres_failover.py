@@ -42,7 +42,7 @@ def port_of(server: PostgresServer) -> str:
 
 def survives(folder: Path, url: str, receiver: Receiver, break_it: Callable[[], None]) -> None:
     """Check that a failure under load loses no accepted event, and that events are accepted again in time."""
-    # If the response to a commit is lost, the server sends the delivery when its lease ends.
+    # The lease is short: if the response to a commit is lost, the server sends the delivery only when the lease ends.
     with Fleet(folder, url, UPLIFT_LEASE="20s", UPLIFT_ATTEMPT_TIMEOUT="5s") as fleet:
         fleet.add("api")
         fleet.add("worker")

@@ -148,7 +148,7 @@ def test_a_table_lock_of_another_session_is_reported(tmp_path: Path) -> None:
         def lock(connection: sa.Connection) -> None:
             connection.exec_driver_sql("LOCK TABLE marks IN EXCLUSIVE MODE")
             locked.set()
-            # PostgreSQL ends an idle transaction.
+            # Keep the transaction active, because PostgreSQL ends an idle one.
             while not release.wait(0.5):
                 connection.exec_driver_sql("SELECT 1")
 

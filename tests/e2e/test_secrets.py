@@ -88,7 +88,7 @@ def test_rotations_under_load_cause_no_failed_verification(server: Server, recei
     api.ok("PATCH", f"/v1/endpoints/{endpoint['id']}", {"url": receiver.url("/secrets", verifying_receiver)})
     with Load(api) as load:
         time.sleep(PHASE_S)
-        # A custom token: the receiver knows it before the rotation.
+        # A custom secret: the receiver knows it before the rotation.
         verifying_receiver.secrets = (first, CHOSEN)
         api.ok("POST", f"{path}/rotate", {"secret": CHOSEN})
         time.sleep(PHASE_S)

@@ -131,7 +131,7 @@ def test_a_pause_stops_a_release_and_dropped_deliveries_are_not_sent(tmp_path: P
 
 
 def command(server: Server, *arguments: str) -> tuple[int, Any]:
-    """Run a command beside a server. Return its exit code and output."""
+    """Run a command with the settings of a server. Return its exit code and output."""
     ran = server.run(*arguments, "--json")
     return ran.returncode, json.loads(ran.stdout)
 

@@ -127,7 +127,7 @@ def test_events_are_accepted_without_the_database_and_stored_in_order(
         postgres_server.start()
     assert {each.status for each in responses} == {202}
     assert batch.status == 202
-    # The server is ready, because it accepts events. The response names the database.
+    # The server is ready, because it accepts events. The response still describes the problem of the database.
     assert ready.status == 200
     assert "uplift_stream_up 1" in metrics
     assert late.status == 202

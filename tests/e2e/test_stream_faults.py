@@ -24,7 +24,7 @@ KILLS = 8
 # A leader election in NATS takes up to 9 s.
 ARRIVE_WITHIN_S = 60
 CHECKS_S = 10
-"""The time of several checks of the stream by a process, including its reconnections."""
+"""Time for a process to check the stream several times, even if it must reconnect."""
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -80,7 +80,7 @@ def test_hostile_messages_do_not_stop_the_others(fleet: Fleet, nats_server: Nats
         b'{"expires_at": "9999-99", "data": 1e999}',
     ):
         publish(nats_server, f"uplift.events.{account}", data)
-    # The server rejects these messages. With the problem that it adds, some would exceed the maximum size.
+    # The server stores each rejected message with the problem, which would make some exceed the maximum size.
     for size in range(MESSAGE_BYTES_MAX - 600, MESSAGE_BYTES_MAX, 40):
         publish_raw(nats_server, b"PUB uplift.events.%b %d\r\n%b\r\n" % (subject, size, b"x" * size))
     publish(nats_server, f"uplift.events.{account}", body(200))
@@ -127,7 +127,7 @@ def test_an_accepted_event_reaches_only_the_endpoints_of_its_account(
     api.endpoint(receiver.url("/own"))
     _, other = server.account("Club 2")
     other.endpoint(receiver.url("/other"))
-    # The numbers of the type and the endpoints are from a database that was later replaced by a backup.
+    # The database numbers of the event type and the endpoints are wrong, as if a backup had replaced the database.
     message = {
         "id": str(uuid.uuid4()),
         "type": TYPE,

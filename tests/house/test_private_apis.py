@@ -32,7 +32,7 @@ ONLY_IN = {
     r"fastapi\.openapi\..*": "uplift_server.api.openapi",
     r"fastapi\.dependencies(\..*)?": "none",
 }
-"""The only module that may import the modules of a pattern."""
+"""For each pattern of module names: the only module that may import these modules, or `none`."""
 ATTRIBUTES_ONLY_IN = {
     r"\.dependant\b": "uplift_server.api.openapi",
     r"\bprocess_redirect\b": "uplift_webhooks.cli.listening.stream",

@@ -24,7 +24,7 @@ ENDPOINTS: Final = 202
 GOOD_EVENTS: Final = 3
 BAD_EVENTS: Final = 4
 HOT_EVENTS: Final = 400
-"""More than the limited endpoint receives until its deliveries are late enough to be named."""
+"""More events than the limited endpoint can receive before the dashboard reports its deliveries as late."""
 BREAKER_FAILURES: Final = 3
 HOST: Final = "localhost"
 """The host name of receivers with a certificate."""

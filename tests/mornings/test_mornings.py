@@ -1,4 +1,4 @@
-"""On a bad morning, the dashboard names cause, extent and next step, and every number matches the rows."""
+"""On a bad morning, the dashboard names the cause, extent and next step, and every number matches the rows."""
 
 import re
 from collections.abc import Iterator

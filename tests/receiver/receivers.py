@@ -55,7 +55,7 @@ def wsgi_application(handle: Handle) -> Any:
 
 
 def flask_application(handle: Handle) -> Any:
-    """Flask with a view, and a view with a parameter."""
+    """Flask with two views, one of them with a parameter."""
     app = flask.Flask("receiver")
     app.testing = True
 
@@ -73,7 +73,7 @@ def flask_application(handle: Handle) -> Any:
 
 
 def fastapi_application(handle: Handle) -> Any:
-    """FastAPI with a route, and a route that returns content."""
+    """FastAPI with two routes, one of which returns content."""
     app = FastAPI()
     verified = VerifiedEvent(Webhook(SECRET), body_bytes_max=BODY_BYTES_MAX)
     Verified = Annotated[AnyEvent, Depends(verified)]

@@ -431,7 +431,7 @@ def test_a_disk_error_is_raised_unchanged(tmp_path: Path) -> None:
 
 def test_a_locked_new_file_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Busy:
-        """A connection that is locked at first, as a new file is."""
+        """A connection whose database is locked at first, as a new file can be."""
 
         def __init__(self, failures: int) -> None:
             self.failures = failures

@@ -56,7 +56,7 @@ def test_data_without_an_object_raises_key_error() -> None:
 
 @pytest.mark.parametrize("others", [{}, {"id": None, "api_version": None, "created": None}])
 def test_absent_members_have_defaults_and_the_message_id_is_used(others: dict[str, Any]) -> None:
-    """Other senders of Standard Webhooks have the ID in the header."""
+    """Other senders of Standard Webhooks put the ID in a header."""
     event = read_event({"type": "t.u", "data": {}, **others}, "msg_1")
 
     assert (event.id, event.type, event.api_version, event.created, event.data) == ("msg_1", "t.u", "", 0, {})

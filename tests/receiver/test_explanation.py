@@ -29,7 +29,7 @@ STANDARD, UPLIFT = "webhook-signature", "x-uplift-signature-256"
 
 @pytest.fixture(scope="module", autouse=True)
 def _signed_now() -> Iterator[None]:
-    """Stop the clock at the time of collection, so that signatures stay valid."""
+    """Stop the clock at the import of this module, so that its signatures stay valid."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "time", lambda: NOW)
         yield

@@ -58,7 +58,10 @@ OTHERS = {
     "catalog": {"json"},
     "concepts": {"text"},
 }
-"""Languages of other blocks. If no test here uses a block, `test_languages.py` or `test_catalog_examples.py` does."""
+"""Languages of the blocks other than Python and shell, by page.
+
+`test_languages.py` or `test_catalog_examples.py` tests the blocks that no test in this module uses.
+"""
 
 
 def _text(page: str) -> str:

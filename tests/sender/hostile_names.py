@@ -70,7 +70,7 @@ class HostileNameServer(asyncio.DatagramProtocol):
     def __init__(self) -> None:
         self.zone: Zone = {}
         self.reply_index: int | None = 0
-        """The index, among the replies for a name, of the reply to a query. None: each query gets the next reply."""
+        """The index of the reply that every query for a name gets. None: each query gets the next reply."""
         self.queries: Counter[tuple[str, int]] = Counter()
         self.address = ""
         self.transport: asyncio.DatagramTransport

@@ -167,8 +167,8 @@ async def test_registration_and_connection_reject_hostile_addresses(
     problem = await registrar.check(case.url_at(bench.good.port))
     assert (problem and problem.code) == case.registered
     if problem is not None:
-        # The cause and the fix are separate sentences.
         assert problem.field == "url"
+        # The message contains the cause and the fix as separate sentences.
         assert len(problem.message.removesuffix(".").split(". ")) >= 2
     assert connects == []
     await bench.advance_replies(client)

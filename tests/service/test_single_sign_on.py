@@ -98,7 +98,7 @@ class SignIns:
         return await self.respond(transaction, self.provider.authorize(url, claims, **how), address)
 
     async def respond(self, transaction: SignInTransaction | None, query: str, address: str = ADDRESS) -> str:
-        """Return to the server with the query from the provider. Return the session cookie."""
+        """Complete a sign-in with the query from the provider's redirect, and return the session cookie."""
         sent = {name: values[0] for name, values in parse_qs(query, keep_blank_values=True).items()}
         response = AuthorizationResponse(sent.get("state", ""), sent.get("code"), sent.get("error"), sent.get("iss"))
         return await self.service.complete(transaction, response, address=address)

@@ -280,7 +280,7 @@ class Deployment:
                 return
 
     def touch(self, ms: int | None = None) -> None:
-        """Run every poll for `ms`, because the world changes. The default is long enough for a change by a user."""
+        """Skip no polls in the next `ms`, because the world changes. The default is enough for a change by a user."""
         if ms is None:
             ms = CHANGED_IN_CLUSTER_MS if self.is_clustered else CHANGED_MS
         self._active_until = max(self._active_until, self.time.now + ms)
@@ -297,8 +297,8 @@ class Deployment:
                 self._seen = seen
                 self.touch(QUIET_AFTER_MS)
             at = time.next_at()
-            # All timers that are due now run before a skip. A heartbeat during the skip would store the time before it,
-            # so other processes would evict its process and repeat its attempts in flight without a fault.
+            # All timers that are due now run before a skip. A heartbeat during the skip would store the time before the
+            # skip, so other processes would evict its process and repeat its attempts in flight without a fault.
             is_quiet = time.now >= self._active_until and (at is None or at > time.now)
             if is_quiet and (target := self._next_activity(until)) - time.now > SKIP_MS_MIN:
                 await self._skip(target - time.now)

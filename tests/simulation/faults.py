@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Action = Callable[[], Awaitable[None]]
 RESTART_MS_MAX = MINUTE
 PLANNED = 0
-"""The process number for planned starts and stops, which excuse delays but no repeated attempts of any process."""
+"""The process number for planned starts and stops, which excuse delays but not repeated attempts."""
 
 
 class Faults:

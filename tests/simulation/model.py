@@ -257,7 +257,7 @@ class Model:
             self.groups.setdefault((endpoint.host, event.ordering_key), []).append(delivery)
 
     def _may_send_after(self, at: int | None, process: int) -> bool:
-        """Return whether a process may still send a request that a change at a time forbids (None: no change does)."""
+        """Return whether a process may still send a request that a change at time `at` forbids (None: no change)."""
         now = self.time.now
         return at is None or now <= at + self.seen_within_ms or self.has_fault(at, now, process=process)
 
@@ -375,7 +375,7 @@ class Model:
 
 
 DAY_OF_EFFECTS = 24 * HOUR
-"""A resend or a replay starts within this time."""
+"""The model assumes that a resend or a replay starts within this time after the request for it."""
 
 
 def format_time(now: int) -> str:

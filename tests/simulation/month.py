@@ -40,7 +40,7 @@ SCHEDULES = (
     (30 * SECOND, 10 * MINUTE, 2 * HOUR, 8 * HOUR),
 )
 CHECK_TRIES = 20
-"""A check needs an interval without requests, so that the statistics are complete. It waits for at most this many."""
+"""A check needs an interval without requests, so that the statistics are complete. It tries up to this many."""
 STATISTICS_EVERY_MS = 10 * SECOND
 EMAILS_EVERY_MS = 6 * HOUR
 END_DAYS_MAX = 12

@@ -97,7 +97,7 @@ def early_retries() -> Iterator[None]:
 
 @contextmanager
 def extra_attempts() -> Iterator[None]:
-    """A delivery has one attempt more than its schedule."""
+    """A delivery has one attempt more than its schedule allows."""
 
     def delay_ms(self: RetrySchedule, attempts_made: int, draw: float) -> int | None:
         if attempts_made == len(self.delays_ms) + 1:
@@ -151,4 +151,4 @@ MUTATIONS: dict[str, tuple[Callable[[], Any], str]] = {
     "hasty disabling": (hasty_disabling, "was disabled"),
     "single signatures": (single_signatures, "does not verify"),
 }
-"""The context manager of each defect, and the violation that the simulation finds."""
+"""The context manager of each defect, and a pattern of the violations by which the simulation finds it."""

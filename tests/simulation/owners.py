@@ -89,7 +89,7 @@ class Owners(User):
     async def enable_endpoint(self, endpoint: Endpoint, action: HeldAction) -> str:
         """Enable an endpoint."""
         began, off_at = self._now, endpoint.off_at
-        # The receiver may get requests before the caller gets the response.
+        # Allow requests now, because the receiver may get some before the caller gets the response.
         endpoint.off_at = None
         if action is not HeldAction.SEND:
             for event in self.model.events.values():

@@ -77,7 +77,7 @@ class User:
         self.account_ids: dict[int, str] = {}
         self.replays: list[tuple[int, str]] = []
         self.events: list[Event] = []
-        """The newest accepted events."""
+        """The accepted events, newest last."""
         self.counts: dict[str, int] = {}
         self._numbers = 0
         self._services: dict[int, Services] = {}

@@ -35,7 +35,7 @@ SEEDS = int(os.environ.get("UPLIFT_TEST_SIMULATION_SEEDS", "160"))
 PARTS = 8
 DAYS = 2
 PLAYED = [*seeds(SEEDS, is_clustered=False), *seeds(SEEDS // 20, is_clustered=True)]
-"""The seeds to play. Few of them have a cluster, because its month takes ten times as long."""
+"""The seeds to play. Few of them have a cluster, because a month of a cluster takes ten times as long."""
 CALM_SEEDS = seeds(6, is_clustered=False)
 CALM_DAYS = 30
 MUTATION_SEEDS = seeds(18, is_clustered=False)

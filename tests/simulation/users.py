@@ -105,7 +105,7 @@ class Users(Owners):
         event.id, event.seq, event.accepted_at = appended.id, appended.seq, now
         self.events.append(event)
         if appended.duplicate:
-            # The first request was lost, and the endpoints may have changed since.
+            # The first response was lost, and the endpoints may have changed since, so no delivery is certain.
             event.expected = []
             return
         is_certain = not model.has_fault(event.sent_at - HOUR, now)
@@ -117,7 +117,7 @@ class Users(Owners):
 
     async def repeat(self) -> None:
         """Repeat an accepted event with its idempotency key, or use the key for another event."""
-        # The server deletes the key of an event when the event is erased, or when the retention deletes the event.
+        # Exclude erased and old events, because an erasure or the retention deletes the keys of events.
         retention_ms = self.deployment.settings.retention_ms
         keyed = [
             event
@@ -157,7 +157,7 @@ class Users(Owners):
         delivery = self.any_delivery()
         if delivery is None:
             return
-        # The next delivery of its order group may begin before the caller gets the response.
+        # Set this now: the next delivery of the order group may begin before the caller gets the response.
         before, delivery.may_have_ended = delivery.may_have_ended, True
         kind, result = await self.call(
             "cancel",

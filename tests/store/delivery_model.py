@@ -92,7 +92,7 @@ def changed(row: Row, step: Transition, call: Call) -> Row:
         return replace(
             new,
             trigger=call.trigger,
-            # A test delivery is also stored as failed.
+            # A new delivery of a replay or test remembers the status failed.
             resume_status=Status.FAILED if row.status is None else row.status,
             resume_due_at=call.now if row.state is State.LEASED else row.due_at,
             replay_seq=call.replay_seq,
@@ -101,7 +101,7 @@ def changed(row: Row, step: Transition, call: Call) -> Row:
         return new
     reason, completed_at = step.reason, call.now if status in ENDED else None
     if row.resume_status is status and status in ENDED:
-        # The delivery had the same status before, and keeps the time and reason of that end.
+        # The delivery had already ended with this status, and keeps the earlier time and reason.
         reason, completed_at = row.failed_reason, row.completed_at or call.now
         if status is Status.FAILED:
             reason = reason or FailedReason.EXHAUSTED

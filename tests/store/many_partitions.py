@@ -9,7 +9,7 @@ PARTITIONS: Final = 12
 
 
 def partition_statements(rows: int, partitions: int) -> str:
-    """Return statements that create partitions, and a function `at` that maps the index of an event to its number."""
+    """Return statements that create partitions and an SQL function `at`, which maps an event's index to its number."""
     return f"""
 DO $$ BEGIN FOR k IN 1 .. {partitions - 1} LOOP
 EXECUTE format('CREATE TABLE events_%s_%s (LIKE events_0_1 INCLUDING ALL)', k, k + 1);

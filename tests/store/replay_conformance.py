@@ -212,7 +212,7 @@ async def a_replay_leases_its_batch_in_order_up_to_its_limits(bench: Bench) -> N
         (Status.PENDING, 1, OWNER, Trigger.REPLAY)
     ] * 3
     assert {(row.status, row.replay_seq) for row in rows[3:]} == {(Status.FAILED, None)}
-    # Leased deliveries are not leased again, and their attempts count.
+    # Leased deliveries are not leased again, and the replay counts their outcomes.
     assert await bench.lease(1, now=NOW + 1) == []
     assert await bench.database.settle([settled(first.leased[0])._replace(replay_seq=1)]) == frozenset()
     assert (await stored(bench)).delivered == 1

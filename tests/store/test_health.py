@@ -45,13 +45,13 @@ def test_unsent_emails_are_distinguished_from_sent_or_failed_ones(connection: sa
     settle(2)
     assert is_waiting(since=30)
     settle(3)
-    assert not is_waiting(since=30)  # all of them failed
+    assert not is_waiting(since=30)  # all later emails failed
 
 
 def test_server_values_are_replaced_by_prefix(connection: sa.Connection) -> None:
     server_values.replace(connection, "a.", {"a.x": 1, "a.y": 2**40})
     server_values.replace(connection, "ab", {"ab": 3})
-    server_values.replace(connection, "a_", {})  # no wildcard
+    server_values.replace(connection, "a_", {})  # `_` is not a wildcard
     assert server_values.get_all(connection, "a.") == {"a.x": 1, "a.y": 2**40}
     server_values.replace(connection, "a.", {"a.z": 0})
     assert server_values.get_all(connection, "a.") == {"a.z": 0}

@@ -60,7 +60,7 @@ def copies(folder: Path) -> list[str]:
 
 
 def test_an_empty_file_gets_the_tables_of_the_migrations(tmp_path: Path) -> None:
-    """Compare the tables by SQLite's descriptions, including partial indexes, and by Alembic."""
+    """The migrations create the tables of the models, including triggers and partial indexes."""
     assert upgrade(tmp_path / "models.db", now_ms=NOW) is None
     create_file(tmp_path / "migrated.db", HEAD)
     assert describe(tmp_path / "migrated.db") == describe(tmp_path / "models.db")

@@ -363,7 +363,7 @@ async def test_a_statement_sees_the_changes_that_it_waited_for(
     database = PostgresDatabase(pooler.url(url) if pooled else url)
     shown = "SHOW transaction_isolation"
     assert await database.write(lambda c: c.exec_driver_sql(shown).scalar()) == "read committed"
-    # A statement outside a transaction, like most hot operations.
+    # This statement runs outside a transaction, like most hot operations.
     assert await database._run_reads(lambda pair: pair.raw.fetchval(shown)) == "read committed"
     assert await database.read(lambda c: c.exec_driver_sql(shown).scalar()) == "repeatable read"
     await database.close()

@@ -121,7 +121,7 @@ def connection(postgres_server: PostgresServer, request: pytest.FixtureRequest) 
 
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows are smaller than the tables, as in large databases."""
+    """Make the windows of searches smaller than the tables, as in large databases."""
     monkeypatch.setattr(delivery_search, "WINDOW_ROWS", 100)
     monkeypatch.setattr(events, "WINDOW_EVENTS", 100)
 

@@ -71,7 +71,7 @@ async def test_a_slow_write_of_one_account_does_not_delay_another_account(databa
 
 
 async def test_an_exclusive_write_of_an_earlier_release_is_alone(databases: Databases, raw: Raw) -> None:
-    """Releases up to 0.1.2 take only this lock, so every write of this release waits for it."""
+    """Releases up to 0.1.2 take only the lock WRITE_LOCK, so every write of this release waits for it."""
     async with raw.transaction():
         await raw.execute(f"SELECT pg_advisory_xact_lock({WRITE_LOCK})")
         write = asyncio.create_task(databases[0].write(new_type))

@@ -155,7 +155,7 @@ async def counted(bench: Bench, *, since: int = 0, minutes: bool = False) -> Tal
 
 
 def with_sums(tally: Tally) -> Tally:
-    """Return the counts of endpoints with the sums of each account and of all accounts."""
+    """Return the counts of endpoints with totals for each account and for all accounts."""
     sums: Tally = Counter(tally)
     for (name, account, _, hour, what), count in tally.items():
         sums[name, account, 0, hour, what] += count
@@ -342,7 +342,7 @@ class Machine:
             assert not await self.database.write(lambda c: statistics.save(c, found))
 
     async def count_with_earlier_release(self) -> None:
-        """An earlier release counts a batch: it does not know the totals, and it deletes their server value."""
+        """Let an earlier release count a batch: it does not update the totals, and deletes the value TOTALS_COUNTED."""
 
         def count(connection: sa.Connection) -> None:
             stored = server_values.get_all(connection, statistics.PREFIX)

@@ -108,7 +108,7 @@ def new_type(connection: sa.Connection, name: str = "t") -> Any:
 
 
 def test_pages_cover_the_whole_list(connection: sa.Connection) -> None:
-    """Pages list the newest objects first. The last page has no key of a next page, even if it is full."""
+    """Pages list the newest objects first. The last page has no key for a next page, even if it is full."""
     created = [new_account(connection, number) for number in range(1, 7)]
     seen = []
     before = None
@@ -269,7 +269,7 @@ def test_events_between_timestamps_are_found_without_a_scan(connection: sa.Conne
 def test_pages_with_few_matches_end_early(
     connection: sa.Connection, monkeypatch: pytest.MonkeyPatch, apart: int
 ) -> None:
-    """A page has a bounded cost with rare matches, and all pages together find every match.
+    """The cost of a page is bounded even if matches are rare, and all pages together contain every match.
 
     This includes lists with gaps between numbers, like the gap between two partitions.
     """
@@ -324,7 +324,7 @@ def test_pages_with_few_matches_end_early(
 
 
 def test_a_repeated_create_loads_or_is_rejected(connection: sa.Connection) -> None:
-    """A new request creates the object, a repeated one loads it, and a different one with the key is rejected."""
+    """A new request creates the object, a repeated one loads it, and a different one with its key is rejected."""
     request = idempotency.Request(1, "k", "endpoint", b"d" * 32)
     created: list[str] = []
 

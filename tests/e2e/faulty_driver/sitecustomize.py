@@ -19,10 +19,10 @@ def _fault() -> str:
 
 
 class Connection(sqlite3.Connection):
-    """A connection whose commits and close have the fault that the file names."""
+    """A connection that has the fault named in the file when it commits or closes."""
 
     def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
-        """Run a statement. Commits of the writer thread have the fault."""
+        """Run a statement. In the writer thread, a commit has the fault."""
         if sql == "COMMIT" and threading.current_thread().name == "store-writer":
             if _fault() == "exit":
                 raise SystemExit

@@ -51,7 +51,7 @@ async def test_reconnect_resumes_after_the_last_response_without_duplicates() ->
         assert local.numbers == [*range(12)]
         assert server.positions[0] is None
         assert server.positions[1] in {"p0003", "p0004"}
-        # Events that were forwarded while disconnected also have a response.
+        # Events that were forwarded while the listener was disconnected also have a response.
         await wait_until(lambda: {each["place"] for each in server.responses} == {f"p{n:04}" for n in range(12)})
         assert progress.lines.count("ready") == progress.lines.count("reconnected") == 1
         assert progress.reasons == ["the connection was lost"]
@@ -142,7 +142,7 @@ async def test_a_clock_jump_ends_a_long_reconnect_wait() -> None:
 async def test_pings_detect_a_silent_connection() -> None:
     async def stop_reading(server: ListenServer, socket: ServerConnection) -> None:
         await socket.send('{"kind": "ready"}')
-        # Like a lost machine, it receives data and never responds.
+        # Like a lost machine, this server keeps the connection but never responds.
         socket.transport.pause_reading()
         await socket.wait_closed()
 

@@ -115,7 +115,7 @@ async def test_a_session_not_found_on_reconnect_has_expired() -> None:
     async with ListenServer([], [drop]).serving() as server, listening(server) as (local, _, task):
         with pytest.raises(Expired) as expired:
             await asyncio.wait_for(task, WITHIN_SECONDS)
-        # An event that was forwarded while disconnected is not forwarded again.
+        # An event that was forwarded while the listener was disconnected is not forwarded again.
         assert expired.value.behind == f"e{local.numbers[-1]}"
         assert expired.value.begun == {}
 
@@ -278,7 +278,7 @@ async def test_reconnect_waits_grow_and_reset_after_a_connection() -> None:
 
 
 class FixedRandom(random.Random):
-    """Fixed random draws, without delays."""
+    """Returns fixed draws instead of random ones, and delays of 0."""
 
     def __init__(self, *draws: float) -> None:
         super().__init__()

@@ -74,7 +74,7 @@ async def test_an_interrupted_start_of_a_partition_is_completed(bench: Bench, st
 )
 async def test_chosen_ids_are_recognized_in_all_partitions(bench: Bench, chosen: list[bytes]) -> None:
     first = await bench.append(bench.event(due(1), chosen_id=chosen[0]))
-    # Events that were stored before the partitions existed are not in this table.
+    # Simulate an event that was stored before the partitions existed: it is not in this table.
     await bench.database.write(lambda c: c.execute(sa.delete(chosen_event_ids)))
     assert await start_partition(bench, NOW + DAY)
     second = await bench.append(bench.event(due(1), chosen_id=chosen[1]))
@@ -108,7 +108,8 @@ async def test_an_old_partition_is_dropped_with_its_dependent_rows(bench: Bench)
     await start_partition(bench, NOW + 2 * DAY)
     await store_delivered(bench, at=NOW + 2 * DAY)
 
-    # All events of the first partition have expired. Retention waits longer, because timestamps can be out of order.
+    # All events of the first partition have expired. Retention keeps it a little longer, because timestamps can be out
+    # of order.
     assert not (await run_retention(bench, NOW + KEEP_MS + DAY))["events"]
     assert len(await rows(bench, events.c.seq)) == 853
     [kept] = await bench.append(bench.event(object_id="a", created_at=NOW + 2 * DAY))

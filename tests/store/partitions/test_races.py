@@ -125,7 +125,7 @@ async def test_the_second_concurrent_drop_does_nothing(bench: Bench) -> None:
 
 
 async def partition_with_remainder(bench: Bench) -> tuple[PostgresPartitions, Partition]:
-    """Return a partition that can be dropped except for one event. The earlier one was dropped in the same way."""
+    """Drop a partition, but keep one event as the remainder. Return another partition with one event to keep."""
     for day in range(2):
         await bench.append(bench.event(due(2), created_at=NOW + day * DAY))
         await store_delivered(bench, at=NOW + day * DAY)
