@@ -154,13 +154,13 @@ def _member(forms: Forms) -> Values:
 
 
 def _app(forms: Forms) -> Values:
-    """Prepare a person who is setting up an authenticator app. Return the fields of the setup form."""
+    """Create a person who is setting up an authenticator app. Return the fields of the setup form."""
     forms.prepared = forms.person()
     return second_factors.setup_fields(forms.prepared, PASSWORD)
 
 
 def _second_factor(forms: Forms) -> Values:
-    """Prepare a person with a second factor."""
+    """Create a person with a second factor."""
     email = f"{uuid4().hex}@a.example"
     forms.prepared = forms.person("member", email)
     code = second_factors.turn_on(forms.prepared, PASSWORD)[0]
@@ -169,7 +169,7 @@ def _second_factor(forms: Forms) -> Values:
 
 
 def _pending_code(forms: Forms) -> Values:
-    """Prepare a person with a second factor who has entered the password."""
+    """Create a person with a second factor who has entered the password."""
     values = _second_factor(forms)
     forms.prepared = Guest(forms.server.url)
     forms.prepared.post("/sign-in", email=values["email"], password=PASSWORD)

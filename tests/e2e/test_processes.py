@@ -63,7 +63,7 @@ def test_a_rate_limit_applies_to_all_processes(fleet: Fleet, receiver: Receiver)
     for thread in send_all(apis, range(60), set()):
         thread.join()
     receiver.wait("/limited", 60)
-    # Use the times of the server, because a busy receiver can note requests late. One attempt is the registration.
+    # Use the times of the server, because a busy receiver can note requests late. Registration caused one more attempt.
     query = f"/v1/attempts?endpoint={made['id']}&limit=100"
     attempts = wait_for(lambda: len(found := apis[0].ok("GET", query)["data"]) > 60 and found, "all attempts")
     started = sorted(datetime.fromisoformat(each["started_at"]).timestamp() for each in attempts)

@@ -54,7 +54,10 @@ async def rows(bench: Bench, column: sa.Column[int]) -> list[int]:
 
 
 async def partitions(bench: Bench) -> list[tuple[int, int, bool]]:
-    """Return every partition: its first number and its end in units of NUMBERS, and whether it is a remainder."""
+    """Return the first event number and the exclusive end of each partition, and whether retention empties it by row.
+
+    Both numbers are multiples of NUMBERS, and are divided by NUMBERS.
+    """
     query = sa.select(event_partitions.c.first_seq, event_partitions.c.end_seq, event_partitions.c.goes_by_row)
     found = await bench.database.read(lambda c: c.execute(query.order_by("first_seq")).all())
     names = await bench.database.read(
