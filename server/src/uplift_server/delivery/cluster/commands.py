@@ -1,8 +1,11 @@
 """Commands for endpoints that other processes own: the owner reads the commands from the database and executes them.
 
 If a delivery has no lease, the process that receives the request cancels or resends the delivery directly in the
-database. After a resend, a start command makes the owner attempt the delivery soon. If the owner does not execute a
-cancel or resend command in time, the API responds with 202. The command then stays in the database until an owner
+database. After a resend, a start command makes the owner attempt the delivery soon.
+
+If the owner has leased the delivery, the process stores a command for the owner and waits for its result. The owner
+cancels or resends the delivery if it waits in the owner's memory. While an attempt is in flight, the result is a
+conflict. If there is no result in time, the API responds with 202, and the command stays in the database until an owner
 executes it.
 """
 

@@ -91,7 +91,8 @@ class LocalCommands:
     async def execute(self, command: Command, finish: Finish = lambda _connection, _result: None) -> Result:
         """Execute a command, and call `finish` in the transaction that stores the change.
 
-        Raises InFlight (a subclass of Conflict) if an attempt is in flight, and the other errors of `Commands.execute`.
+        Raises InFlight (a subclass of Conflict) if an attempt is in flight or another process has leased the delivery.
+        Also raises the other errors of `Commands.execute`.
         """
         if command.kind is CommandKind.START:
             return await self._start(command, finish)
