@@ -217,7 +217,7 @@ class NameServer(asyncio.DatagramProtocol):
         self.transport.sendto(head + question + b"".join(records), addr)
 
 
-async def until(condition: Callable[[], bool], seconds: float = 2.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
     """Wait until the condition becomes true in the event loop."""
     async with asyncio.timeout(seconds):
         while not condition():
