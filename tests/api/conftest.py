@@ -45,6 +45,7 @@ from uplift_server.store.contract import Database
 from uplift_server.store.encryption import Cipher
 from uplift_server.store.hot_records import AttemptRow, LeasedDelivery, LeaseRequest, NewDelivery, NewEvent, Settlement
 from uplift_server.store.processes import Process
+from uplift_server.store.records import Endpoint, EndpointState
 from uplift_server.store.replays import Replay
 
 from .documented import undocumented
@@ -328,14 +329,15 @@ class RecordingEngine:
         self.hold_requests.append((endpoint_seq, self.state_changes[-1:]))
         return endpoint_seq not in self.holding
 
-    def disabled(self, endpoint_seq: int) -> None:
-        self.state_changes.append(("off", endpoint_seq))
-
-    def enabled(self, endpoint_seq: int) -> None:
-        self.state_changes.append(("on", endpoint_seq))
-
-    def held_action_changed(self, endpoint_seq: int) -> None:
-        self.state_changes.append(("held", endpoint_seq))
+    def apply(self, record: Endpoint) -> None:
+        live = self.relay.cache.endpoints.get(record.seq)
+        before = record if live is None else live.record
+        self.relay.cache.put_endpoint(record)
+        if before.state_since != record.state_since:
+            change = "on" if record.state is EndpointState.ENABLED else "off"
+            self.state_changes.append((change, record.seq))
+        elif (before.held_action, before.held_through) != (record.held_action, record.held_through):
+            self.state_changes.append(("held", record.seq))
 
     def wake(self) -> None:
         """Do nothing: in tests of the API, no job executes erasures."""

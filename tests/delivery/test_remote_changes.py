@@ -10,7 +10,7 @@ from msgspec import structs
 from structlog.testing import capture_logs
 from tests.delivery.fleet import Fleet, fleet_with_endpoints, owner_and_other, unavailable
 from tests.delivery.owner import Owner
-from tests.delivery.world import HOUR, SECOND, respond
+from tests.delivery.world import HOUR, SECOND, START, respond
 from tests.engines import Place
 
 from uplift_server.core.deliveries.causes import cause_of
@@ -29,7 +29,7 @@ from uplift_server.store.contract import Transaction
 from uplift_server.store.encryption import Cipher
 from uplift_server.store.errors import Conflict as StoreConflict
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.records import ApiKey, EndpointState, ServiceKey
+from uplift_server.store.records import ApiKey, DisabledReason, EndpointState, ServiceKey
 from uplift_server.store.schema import endpoints as endpoints_table
 from uplift_server.store.schema_processes import commands as commands_table
 
@@ -73,6 +73,33 @@ async def test_a_pause_takes_effect_in_all_processes_within_a_second(place: Plac
         await fleet.stepping(enabling)
         await fleet.run_for(3 * SECOND)
         assert await fleet.statuses() == {Status.DELIVERED: 4}
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_an_endpoint_enabled_elsewhere_recovers_despite_an_update(place: Place, silent: bool) -> None:
+    """The owner reads the enabled endpoint for an update before it learns from cache sync that it was enabled."""
+    async with Fleet(place) as fleet:
+        [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
+        owner, other = owner_and_other(fleet, seq)
+        fleet.bus.silent = silent
+        failing = owner.cache.endpoints[seq].health._replace(consecutive_failures=20, failing_since=START - 240 * HOUR)
+        owner.cache.endpoints[seq].health = failing
+        owner.parts.settler.keep_health(owner.cache.endpoints[seq])
+        fleet.switch_to(owner)
+        await fleet.deactivate(seq, EndpointState.DISABLED, DisabledReason.FAILING)
+        await fleet.accept(2)
+        await fleet.run_for(3 * SECOND)
+        assert await fleet.statuses() == {Status.HELD: 2}
+
+        fleet.switch_to(other)
+        await fleet.stepping(fleet.enable(seq))
+        [record] = await fleet.database.read(lambda c: endpoints.find(c, [seq]))
+        owner.parts.changes.apply(record)
+
+        assert owner.cache.endpoints[seq].health.failing_since is None
+        await fleet.run_for(5 * SECOND)
+        assert await fleet.statuses() == {Status.DELIVERED: 2}
+        assert owner.cache.endpoints[seq].takes_deliveries
 
 
 async def test_a_uid_moves_in_all_processes_within_a_second(place: Place) -> None:

@@ -165,8 +165,7 @@ async def set_action(world: World, endpoint_seq: int, held: HeldAction) -> None:
     """Set the action for held deliveries of an enabled endpoint as the service does."""
     record = await world.database.write(lambda c: set_held_action(c, endpoint_seq, held))
     assert record is not None
-    world.cache.put_endpoint(record)
-    world.parts.changes.held_action_changed(endpoint_seq)
+    world.parts.changes.apply(record)
 
 
 async def test_dropped_deliveries_are_cancelled_and_later_ones_are_sent(place: Place) -> None:

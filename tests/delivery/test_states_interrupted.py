@@ -316,8 +316,7 @@ async def test_a_release_continues_after_another_batch_failed(place: Place) -> N
         await world.accept(20)
         await world.enable(releasing.seq)
         world.database.is_unavailable = True  # type: ignore[attr-defined]
-        world.cache.put_endpoint(structs.replace(pausing.record, state=EndpointState.PAUSED))
-        world.parts.changes.disabled(pausing.seq)
+        world.parts.changes.apply(structs.replace(pausing.record, state=EndpointState.PAUSED))
         await world.run_for(10 * SECOND)
         world.database.is_unavailable = False  # type: ignore[attr-defined]
         await world.run_for(10 * SECOND)

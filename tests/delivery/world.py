@@ -492,8 +492,7 @@ class World:
         """Pause or disable an endpoint as the service does."""
         record = await self.database.write(lambda c: endpoints.deactivate(c, seq, state, reason, now=self.clock.now))
         assert record is not None
-        self.cache.put_endpoint(record)
-        self.parts.changes.disabled(seq)
+        self.parts.changes.apply(record)
 
     async def enable(self, seq: int, held: HeldAction = HeldAction.SEND) -> None:
         """Enable an endpoint as the service does."""
@@ -504,8 +503,7 @@ class World:
         """Run the second step of `enable`."""
         record = await self.database.write(lambda c: endpoints.enable(c, seq, held, now=self.clock.now))
         assert record is not None
-        self.cache.put_endpoint(record)
-        self.parts.changes.enabled(seq)
+        self.parts.changes.apply(record)
 
     async def attempts(self) -> list[sa.Row[Any]]:
         """Return all stored attempts."""

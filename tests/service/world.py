@@ -13,6 +13,7 @@ from uplift_server.core.endpoint_settings import AttemptTimeouts
 from uplift_server.core.http.addresses import AddressPolicy
 from uplift_server.core.people.audit import AuditEntry
 from uplift_server.core.security.rights import Role
+from uplift_server.delivery.endpoint_cache import EndpointCache
 from uplift_server.delivery.listening.audience import Audience, NoAnnouncer
 from uplift_server.delivery.listening.relay import Relay
 from uplift_server.observe.counters import EngineCounters
@@ -44,7 +45,10 @@ _HASHED: dict[str, str] = {}
 
 
 class _IdleEngine:
-    """An engine that ignores changes of endpoints and has no timers."""
+    """An engine that applies changes of endpoints only to the cache, and has no timers."""
+
+    def __init__(self, cache: EndpointCache) -> None:
+        self.apply = cache.put_endpoint
 
     def deleted(self, endpoint_seq: int) -> None:
         """See EndpointChanges."""
@@ -67,7 +71,8 @@ class World:
         self.passwords = Passwords()
         self.cipher = Cipher(bytes(32))
         self.cache = endpoint_cache(self.cipher)
-        relay, ignored = Relay(database, self.cache, Audience(), NoAnnouncer(), clock), cast(Any, _IdleEngine())
+        relay = Relay(database, self.cache, Audience(), NoAnnouncer(), clock)
+        ignored = cast(Any, _IdleEngine(self.cache))
         engine = EngineLink(relay, EngineCounters(), ignored, ignored, ignored, ignored, ignored)
         self.context = ServiceContext(database, self.cache, clock, engine, Cursors(bytes(32)))
         self.services = self.build(sends_email=True)

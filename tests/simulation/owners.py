@@ -134,7 +134,7 @@ class Owners(User):
 
         async def update(process: Process, _services: Services) -> Any:
             record = await process.link.write(lambda c: stored_endpoints.update(c, None, endpoint.id, changed))
-            process.parts.cache.put_endpoint(record)
+            process.parts.changes.apply(record)
 
         kind, _ = await self.call(f"change {what}", update)
         endpoint.changed_at = self._now

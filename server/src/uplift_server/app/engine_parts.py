@@ -316,7 +316,7 @@ def build_engine(
         public_url=public_url,
     )
     loops = [
-        Loop("secret expiry", SecretExpiry(database, cache, jobs, clock).run),
+        Loop("secret expiry", SecretExpiry(database, cache, changes, jobs, clock).run),
         Loop("certificate expiry", CertificateExpiry(cache, jobs, transitions, clock).run),
         Loop("held deliveries", held.run),
         Loop("statistics", statistics.run),

@@ -34,12 +34,11 @@ _STILL_HOLDING: Final = (
 
 
 class _Change(NamedTuple):
-    """A completed change to an endpoint's state, with the facts that the audit log and the engine need."""
+    """A completed change to an endpoint's state, with the facts that the audit log needs."""
 
     endpoint: Endpoint | None
     action: str
     details: dict[str, object]
-    notify_engine: Callable[[int], None]
 
 
 StateChange = Callable[[Transaction, Endpoint], _Change | None]
@@ -112,8 +111,7 @@ class EndpointStates:
                 return await self._apply(caller, endpoint, self._enable(record, held), problems)
             except _DisabledSince as newer:
                 # The endpoint was disabled again. First hold the deliveries that were pending when it was disabled.
-                self._context.cache.put_endpoint(newer.endpoint)
-                self._context.engine.endpoints.disabled(newer.endpoint.seq)
+                self._context.engine.endpoints.apply(newer.endpoint)
 
     def _enable(self, cached: Endpoint, held: HeldAction) -> StateChange:
         """Return a function that enables an endpoint within a transaction.
@@ -124,17 +122,16 @@ class EndpointStates:
 
         def enable(connection: Transaction, found: Endpoint) -> _Change | None:
             details = {"held": held.text, **_before(found)}
-            engine = self._context.engine
             if found.state is not EndpointState.ENABLED:
                 if (cached.state, cached.state_since) != (found.state, found.state_since):
                     raise _DisabledSince(found)
                 changed = endpoints.enable(connection, found.seq, held, now=self._context.now())
-                return _Change(changed, "endpoint.enabled", details, engine.endpoints.enabled)
+                return _Change(changed, "endpoint.enabled", details)
             is_unchanged = held is (HeldAction.SEND if found.held_action is None else found.held_action)
             if is_unchanged or not endpoint_backlog.held_counts(connection, [found.seq], limit=1)[found.seq]:
                 return None
             changed = endpoints.set_held_action(connection, found.seq, held)
-            return _Change(changed, "endpoint.enabled", details, engine.endpoints.held_action_changed)
+            return _Change(changed, "endpoint.enabled", details)
 
         return enable
 
@@ -144,7 +141,7 @@ class EndpointStates:
         if reason is not None:
             action, details = "endpoint.disabled", {"reason": reason.text, **details}
         changed = endpoints.deactivate(connection, found.seq, state, reason, now=self._context.now())
-        return _Change(changed, action, details, self._context.engine.endpoints.disabled)
+        return _Change(changed, action, details)
 
     async def _apply(
         self,
@@ -179,8 +176,7 @@ class EndpointStates:
         if change is None:
             return found
         assert change.endpoint is not None, "the same transaction read it"
-        self._context.cache.put_endpoint(change.endpoint)
-        change.notify_engine(found.seq)
+        self._context.engine.endpoints.apply(change.endpoint)
         return change.endpoint
 
 

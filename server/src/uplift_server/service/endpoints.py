@@ -356,7 +356,7 @@ class Endpoints:
         changed = await self._context.write(update)
         if changed is None:
             raise not_found(_KIND, ids.prefixed(ids.ENDPOINT, record.id))
-        self._context.cache.put_endpoint(changed)
+        self._context.engine.endpoints.apply(changed)
         return changed
 
     def _change(
@@ -434,7 +434,7 @@ class Endpoints:
         endpoint, is_new = await self._write_with_events(put)
         if is_new:
             return await self._show_new(endpoint, secret), True
-        self._context.cache.put_endpoint(endpoint)
+        self._context.engine.endpoints.apply(endpoint)
         return await self.show(endpoint), False
 
     async def _delete(self, caller: Caller, endpoint: str) -> None:

@@ -165,7 +165,7 @@ class Secrets:
         changed, repeated = await self._write(live, create_once(request, live.id, now, rotate, load))
         if repeated:
             return self._shown(changed, repeated=True)
-        self._context.cache.put_endpoint(changed)
+        self._context.engine.endpoints.apply(changed)
         return self._shown(changed, secret)
 
     async def _expire_old(self, caller: Caller, live: Endpoint) -> ShownSecrets:
@@ -180,7 +180,7 @@ class Secrets:
             return endpoints.set_secrets(connection, stored, stored.secrets.without_previous(), now=now)
 
         changed = await self._write(live, expire)
-        self._context.cache.put_endpoint(changed)
+        self._context.engine.endpoints.apply(changed)
         return self._shown(changed)
 
     async def _write(self, live: Endpoint, body: Callable[[Transaction], T]) -> T:

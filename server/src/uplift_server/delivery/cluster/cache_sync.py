@@ -278,7 +278,7 @@ class CacheSync:
         before = None if live is None else live.record
         if before is None or _configuration(before) != _configuration(record):
             try:
-                self._cache.put_endpoint(record)
+                self._changes.apply(record)
             except WrongSecretKey:
                 endpoint_id = prefixed(ENDPOINT, record.id)
                 _log.error(
@@ -289,14 +289,6 @@ class CacheSync:
         # The owner of an endpoint has the latest health. Only the excused time can be newer in the database.
         is_own = self._shards.owns(record.seq)
         live.health = live.health.with_excused_time_of(record.health) if is_own else record.health
-        if before is None:
-            self._changes.held_action_changed(record.seq)
-        elif live.takes_deliveries and before.state is not record.state:
-            self._changes.enabled(record.seq)
-        elif before.state is not record.state:
-            self._changes.disabled(record.seq)
-        elif (before.held_action, before.held_through) != (record.held_action, record.held_through):
-            self._changes.held_action_changed(record.seq)
 
     async def _sync_health(self, now: int) -> None:
         """Update the health of endpoints to which other processes have made attempts."""

@@ -7,7 +7,7 @@ receiver causes only one email.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import structlog
 from msgspec import structs
@@ -21,6 +21,7 @@ from uplift_server.core.people.audit import SYSTEM, AuditEntry
 from uplift_server.core.people.notifications import NotificationKind
 from uplift_server.core.timestamps import format_optional_timestamp
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
+from uplift_server.delivery.health.endpoint_changes import EndpointChanges
 from uplift_server.delivery.ports import Clock, Shards
 from uplift_server.delivery.sending.settler import health_row
 from uplift_server.store import accounts, audit, endpoints, health, operational_events, outbox, processes
@@ -57,13 +58,6 @@ class _Subject(NamedTuple):
     event_subject: Subject
 
 
-class Disabling(Protocol):
-    """The interface that holds the deliveries of disabled endpoints."""
-
-    def disabled(self, endpoint_seq: int) -> None:
-        """Hold the pending deliveries of an endpoint that is disabled in the store and the cache."""
-
-
 class Transitions:
     """Stores health transitions, and then applies them to the cache and the deliveries.
 
@@ -76,7 +70,7 @@ class Transitions:
         database: Database,
         cache: EndpointCache,
         shards: Shards,
-        disabling: Disabling,
+        changes: EndpointChanges,
         clock: Clock,
         *,
         rule: HealthRule,
@@ -86,7 +80,7 @@ class Transitions:
         self._database = database
         self._cache = cache
         self._shards = shards
-        self._disabling = disabling
+        self._changes = changes
         self._clock = clock
         self._rule = rule
         self._sends_email = sends_email
@@ -156,8 +150,7 @@ class Transitions:
         done = await self._write(disable)
         if isinstance(done, Endpoint):
             if done.seq in self._cache.endpoints:
-                self._cache.put_endpoint(done)
-                self._disabling.disabled(done.seq)
+                self._changes.apply(done)
             self._log(endpoint, "endpoint disabled", details)
         return done is not False
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.delivery.endpoint_cache import EndpointCache
+from uplift_server.delivery.health.endpoint_changes import EndpointChanges
 from uplift_server.delivery.ports import NEVER, Clock, SingletonJobs
 from uplift_server.store.contract import Database
 from uplift_server.store.endpoints import erase_previous_secrets
@@ -22,9 +23,12 @@ _WAIT_MS_MAX: Final = 24 * 3600 * 1000
 class SecretExpiry:
     """Waits until the next overlap of two secrets ends, and then erases the old secret."""
 
-    def __init__(self, database: Database, cache: EndpointCache, jobs: SingletonJobs, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, cache: EndpointCache, changes: EndpointChanges, jobs: SingletonJobs, clock: Clock
+    ) -> None:
         self._database = database
         self._cache = cache
+        self._changes = changes
         self._jobs = jobs
         self._clock = clock
 
@@ -52,7 +56,7 @@ class SecretExpiry:
         changed = await self._database.write(lambda c: erase_previous_secrets(c, ended, now=now))
         for record in changed:
             if record.seq in self._cache.endpoints:
-                self._cache.put_endpoint(record)
+                self._changes.apply(record)
         # Do not retry endpoints whose secrets have changed in the database. Cache sync updates them in the cache.
         for seq in ended:
             if overlaps.get(seq, NEVER) <= now:
