@@ -52,8 +52,7 @@ async def settle_during_eviction(evicts_at: int, *, during: bool) -> list[tuple[
     for seq in (1, 2):
         endpoint: Any = SimpleNamespace(seq=seq, health=Health(3, START, None, START, None, 0, None))
         settler.keep_health(endpoint)
-    settler._is_urgent = True
-    settler._schedule()
+    settler.write_health()
     async with asyncio.timeout(5):
         for _ in range(50):
             await asyncio.sleep(0)

@@ -191,7 +191,7 @@ class DeliveryLanes:
     def forget(self, event_seqs: Sequence[int]) -> None:
         """Drop the waiting deliveries of erased events.
 
-        The outcomes of attempts in flight for these events are ignored.
+        The outcomes of attempts in flight for these events are not stored. A success still ends the endpoint's failure.
         """
         for event_seq in event_seqs:
             if len(self.erased) >= PARKED_MAX:

@@ -296,9 +296,9 @@ class Attempts:
         self._lanes.pump()
 
     def _end_erased(self, flight: _InFlight, outcome: Outcome, exchange: Exchange, now: int) -> None:
-        """End the attempt of an erased event. No part of its response is stored or shown anywhere."""
+        """End the attempt of an erased event. The content of its response is not stored or shown anywhere."""
         if outcome is _DELIVERED:
-            # The health after a success contains no part of the response.
+            # The health after a success contains no content of the response.
             counts = flight.event_type.name != WEBHOOK_CREATED
             self._update_health(flight, outcome, exchange, now, counts=counts)
             self._settler.write_health()

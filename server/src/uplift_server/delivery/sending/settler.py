@@ -98,8 +98,10 @@ class Settler:
 
     def write_health(self) -> None:
         """Write the health that waits for the next batch, even if there is no outcome to write."""
-        self._is_urgent = True
-        self._schedule()
+        if self._health:
+            self._idle.clear()
+            self._is_urgent = True
+            self._schedule()
 
     def note_health(self, endpoint: LiveEndpoint, now_ms: int) -> None:
         """Store the health of an endpoint with the next batch if it is or was failing.
