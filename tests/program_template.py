@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-MODULES = ("uplift_server.cli.main", "uplift_server.app", "uplift_server.app.process", "uplift_webhooks.cli")
+MODULES = ("uplift_server.cli.main", "uplift_server.app", "uplift_server.app.process", "uplift_webhooks.cli.main")
 RUN_IN = {"uplift-server": "uplift_server.cli.main", "uplift": "uplift_webhooks.cli"}
 """The module whose function `run` each program runs."""
 REQUEST_BYTES_MAX = 1024 * 1024

@@ -30,7 +30,8 @@ class Program:
     stdout: IO[str]
     """Its output and its errors, if `start` started it."""
 
-    def __init__(self, report: socket.socket) -> None:
+    def __init__(self, command: Sequence[str], report: socket.socket) -> None:
+        self._command = command
         self._report = report
         self.returncode: int | None = None
         try:
@@ -52,7 +53,7 @@ class Program:
             ready.register(self._report, select.POLLIN)
             if not ready.poll(None if timeout is None else math.ceil(timeout * 1000)):
                 assert timeout is not None
-                raise subprocess.TimeoutExpired("uplift-server", timeout)
+                raise subprocess.TimeoutExpired(self._command, timeout)
             with self._report:
                 code = self._report.recv(64)
             if not code:
@@ -162,12 +163,16 @@ def run(
         program = _fork(command, directory, environ, [each.fileno() for each in streams])
         try:
             code = program.wait(timeout)
-        except BaseException:
+        except subprocess.TimeoutExpired:
             program.kill()
+            program.wait()
             raise
-        for each in (output, errors):
-            each.seek(0)
-        return subprocess.CompletedProcess(command, code, output.read(), errors.read())
+        finally:
+            for each in (output, errors):
+                each.seek(0)
+            shown = output.read(), errors.read()
+            print(*shown)  # pytest shows this output if the test fails
+        return subprocess.CompletedProcess(command, code, *shown)
 
 
 def _fork(command: Sequence[str], directory: Path, environ: Mapping[str, str], streams: Sequence[int]) -> Program:
@@ -180,4 +185,4 @@ def _fork(command: Sequence[str], directory: Path, environ: Mapping[str, str], s
         except OSError:
             report.close()
             raise
-    return Program(report)
+    return Program(command, report)
