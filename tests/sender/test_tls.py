@@ -331,8 +331,14 @@ async def test_a_receiver_without_its_sessions_gets_a_full_handshake(
 
 
 async def test_close_does_not_wait_for_the_tls_shutdown(
-    listen: Listen, connect: Connect, names: NameServer, authority: trustme.CA, ca_file: str
+    listen: Listen,
+    connect: Connect,
+    names: NameServer,
+    authority: trustme.CA,
+    ca_file: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("uplift_server.delivery.sending.http.connector._TLS_CLOSE_SECONDS", 60)
     names.zone[HOST] = ["127.0.0.1"]
 
     async def script(peer: Peer) -> None:
