@@ -61,7 +61,7 @@ def test_an_upcoming_address_is_allowed_from_its_time(clock: Clock, starts_at: s
     assert [sources.allows(UPLIFT), sources.allows("198.51.100.7")] == [True, True]
 
 
-@pytest.mark.parametrize("source", [["nowhere"], UPLIFT, {"current": ["300.1.1.1"]}])
+@pytest.mark.parametrize("source", [["nowhere"], UPLIFT, {"current": ["300.1.1.1"]}, {"current": [7]}])
 def test_invalid_addresses_are_rejected(source: Any) -> None:
     with pytest.raises(ValueError, match=r"address|appear to be"):
         SourceAddresses(source)
@@ -69,7 +69,7 @@ def test_invalid_addresses_are_rejected(source: Any) -> None:
 
 @pytest.mark.parametrize("source", [{}, {"current": 7}, {"current": [], "upcoming": [UPLIFT]}])
 def test_an_invalid_response_is_rejected_with_a_fix(source: Any) -> None:
-    with pytest.raises(ValueError, match=r"the response from `source_ips`"):
+    with pytest.raises(ValueError, match=r"valid response from `source_ips`"):
         SourceAddresses(source)
 
 

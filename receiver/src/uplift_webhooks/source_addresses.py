@@ -45,8 +45,8 @@ class SourceAddresses:
         If `source` is a client, `allows` requests the addresses on first use, and then every `refresh_seconds`.
 
         Raises:
-            ValueError: an address is not valid, `refresh_seconds` is not positive, or `source` has another type, such
-                as AsyncClient.
+            ValueError: an address or the response is not valid, `refresh_seconds` is not positive, or `source` has
+                another type, such as AsyncClient.
         """
         if not refresh_seconds > 0:
             raise ValueError("refresh_seconds must be greater than 0.")
@@ -61,7 +61,7 @@ class SourceAddresses:
             try:
                 self._published = _published(source)
             except (KeyError, TypeError, AttributeError) as error:
-                raise ValueError("The source must be the response from `source_ips`, which has `current`.") from error
+                raise ValueError("The source is not a valid response from `source_ips`.") from error
         elif isinstance(source, Iterable):
             self._published = _published({"current": [*source]})
         elif not callable(ask := getattr(source, "source_ips", None)) or inspect.iscoroutinefunction(ask):
@@ -129,9 +129,9 @@ class SourceAddresses:
 
 def _published(answer: Mapping[str, Any]) -> _Published:
     """Parse an API response. Any exception means that the response is not valid."""
-    found = [(ipaddress.ip_network(each, strict=False), 0.0) for each in answer["current"]]
+    found = [(ipaddress.ip_network(str(each), strict=False), 0.0) for each in answer["current"]]
     found += [
-        (ipaddress.ip_network(each["address"], strict=False), _unix_seconds(each["from"]))
+        (ipaddress.ip_network(str(each["address"]), strict=False), _unix_seconds(each["from"]))
         for each in answer.get("upcoming", ())
     ]
     return tuple(found)
