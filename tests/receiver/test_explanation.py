@@ -107,6 +107,8 @@ MISTAKES: list[tuple[str, Any, bytes, Any]] = [
     ("body_truncated", SECRET, b'"x"', {"CONTENT_LENGTH": "9", "HTTP_WEBHOOK_SIGNATURE": SIGNED[STANDARD]}),
     ("body_truncated", SECRET, BODY[:-40], _with_content_length(len(BODY))),
     ("body_changed", SECRET, LETTER_CHANGED + b"   ", _with_content_length(len(BODY))),
+    ("body_changed", SECRET, BODY + b"}", SIGNED),
+    ("body_changed", SECRET, BODY + b"x", _with_content_length(len(BODY))),
     ("secret_wrong", SECRET, LETTER_CHANGED, SIGNED),
     ("secret_wrong", SECRET, LETTER_CHANGED, _with_content_length(len(BODY))),
     ("headers_of_another_request", SECRET, make_event(), SIGNED),

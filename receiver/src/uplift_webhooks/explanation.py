@@ -264,12 +264,10 @@ def _about_body(secrets: Sequence[Secret], request: _Request) -> Iterator[Explan
         value = json.loads(body)
     except (ValueError, RecursionError):
         complete = False
-    if not complete and body.startswith(b"{"):
-        yield _found(
-            "body_truncated",
-            "The body is incomplete: its JSON ends too early.",
-            _READ_ALL,
-        )
+    if not complete and _starts_with_json(body):
+        yield _found("body_changed", "The body contains more than its JSON: the body was changed after it arrived.", _RAW)
+    elif not complete and body.startswith(b"{"):
+        yield _found("body_truncated", "The body is incomplete: its JSON ends too early.", _READ_ALL)
     event_id = value.get("id") if isinstance(value, dict) else None
     if isinstance(event_id, str) and request.message_id and event_id != request.message_id:
         yield _found(
@@ -285,6 +283,15 @@ def _about_body(secrets: Sequence[Secret], request: _Request) -> Iterator[Explan
             _RAW,
         )
     yield from _about_length(request)
+
+
+def _starts_with_json(body: bytes) -> bool:
+    """Return whether a body starts with a whole JSON value."""
+    try:
+        json.JSONDecoder().raw_decode(body.decode())
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _about_length(request: _Request) -> Iterator[Explanation]:
