@@ -265,7 +265,9 @@ def _about_body(secrets: Sequence[Secret], request: _Request) -> Iterator[Explan
     except (ValueError, RecursionError):
         complete = False
     if not complete and _starts_with_json(body):
-        yield _found("body_changed", "The body contains more than its JSON: the body was changed after it arrived.", _RAW)
+        yield _found(
+            "body_changed", "The body contains more than its JSON: the body was changed after it arrived.", _RAW
+        )
     elif not complete and body.startswith(b"{"):
         yield _found("body_truncated", "The body is incomplete: its JSON ends too early.", _READ_ALL)
     event_id = value.get("id") if isinstance(value, dict) else None
