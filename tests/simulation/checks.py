@@ -120,6 +120,8 @@ class Checks:
             due_at is not None and due_at < now - STALLED_MS and endpoint.is_steady and not endpoint.is_off
             and endpoint.changed_at < now - STALLED_MS and endpoint.ordering == "none"
             and not self._model.has_fault(now - STALLED_MS, now)
+            # Without a network, all circuit breakers are open, and each endpoint has one attempt in 5 minutes.
+            and not any(since <= now <= until for since, until in self.network_downs)
         )  # fmt: skip
 
     def _check_attempts(self, rows: list[Any], attempts: list[Any]) -> None:
