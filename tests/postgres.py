@@ -59,11 +59,11 @@ class PostgresServer:
         port: int | None = None,
         follows: "PostgresServer | None" = None,
     ) -> None:
-        """Start a server in a new directory below `parent`.
+        """Start a server in a new directory below `parent`, or below the directory that scripts/test chose.
 
         With a `port`, it also listens on 127.0.0.1. A server that `follows` another one starts as its standby.
         """
-        self.directory = Path(tempfile.mkdtemp(prefix="uplift-pg-", dir=parent))
+        self.directory = Path(tempfile.mkdtemp(prefix="uplift-pg-", dir=parent or os.environ.get("TEST_SERVERS_IN")))
         self.settings = settings if port is None else f"{settings} -c listen_addresses=127.0.0.1 -c port={port}"
         self._location = f"host={self.directory}" if port is None else f"host={self.directory}&port={port}"
         self._data = self.directory / "data"

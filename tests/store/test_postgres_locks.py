@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from msgspec import structs
 
 from uplift_server.core.deliveries.replays import ReplayState
+from uplift_server.core.lifecycle import Status
 from uplift_server.core.security.rights import Role
 from uplift_server.store import (
     accounts,
@@ -28,6 +29,7 @@ from uplift_server.store.postgres.connection import Opener, Raw
 from uplift_server.store.postgres.database import WRITE_LOCK, WRITERS
 from uplift_server.store.records import EndpointState, HeldAction, Link
 from uplift_server.store.replays import NewReplay, ReplaySelection
+from uplift_server.store.schema import deliveries
 from uplift_server.store.stream_position import STREAM_POSITION_MAX
 
 from .bench import NOW, Bench, due
@@ -164,7 +166,8 @@ async def test_deliveries_are_held_before_or_after_an_endpoint_is_enabled(
         )
         await asyncio.sleep(0.1)
         await databases[1].write(lambda c: endpoints.enable(c, endpoint.seq, HeldAction.SEND, now=3))
-        assert holding.done()
+        assert [row.status for row in await bench.rows(deliveries)] == [Status.HELD]
+        await holding
 
 
 async def test_concurrent_puts_of_an_event_type_create_it_once(databases: Databases, postgres_url: str) -> None:
