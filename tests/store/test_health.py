@@ -74,15 +74,19 @@ def test_only_an_enabled_endpoint_is_warned_or_disabled_for_its_health(connectio
     stored = endpoints.get(connection, None, enabled.id)
     assert stored is not None
     assert stored.health == Health(7, 3, 2, 6, Outcome.TIMEOUT, 9, 8, None, "slow", None, 12)
-    assert [health.disable(connection, each.seq, DisabledReason.FAILING, now=9) for each in (paused, deleted)] == [
+    assert [
+        health.disable(connection, each.seq, DisabledReason.FAILING, since=None, now=9) for each in (paused, deleted)
+    ] == [
         None,
         None,
     ]
-    disabled = health.disable(connection, enabled.seq, DisabledReason.FAILING, now=9)
+    disabled = health.disable(connection, enabled.seq, DisabledReason.FAILING, since=None, now=9)
     assert disabled is not None
     assert (disabled.state, disabled.disabled_reason) == (EndpointState.DISABLED, DisabledReason.FAILING)
     assert (disabled.state_since, disabled.health) == (9, stored.health)
-    assert health.disable(connection, enabled.seq, DisabledReason.FAILING, now=10) is None
+    assert health.disable(connection, enabled.seq, DisabledReason.FAILING, since=None, now=10) is None
     enabled_again = endpoints.enable(connection, enabled.seq, HeldAction.SEND, now=11)
     assert enabled_again is not None
     assert enabled_again.health == Health()
+    assert health.disable(connection, enabled.seq, DisabledReason.FAILING, since=None, now=12) is None
+    assert health.disable(connection, enabled.seq, DisabledReason.FAILING, since=11, now=12) is not None

@@ -133,10 +133,17 @@ def set_warned_at(connection: Connection, endpoint_seq: int, warned_at: int | No
     return connection.execute(change).rowcount > 0
 
 
-def disable(connection: Connection, endpoint_seq: int, reason: DisabledReason, *, now: int) -> Endpoint | None:
-    """Disable an enabled endpoint with `endpoints.deactivate`. Return the endpoint, or None if it is not enabled."""
+def disable(
+    connection: Connection, endpoint_seq: int, reason: DisabledReason, *, since: int | None, now: int
+) -> Endpoint | None:
+    """Disable an endpoint that has been enabled since `since` (its `state_since`), with `endpoints.deactivate`.
+
+    Return the endpoint, or None if it is not enabled, or if it was enabled again and therefore has new health.
+    """
     enabled = sa.select(endpoints.c.seq).where(
-        endpoints.c.seq == endpoint_seq, endpoints.c.state == int(EndpointState.ENABLED)
+        endpoints.c.seq == endpoint_seq,
+        endpoints.c.state == int(EndpointState.ENABLED),
+        endpoints.c.state_since.is_not_distinct_from(since),
     )
     if connection.execute(enabled.with_for_update()).first() is None:
         return None

@@ -128,6 +128,7 @@ class ShardHandover:
     async def _take_over(self, endpoint_seqs: Sequence[int]) -> None:
         workers = self._shards.workers
         await self._replays.take_over(frozenset(endpoint_seqs))
+        states_since = {seq: self._state_since(seq) for seq in endpoint_seqs}
         stored = {}
         for at in range(0, len(endpoint_seqs), HEALTH_READ_MAX):
             some = endpoint_seqs[at : at + HEALTH_READ_MAX]
@@ -139,7 +140,9 @@ class ShardHandover:
         for seq in endpoint_seqs:
             endpoint = self._cache.endpoints.get(seq)
             if endpoint is not None and self._shards.is_own(seq):
-                endpoint.health = stored.get(seq, endpoint.health)
+                # If the endpoint was enabled during the reads, its health was reset.
+                if states_since[seq] == endpoint.record.state_since:
+                    endpoint.health = stored.get(seq, endpoint.health)
                 self._shards.take(seq)
                 self._lanes.take_over(endpoint, leased.get(seq, 0))
                 self._due.note_backlog(seq)
@@ -148,6 +151,10 @@ class ShardHandover:
                 self._monitor.watch(endpoint)
         self._has_foreign_leases = self._has_foreign_leases or bool(leased)
         self._due.scan()
+
+    def _state_since(self, endpoint_seq: int) -> int | None:
+        endpoint = self._cache.endpoints.get(endpoint_seq)
+        return None if endpoint is None else endpoint.record.state_since
 
     async def _foreign_leases(self) -> dict[int, int]:
         own = self._state.process_id

@@ -64,11 +64,16 @@ class LiveEndpointChanges:
         self._clock = clock
 
     def apply(self, record: Endpoint) -> None:
-        """Put the stored record of an endpoint in the cache. If its state is new, apply it to the deliveries."""
+        """Put the stored record of an endpoint in the cache. If its state is new, apply it to the deliveries.
+
+        A record with the same state and an earlier `state_since` was read before the cached one: its health is old.
+        """
         live = self._cache.endpoints.get(record.seq)
         before = None if live is None else live.record
         self._cache.put_endpoint(record)
-        if before is not None and (before.state, before.state_since) != (record.state, record.state_since):
+        if before is not None and (
+            before.state is not record.state or (record.state_since or 0) > (before.state_since or 0)
+        ):
             if record.state is EndpointState.ENABLED:
                 self._enabled(self._cache.endpoints[record.seq])
             else:

@@ -126,6 +126,7 @@ class Transitions:
         now, subject = self._clock.now_ms(), self._subject(endpoint)
         row = health_row(endpoint)
         failing_since, warned_at = endpoint.health.failing_since, endpoint.health.warned_at
+        enabled_since = endpoint.record.state_since
         details = {"reason": reason.text, "failing_since": format_optional_timestamp(failing_since)}
         facts = subject.facts | _failing_facts(endpoint.health) | {"reason": reason.text}
         event = self._event(OperationalKind.ENDPOINT_DISABLED, subject, endpoint.health, now, reason=reason)
@@ -138,7 +139,7 @@ class Transitions:
                 until = warned_at + outbox.GROUP_MARGIN_MS
                 if outbox.is_unsent(connection, subject.account.seq, subject.endpoint, kind, since=since, until=until):
                     return False
-            record = health.disable(connection, subject.endpoint_seq, reason, now=now)
+            record = health.disable(connection, subject.endpoint_seq, reason, since=enabled_since, now=now)
             if record is None:
                 return True
             health.save(connection, [row])
