@@ -283,6 +283,9 @@ class Deployment:
         """Skip no polls in the next `ms`, because the world changes. The default is enough for a change by a user."""
         if ms is None:
             ms = CHANGED_IN_CLUSTER_MS if self.is_clustered else CHANGED_MS
+            if self.bus.loss:
+                # The owner of an endpoint may learn of a delivery only from its next scan.
+                ms += self.settings.scan_every_ms
         self._active_until = max(self._active_until, self.time.now + ms)
 
     async def advance(self, until: int) -> None:

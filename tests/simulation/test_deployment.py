@@ -1,7 +1,10 @@
-"""A simulation that skips quiet periods evicts none of its processes."""
+"""A simulation that skips quiet periods evicts no process, and delays no delivery."""
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
+
+import pytest
 
 from uplift_server.core.deliveries.health import HealthRule
 from uplift_server.core.endpoint_settings import AttemptTimeouts
@@ -29,6 +32,7 @@ def new_deployment(time: VirtualTime) -> Deployment:
         endpoint_in_flight_max=10,
         retention_ms=0,
         health=HealthSettings(HealthRule(3 * DAY, 5 * DAY), sends_email=False, operator_email=None),
+        scan_every_ms=5 * SECOND,
     )
     network = Network(time, Model(time, seen_within_ms=0, late_ms=0))
     return Deployment(random.Random(1), time, network, settings, is_clustered=True)
@@ -61,13 +65,27 @@ async def skip_during_heartbeats(deployment: Deployment) -> None:
         assert (await heartbeats(deployment)).keys() == members
 
 
-def test_a_skip_evicts_no_process() -> None:
-    async def play() -> None:
+async def scan_after_lost_notifications(deployment: Deployment) -> None:
+    """Lose the notifications of a change, so that a process learns of it only from its next scan."""
+    assert await deployment.start() is not None
+    await deployment.advance(deployment.time.now + HOUR)
+    deployment.bus.loss = 1.0
+    skips = deployment.skips
+    deployment.touch()
+    await deployment.advance(deployment.time.now + deployment.settings.scan_every_ms + SECOND)
+    assert deployment.skips == skips
+    await deployment.advance(deployment.time.now + HOUR)
+    assert deployment.skips > skips
+
+
+@pytest.mark.parametrize("play", [skip_during_heartbeats, scan_after_lost_notifications])
+def test_a_skip_changes_nothing(play: Callable[[Deployment], Awaitable[None]]) -> None:
+    async def run() -> None:
         deployment = new_deployment(VirtualTime())
         await deployment.open()
         try:
-            await skip_during_heartbeats(deployment)
+            await play(deployment)
         finally:
             await deployment.close()
 
-    asyncio.run(play())
+    asyncio.run(run())
