@@ -130,7 +130,7 @@ class Server:
         return accounts
 
     def text(self, path: str) -> str:
-        """Return the response to a GET request of the operator. Raises ServerFailed."""
+        """Send a GET request with the operator key, and return the response body. Raises ServerFailed."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             connection.request("GET", path, headers={"authorization": f"Bearer {KEY}"})

@@ -88,7 +88,7 @@ def test_a_port_in_use_is_reported_before_the_database_exists(place: Place) -> N
         result = run(place, "serve")
     assert result.returncode == 75
     assert "but the server cannot listen on this address" in result.stderr
-    # The server takes the lock first, so a second server with the same data names the data and not the port.
+    # The server takes the lock first, so that a second server with the same data reports the lock and not the port.
     assert [path.name for path in place[0].rglob("*") if path.is_file()] == ["uplift.db.lock"]
 
 

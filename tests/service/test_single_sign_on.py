@@ -599,7 +599,7 @@ async def test_sign_out_also_ends_the_session_at_the_provider(sso: SignIns, worl
     assert url.startswith(f"{sso.provider.url}/sign-out?")
     assert query["post_logout_redirect_uri"] == [f"{URL}/sign-in"]
     [token] = query["id_token_hint"]
-    # The database has the token only encrypted, with a key that only the browser has.
+    # The database stores the token only in encrypted form, and only the browser has the key.
     assert token.encode() not in await world.contents()
     other = await sso.service.sign_out_url(visitor, "another cookie", "/")
     assert other is not None

@@ -301,7 +301,7 @@ class Deployment:
                 self.touch(QUIET_AFTER_MS)
             at = time.next_at()
             # All timers that are due now run before a skip. A heartbeat during the skip would store the time before the
-            # skip, so other processes would evict its process and repeat its attempts in flight without a fault.
+            # skip, so other processes would evict its process and repeat its attempts in flight. No fault excuses that.
             is_quiet = time.now >= self._active_until and (at is None or at > time.now)
             if is_quiet and (target := self._next_activity(until)) - time.now > SKIP_MS_MIN:
                 await self._skip(target - time.now)

@@ -165,7 +165,7 @@ def running_client(config: Config) -> Calls:
     if key is None and not responds(config):
         # On the first start, `serve` stores the operator key only shortly before the server is ready.
         raise CliError(
-            f"a server uses the database, but does not respond at {local_url(config)}",
+            f"a server is using the database, but does not respond at {local_url(config)}",
             "if the server is starting, try again in a few seconds; otherwise, set UPLIFT_HOST and UPLIFT_PORT to the"
             " address of the server",
             ExitCode.TRY_LATER,

@@ -211,7 +211,7 @@ class EngineCounters:
         self.first_attempt_delays = Histogram(_DELAY_BOUNDS_MS, _MS)
         """The times, in ms, from the acceptance of an event to the start of the first attempt of a delivery."""
         self.delivery_delays = Histogram(_DELAY_BOUNDS_MS, _MS)
-        """The times, in ms, from the acceptance of an event to a successful attempt on the retry schedule.
+        """The times, in ms, from the acceptance of an event to success, at the first attempt or a retry.
 
         Resends and replays are not included.
         """

@@ -104,7 +104,7 @@ METRICS: Final[tuple[Metric, ...]] = (
            "Seconds from event acceptance to the start of the first attempt, including any time during"
            " which the endpoint was paused or disabled", lambda s: s.engine.first_attempt_delays),
     Metric("uplift_delivery_delay_seconds", "histogram",
-           "Seconds from event acceptance to a successful attempt on the retry schedule",
+           "Seconds from event acceptance to success, at the first attempt or a retry. Excludes resends and replays",
            lambda s: s.engine.delivery_delays),
     Metric("uplift_deliveries_ended_total", "counter", "Completed deliveries by final status",
            lambda s: {each.text: s.engine.ended[each] for each in ENDED}, "status"),

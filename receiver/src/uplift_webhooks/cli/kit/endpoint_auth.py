@@ -15,7 +15,7 @@ from uplift_webhooks.cli.kit.inputs import input_name, read_input, read_secret
 PEM_BYTES_MAX: Final = 64 * 1024
 _FIELDS: Final = {
     "oauth_token_url": ("token_url", "URL", "Token URL for OAuth 2.0 client credentials."),
-    "oauth_client_id": ("client_id", "ID", "Client ID at the token URL."),
+    "oauth_client_id": ("client_id", "ID", "Client ID for token requests."),
     "oauth_client_secret_file": ("client_secret", "FILE", "File with the client secret, or - for standard input."),
     "oauth_scope": ("scope", "SCOPES", "Scopes for the token, separated by spaces."),
     "client_certificate_file": ("certificate", "FILE", "PEM file with the client certificate and its chain."),
