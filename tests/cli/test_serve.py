@@ -282,6 +282,35 @@ def test_an_unwritable_directory_ends_the_server_with_2(place: Place, database: 
     assert "is not writable" in ended.stderr
 
 
+def test_a_check_during_the_stop_does_not_report_a_lost_database(place: Place) -> None:
+    """SQLite deletes its log when the server closes the database."""
+    directory, environ = place
+    program = (
+        "import asyncio\n"
+        "from uplift_server.app import Application\n"
+        "from uplift_server.store.sqlite import SqliteDatabase\n"
+        "change, close, checks = SqliteDatabase.change, SqliteDatabase.close, []\n"
+        "async def change_after_close(database):\n"
+        "    checks.append(asyncio.Event())\n"
+        "    if len(checks) == 1: await checks[0].wait()\n"
+        "    return await change(database)\n"
+        "async def close_and_wait(database):\n"
+        "    await close(database)\n"
+        "    checks[0].set()\n"
+        "    await asyncio.sleep(0.5)\n"
+        "SqliteDatabase.change, SqliteDatabase.close = change_after_close, close_and_wait\n"
+        "async def wait_for_a_check(application):\n"
+        "    while not checks: await asyncio.sleep(0.01)\n"
+        "Application.wait_stopped = wait_for_a_check\n"
+        "from uplift_server.cli.main import run\n"
+        "run()"
+    )
+    command = [sys.executable, "-c", program, "serve"]
+    ended = subprocess.run(command, cwd=directory, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert "lost" not in ended.stderr
+    assert ended.returncode == 0
+
+
 def test_an_internal_error_ends_the_server_with_1(place: Place) -> None:
     directory, environ = place
     program = (

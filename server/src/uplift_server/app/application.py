@@ -221,6 +221,9 @@ class Application:
             await asyncio.wait([outbox], timeout=OUTBOX_SECONDS)
             # Send the last responses while attempts in flight finish.
             await asyncio.gather(self._serving, self._drain(), outbox)
+        if self._watching is not None:
+            # SQLite deletes its log during the close below. A late check would report the database as lost.
+            self._watching.cancel()
         if self._file is not None:
             await self._file.rescue()
         for part, close in (
