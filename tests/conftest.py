@@ -43,6 +43,13 @@ def pytest_configure(config: pytest.Config) -> None:
     engines.choose(config.getoption("--engine"))
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import modules without timing tests to select timing tests. The import takes longer than the tests."""
+    if config.option.markexpr != "timing" or collection_path.suffix != ".py":
+        return None
+    return "pytest.mark.timing" not in collection_path.read_text() or None
+
+
 def pytest_unconfigure() -> None:
     """Stop the servers of the engine."""
     engines.chosen().close()
