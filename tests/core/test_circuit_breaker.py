@@ -1,4 +1,4 @@
-"""When a circuit breaker opens, probes and closes."""
+"""A circuit breaker opens after failures, probes its endpoint, and closes after a success."""
 
 import pytest
 from hypothesis import given

@@ -97,7 +97,7 @@ def test_deliveries_use_the_proxy_and_its_failures_do_not_count(
         assert "could not open an outbound connection" in attempts[0]["hint"]
         assert api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]["failing_since"] is None
         proxy.reject_with = None
-        # Without a resend, the next attempt would start only a minute after the failure of the proxy.
+        # Without a resend, the next attempt would not start until a minute after the failure of the proxy.
         api.ok("POST", f"/v1/deliveries/{delivery}/resend")
         assert settled(api, delivery)["status"] == "delivered"
         assert all("p@ss" not in line and "p%40ss" not in line for line in server.log)

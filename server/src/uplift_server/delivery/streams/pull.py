@@ -224,7 +224,7 @@ class Pull:
         at = 5 if len(tokens) == _SHORT_REPLY_TOKENS else 7
         seq, delivered, published_ns = map(int, tokens[at : at + 3])
         if delivered != self._delivered + 1:
-            # Without this check, a lost message would be removed together with later messages.
+            # Removing later messages from the stream also removes this one, so it must not be missing here.
             self.fail("a message of the event stream is missing")
             return
         self._delivered, self._last_seq = delivered, max(seq, self._last_seq)
