@@ -32,7 +32,7 @@ def start(
     stderr: int | IO[bytes] | None = None,
     niceness: int = 0,
 ) -> subprocess.Popen[bytes]:
-    """Start a process in its own session, so that Ctrl-C reaches only this process, which then stops the child."""
+    """Start a child in its own session, so that Ctrl-C reaches only the parent, which then stops the child."""
     nice = ["nice", "-n", str(niceness)] if niceness else []
     return subprocess.Popen(
         [*_END_WITH_PARENT, *nice, *(str(part) for part in command)],

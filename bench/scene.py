@@ -39,7 +39,7 @@ class Measurement:
     accepted: int
     delivered: int
     lost: int
-    """Number of accepted events that were not delivered in time, without events for endpoints that never respond."""
+    """Number of accepted events that were not delivered in time, excluding events for endpoints that never respond."""
     duplicates: int
     per_s: float
     """Delivered events per second, over the time from the first request to the last delivery."""

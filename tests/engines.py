@@ -64,7 +64,7 @@ class Engine(Protocol):
         """Return the database of a directory, which is empty at first."""
 
     def clear(self, folder: Path) -> None:
-        """Clean up after a directory is no longer used."""
+        """Clean up the database of a directory that is no longer used."""
 
     def close(self) -> None:
         """Stop all servers."""

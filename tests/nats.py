@@ -66,9 +66,9 @@ class NatsCluster:
     ) -> None:
         """Prepare the nodes. `start` starts them.
 
-        `sync_interval` determines when JetStream calls fsync: after each message with `always`. Without fsync, a crash
-        of the machine loses messages, but a kill of the process does not. The configuration of a node is `nats.conf` in
-        its directory, which can use the variables of `environ`.
+        `sync_interval` determines when JetStream calls fsync; `always` means after each message. Without fsync, a crash
+        of the machine loses messages, but a kill of the process does not. A node's configuration, `nats.conf` in its
+        directory, can use the variables of `environ`.
 
         With `can_isolate`, the nodes reach each other through a network that can fail.
         """

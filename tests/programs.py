@@ -75,7 +75,7 @@ class Program:
 
 
 class _Template:
-    """The process that imports the program. It exits when its socket closes."""
+    """The process that imports the programs. It exits when its socket closes."""
 
     def __init__(self) -> None:
         self.environ = _compared(os.environ)

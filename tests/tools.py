@@ -18,7 +18,7 @@ def find(name: str) -> str | None:
 
 
 def tool(name: str) -> str:
-    """Return the path of a program. Without it, skip the test. In CI, fail the test if Debian has a package."""
+    """Return the path of a program. If it is missing, skip the test, or fail it in CI if Debian packages it."""
     path = find(name)
     if path is None:
         missing(f"{name} is not installed", required=name not in NOT_IN_DEBIAN)

@@ -35,7 +35,7 @@ def _measure(row: Row, options: Options) -> Report:
         began = time.monotonic()
         with Emitter(f"http://127.0.0.1:{scene.server.port}", KEY, account) as emitter, ThreadPoolExecutor(1) as pool:
             sending = pool.submit(_send, emitter, events)
-            # Kill the server only until the calls return. Later kills could keep it down until the emitter gives up.
+            # Kill the server only while calls are waiting. Later kills could keep it down until the emitter gives up.
             while wait([sending], between_s).not_done:
                 scene.server.kill()
                 kills.append(scene.server.start())

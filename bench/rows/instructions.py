@@ -42,7 +42,7 @@ def _measure(row: Row, options: Options) -> Report:
 
 
 def _count(options: Options) -> tuple[float, Measurement]:
-    """Return the instructions per event, without those of an idle server."""
+    """Return the instructions per event, without those of an idle server, and the measurement."""
     secs, idle_s = options.duration(_USUAL_S), options.duration(_IDLE_S)
     # With a random hash seed, counts of the same build differ by 0.5%.
     with Scene(replace(options, prefix=_VALGRIND), settings={"PYTHONHASHSEED": "0"}) as scene:

@@ -23,7 +23,7 @@ _RATE: Final = 500.0
 _SMOKE_RATE: Final = 50.0
 _BACKLOG_WITHIN_S: Final = 120.0
 _GONE_S: Final = 0.5
-"""The backlog counts as gone when the stream has at most the events that the load sends in this time, in seconds."""
+"""The backlog counts as gone when the stream has at most as many events as the load sends in this many seconds."""
 _LOOK_S: Final = 0.1
 
 

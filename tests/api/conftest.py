@@ -352,7 +352,7 @@ class RecordingEngine:
 
     @property
     def commands(self) -> LocalCommands:
-        """The real commands. They use the deliveries in memory of this engine."""
+        """The real commands. They use this engine's deliveries in memory."""
         database, cache, clock = self.relay.database, self.relay.cache, self.relay.clock
         memory: Any = self
         shards = LocalShards()

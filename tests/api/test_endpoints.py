@@ -340,7 +340,7 @@ def test_operators_select_an_account_or_see_all(server: Any) -> None:
 
 
 def test_the_registration_event_contains_the_endpoint(server: Any) -> None:
-    """Characters that JSON must escape stay unchanged."""
+    """After parsing, characters that JSON must escape are unchanged."""
     owner = server.owner(server.account())
     description = 'quotes " and \\ and \n lines'
     endpoint = owner.post("/v1/endpoints", {"url": "https://example.com/a", "description": description}).json["id"]

@@ -56,7 +56,7 @@ def test_an_erasure_is_audited_without_the_object_id(owner: Owner) -> None:
 
 
 def test_operators_erase_events_of_deleted_accounts(owner: Owner) -> None:
-    """The events stay until retention deletes them."""
+    """The events of a deleted account stay until they are erased or retention deletes them."""
     operator = owner.server.operator
     owner.server.event(owner.account, {owner.endpoint: Status.PENDING}, object_id="athlete-1")
     assert operator.delete(f"/v1/accounts/{owner.account}").status == 204

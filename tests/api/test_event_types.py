@@ -20,7 +20,7 @@ def test_a_new_server_has_the_built_in_types(server: Any) -> None:
 
 
 def test_an_event_type_is_created_replaced_and_deleted(server: Any) -> None:
-    """PUT reports whether the type is new, replaces an existing type, and recreates a deleted one."""
+    """PUT creates, replaces or recreates a type, and reports whether the type is new."""
     operator, path = server.operator, "/v1/event-types/pitch.tracked"
     schema = {"type": "object", "required": ["speed"], "properties": {"speed": {"type": "number"}}}
     added = operator.put(path, {"description": "A pitch.", "schema": schema, "example": {"speed": 41.5}})

@@ -204,7 +204,7 @@ def test_events_of_a_deleted_type_keep_their_type_name(server: Any) -> None:
 
 
 def test_a_type_name_refers_to_its_latest_type(server: Any) -> None:
-    """Retention has deleted an earlier type of this name while the server was running."""
+    """Retention deletes an earlier type of this name while the server is running."""
     account = server.account()
     (rule,) = (replace(rule, batch_rows=1000) for rule in cleanup.RETENTION_RULES if rule.name == "event_types")
     for newest in ("newest.once", "newest.twice"):

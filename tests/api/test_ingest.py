@@ -439,7 +439,7 @@ def test_a_key_of_an_account_sends_batches_for_its_account_only(port: int, opera
 
 
 def test_a_service_key_sends_events_and_batches_for_every_account(port: int, operator: Client) -> None:
-    """The key names the account in the header or in each event. Without `events:write`, it cannot send events."""
+    """The request names the account in the header or in each event. A key without `events:write` cannot send events."""
     account, administrator = operator._headers["uplift-account"], Client(port, OPERATOR)
     other = administrator.post("/v1/accounts", {"name": "Other", "contact_emails": []}).json()["id"]
 

@@ -79,7 +79,7 @@ def test_a_list_is_read_in_both_orders_and_directions(server: Any, owner: Owner,
 
 
 def test_pages_keep_their_items_while_objects_are_created(server: Any) -> None:
-    """Objects that were created later appear on the pages before the first one."""
+    """Objects that were created later appear on pages before the first page that was read."""
     owner = Owner(server)
     old = [owner.delivery() for _ in range(4)]
     first = owner.client.get("/v1/deliveries?limit=2&status=pending").json

@@ -71,7 +71,7 @@ def signatures(server: Any, endpoint: Mapping[str, Any]) -> tuple[bytes, bytes]:
 
 
 def signed_by(*secrets: str) -> tuple[bytes, bytes]:
-    """Return the expected signatures. The first secret signs the Uplift header."""
+    """Return the expected signatures. The Uplift signature uses only the first secret."""
     tokens = [b"v1," + base64.b64encode(hmac.digest(keys_of(each).standard, b"id.1.{}", "sha256")) for each in secrets]
     uplift = hmac.new(secrets[0].encode(), b"{}", hashlib.sha256).hexdigest()
     return b"sha256=" + uplift.encode(), b" ".join(tokens)

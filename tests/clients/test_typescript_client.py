@@ -15,7 +15,7 @@ PROGRAMS = Path(__file__).with_name("node")
 
 @pytest.fixture(scope="module")
 def node() -> str:
-    """The path of Node.js. Without it, the tests fail, because they would prove nothing."""
+    """The path of Node.js. Without it, the tests fail, because skipped tests would prove nothing."""
     path = shutil.which("node")
     if path is None:
         pytest.fail("Node.js is not installed. Install Node.js 20 with npm.", pytrace=False)

@@ -260,7 +260,7 @@ def test_a_hostile_location_is_truncated_and_printable() -> None:
         (Outcome.PROTOCOL_ERROR, "token request: the server responded with 404", "did not return an access token"),
         (Outcome.TLS_ERROR, "the TLS connection failed: unexpected eof while reading", "closed the"),
         (Outcome.TLS_ERROR, "the certificate of a.example is not valid: ca signature too weak", "The TLS connection"),
-        # Phrases of OpenSSL in Python's ssl.
+        # OpenSSL's error texts, as Python's ssl module reports them.
         (Outcome.TLS_ERROR, "certificate verify failed: certificate has expired", "has expired"),
         (Outcome.TLS_ERROR, "certificate verify failed: certificate is not yet valid", "not valid yet"),
         (Outcome.TLS_ERROR, "Hostname mismatch, certificate is not valid for 'a.example'.", "another name"),

@@ -115,7 +115,7 @@ def test_a_late_server_and_an_endpoint_at_its_limit_are_different_problems() -> 
     found = only(replace(HEALTHY, limited=(LIMITED,)))
     assert (found.code, found.severity) == ("endpoints_at_limit", Severity.ATTENTION)
     assert found.title == "1 endpoint is at its concurrency or rate limit"
-    for part in ("https://hot.example/hook", "1 concurrent request", "300 pending", "due for 5 min"):
+    for part in ("https://hot.example/hook", "1 concurrent request", "300 pending", "the oldest 5 min late"):
         assert part in found.extent
 
 

@@ -164,7 +164,7 @@ class LanesMachine(RuleBasedStateMachine):
 
     @invariant()
     def forget_lanes_that_are_not_ready(self) -> None:
-        """Forget who passed over a lane or an account that is no longer ready, because it could not be served."""
+        """Delete the `passed_over` entries of lanes and accounts that are no longer ready and cannot be served."""
         ready = [lane for lane in self.ready() if self.in_good_standing(lane)]
         alive: set[object] = {*ready, *(lane.account for lane in ready)}
         for other in list(self.passed_over):

@@ -210,7 +210,7 @@ def test_objects_of_another_account_are_not_found(
     theirs: FullAccount,
     form_fields: Mapping[str, dict[str, str]],
 ) -> None:
-    """Replace all IDs with those of the other account, then only the account, then each other ID alone."""
+    """Replace all IDs with those of the other account, then only the account ID, then each remaining ID alone."""
     before = theirs.state()
     fields = form_fields.get(path_with_ids(page, mine.ids), {})
     id_sets = [theirs.ids, {**mine.ids, "account": theirs.id}]

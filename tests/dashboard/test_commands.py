@@ -45,7 +45,7 @@ def parse(line: str) -> None:
 
 
 def commands(html: str) -> set[str]:
-    """Return the lines of code blocks that start with one of the programs or curl."""
+    """Return the code lines whose first word is curl or one of PROGRAMS."""
     lines = [line for code in _CODE.findall(html) for line in unescape(code).splitlines()]
     return {line for line in lines if line.partition(" ")[0] in {*PROGRAMS, "curl"} and " " in line}
 

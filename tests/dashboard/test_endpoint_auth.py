@@ -64,7 +64,7 @@ def test_oauth_credentials_are_created_and_changed(server: Server, account: tupl
     assert guest.post(f"{own}/edit", url=URL, **unchanged).status == 200
     assert api.ok("GET", f"/v1/audit-log?subject={made['id']}&action=endpoint.changed")["data"] == []
     rejected = guest.post(f"{own}/edit", url=URL, **{**unchanged, "scope": "d"})
-    assert (rejected.status, "enter it again" in rejected.text) == (422, True)
+    assert (rejected.status, "Every change to these settings requires it" in rejected.text) == (422, True)
     assert guest.post(f"{own}/edit", url=URL, **{**OAUTH, "scope": "", "client_secret": "geheim-2"}).status == 200
     assert newest(api)["auth"]["scope"] is None
     activity = guest.get(f"{own}/activity")

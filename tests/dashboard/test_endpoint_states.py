@@ -174,7 +174,7 @@ def test_an_enabled_endpoint_shows_the_action_for_held_deliveries(action: HeldAc
 
 def test_held_deliveries_are_counted_up_to_a_limit() -> None:
     shown = ShownEndpoint(structs.replace(ENDPOINT, state=EndpointState.PAUSED), {}, held_deliveries=HELD_COUNTED_MAX)
-    assert rows(shown)["Held"] == ("1,000 deliveries or more", None)
+    assert rows(shown)["Held"] == ("1,000 or more deliveries", None)
 
 
 def event_type(name: str, *, archived: bool = False) -> EventType:

@@ -48,7 +48,7 @@ def open_stream(server: Server, guest: Guest, path: str) -> socket.socket:
 
 
 def reports_change(connection: socket.socket, seconds: float) -> bool:
-    """Whether the stream reports a change in time."""
+    """Whether the stream reports a change within `seconds`."""
     connection.settimeout(seconds)
     data = b""
     try:

@@ -71,7 +71,7 @@ def test_an_event_type_is_created_updated_archived_and_deleted(server: Server) -
         ("schema", "[" * 20_000, "Invalid JSON"),
         ("schema", r'{"title": "\ud800"}', "unpaired surrogate"),
         ("example", r'{"object": "\ud800"}', "unpaired surrogate"),
-        ("example", '{"object": {"n": "x"}}', 'At object.n: "x" is not of type "number". Compare it with the schema'),
+        ("example", '{"object": {"n": "x"}}', 'At object.n: "x" is not of type "number". Compare the data with'),
         ("example", "{'a': 1}", "Invalid JSON"),
     ],
 )
@@ -113,7 +113,7 @@ def test_an_operator_creates_and_deletes_an_event_type(server: Server, page: Pag
     page.get_by_label("Name").fill(name)
     page.get_by_label("Example").fill('{"object": 1}')
     page.get_by_role("button", name="Create event type").click()
-    page.get_by_text('At object: 1 is not of type "object". Compare it').wait_for()
+    page.get_by_text('At object: 1 is not of type "object". Compare the data').wait_for()
     check_page(page)
     page.get_by_label("Example").fill('{"object": {}}')
     page.get_by_role("button", name="Create event type").click()

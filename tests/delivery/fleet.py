@@ -247,7 +247,7 @@ def _note_changes(connection: Connection) -> None:
 
 
 async def fleet_with_endpoints(fleet: Fleet, peers: int, hosts: int, **settings: object) -> list[int]:
-    """Start workers that agree on the owners of the endpoints."""
+    """Start workers and create endpoints. Return the endpoint numbers once the workers agree on owners."""
     for _ in range(peers):
         await fleet.start()
     await fleet.run_for(3 * SECOND)

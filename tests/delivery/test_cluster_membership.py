@@ -255,8 +255,8 @@ async def test_a_mass_failure_at_several_workers_is_notified_once(place: Place) 
         assert await kinds(fleet) == [*began, (NotificationKind.MASS_FAILURE_ENDED, "ops@uplift.example")]
         found = await fleet.database.read(lambda c: endpoints.find(c, seqs))
         assert {endpoint.state for endpoint in found} == {EndpointState.ENABLED}
-        # The mass failure does not count for any endpoint. Later time counts, even for endpoints of workers that did
-        # not evaluate the mass failure.
+        # The time of the mass failure does not count for any endpoint. The time after it counts, even for endpoints of
+        # workers that did not evaluate the mass failure.
         await fleet.run_for(40 * SECOND)
         warned = [recipient for kind, recipient in await kinds(fleet) if kind is NotificationKind.ENDPOINT_WARNED]
         assert warned == ["coach@rapids.example"]

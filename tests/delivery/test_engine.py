@@ -75,7 +75,7 @@ async def test_the_default_schedule_makes_ten_attempts_in_three_days(place: Plac
         waits = [later - earlier for earlier, later in pairwise(times)]
         assert len(waits) == len(DEFAULT_DELAYS)
         for wait, seconds in zip(waits, DEFAULT_DELAYS, strict=True):
-            # Delays vary by 10%. An attempt never starts before its due time, and at most 1 s after it.
+            # Delays vary by 10%. An attempt starts no earlier than its due time, and no later than 1 s after it.
             assert 0.9 * seconds * SECOND <= wait <= 1.1 * seconds * SECOND + SECOND
         (row,) = await world.deliveries()
         assert (row.status, row.failed_reason, row.attempts_made) == (Status.FAILED, FailedReason.EXHAUSTED, 10)

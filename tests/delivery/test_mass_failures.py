@@ -38,7 +38,7 @@ async def accept_for_each(world: World, owners: list[Owner]) -> None:
 
 
 async def test_a_mass_failure_disables_no_endpoint_and_notifies_the_operator(place: Place) -> None:
-    """18 of 20 endpoints fail. For the two that do not recover, the time of the mass failure does not count."""
+    """18 of 20 endpoints fail, and 16 recover. For the two others, the time of the mass failure does not count."""
     async with long_world(place) as world:
         owners = await create_owners(world, 20)
         for owner in owners[18:]:

@@ -258,7 +258,10 @@ class Episode:
         return await self.world.database.read(lambda c: list(c.execute(own).all()))
 
     async def check_rows(self) -> None:
-        """Check that deliveries match the filters, and that no group stalls or sends two deliveries besides resends."""
+        """Check that deliveries match the filters, and that groups neither stall nor send two deliveries at a time.
+
+        Resends do not count.
+        """
         groups = defaultdict(list)
         rows = await self.rows()
         stored = {row.event_seq for row in rows}

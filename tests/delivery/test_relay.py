@@ -482,7 +482,7 @@ async def test_a_database_error_between_single_writes_loses_and_repeats_nothing(
         writes = 0
 
         class Failing:
-            """A database that fails once, at the write of the second single response."""
+            """A database that fails once, at the second write that contains a single response."""
 
             read, stream_position = database.read, database.stream_position
 

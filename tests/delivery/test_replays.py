@@ -48,7 +48,7 @@ async def replay(
     statuses: tuple[Status, ...] = (Status.FAILED,),
     missing: bool = False,
 ) -> int:
-    """Start a replay of all deliveries as the service does. Return its number."""
+    """Start a replay of the endpoint's deliveries with these statuses, as the service does. Return its number."""
     types = tuple(each.seq for each in world.cache.event_types.values())
     missing_events = MissingEvents(endpoint.record.account_seq, types) if missing else None
     choice = ReplaySelection(endpoint.seq, statuses, (), None, None, world.clock.now, missing=missing_events)
@@ -276,7 +276,7 @@ async def test_a_resume_continues_at_the_position_of_the_pause(place: Place) -> 
         sent = len(world.sender.sent)
         await world.run_for(10 * MINUTE)
         assert len(world.sender.sent) == sent
-        # Attempts in flight have ended and count. Waiting deliveries have their earlier status.
+        # The attempts in flight at the pause have ended and count. Waiting deliveries have their earlier status again.
         paused = await stored(world, job)
         assert (paused.state, paused.delivered) == (ReplayState.PAUSED, sent)
         assert await world.statuses() == {Status.DELIVERED: sent, Status.FAILED: 40 - sent}

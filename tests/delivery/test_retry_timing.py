@@ -24,7 +24,7 @@ async def scheduled(world: World) -> dict[str, list[int]]:
 
 
 def assert_on_time(world: World, times: dict[str, list[int]]) -> None:
-    """Check that the latest attempts of each host started at these times, and at most DELAY_MS_MAX late."""
+    """Check that the latest attempts of each host started at these times, or at most DELAY_MS_MAX later."""
     for host, due in times.items():
         started = world.sender.times(host)[-len(due) :]
         late = [at - due_at for at, due_at in zip(started, due, strict=True)]

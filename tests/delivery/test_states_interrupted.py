@@ -123,7 +123,7 @@ async def test_an_event_stored_during_an_enable_is_sent(place: Place) -> None:
         await world.accept(2)
         enabling = asyncio.ensure_future(world.store_enabled(endpoint.seq, HeldAction.KEEP))
         await asyncio.sleep(0)
-        # The event is accepted while the cache has the endpoint as paused, and stored after the endpoint is enabled.
+        # The events are accepted while the endpoint is paused in the cache, and stored after it is enabled.
         assert endpoint.record.state is EndpointState.PAUSED
         stored = await world.accept(3)
         await enabling

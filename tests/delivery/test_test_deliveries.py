@@ -79,7 +79,7 @@ async def test_an_outcome_stored_before_the_wait_ends_the_wait(place: Place) -> 
 
 
 async def test_tests_do_not_count_for_health(place: Place) -> None:
-    """Tests do not affect health, circuit breaker, lane or the explanation of failures."""
+    """Tests do not affect the health, the circuit breaker, the lane or the explanation of failures."""
     async with World(place, breaker_failures=2, delays_ms=[100 * HOUR]) as world:
         endpoint = await world.endpoint(HOST, lambda _: respond(404))
         await world.accept(1)

@@ -204,7 +204,7 @@ for verb in VERBS:
 
 
 class World:
-    """An engine on a database that can be drained, killed and restarted."""
+    """An engine that can be drained, killed and restarted on its database."""
 
     def __init__(
         self,

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(BUILD_SECONDS + 60)
 KUBERNETES = ("1.30", "1.37")
 """The oldest version that the chart supports, and the newest one with a schema."""
 CUSTOM = {"ServiceMonitor", "ScaledObject"}
-"""Kinds of other projects, whose schemas Kubernetes does not contain."""
+"""Kinds that other projects define. Kubernetes does not contain their schemas."""
 ACCEPTED = (
     "container-image-pull-policy",  # images have digests or versions
     "deployment-has-host-podantiaffinity",  # Pods have topology spread constraints

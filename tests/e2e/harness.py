@@ -1,4 +1,4 @@
-"""A real server process on its own port that tests can kill and restart on the same data."""
+"""A real server process on its own port. Tests can kill it and restart it on the same data."""
 
 import contextlib
 import json

@@ -145,7 +145,7 @@ def garbage(connection: Connection, _: Received) -> bool:
 
 
 def huge(length: int, sent: list[int], status: int = 200) -> Action:
-    """Send a body of this size. Record the sent bytes in `sent`."""
+    """Send a body of this size. Record the number of sent bytes in `sent`."""
 
     def act(connection: Connection, _: Received) -> bool:
         sent.append(0)

@@ -118,7 +118,7 @@ def test_a_worker_suspended_during_an_incompatible_upgrade_stops(
         wait_for_propagation()
         event = api.send(1).json["id"]
         receiver.wait("/hook", 1)
-        # Create the state after an upgrade that evicted the process.
+        # Create the state that an upgrade leaves after it evicts the process.
         worker.place.run(lambda c: require_release(c, "999.0.0"))
         worker.place.run(lambda c: c.execute(sa.delete(processes).where(processes.c.role == "worker")))
         assert worker.process.wait(25) == 1

@@ -1,4 +1,4 @@
-"""The reader of the log stalls: requests, deliveries and the stop continue, and dropped lines are counted."""
+"""The log reader stalls: requests and deliveries continue, the server can stop, and dropped lines are counted."""
 
 import contextlib
 import json

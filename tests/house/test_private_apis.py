@@ -1,4 +1,4 @@
-"""Private APIs of libraries: one module uses each of them, and an incompatible release fails a test."""
+"""Private APIs of libraries: each is used in only one module, and an incompatible release fails a test."""
 
 import ast
 import inspect

@@ -142,7 +142,7 @@ class SmtpStub:
     def authenticate(
         self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: LoginPassword
     ) -> AuthResult:
-        """Accept the only user."""
+        """Accept only USER with PASSWORD."""
         found = (data.login.decode(), data.password.decode())
         self.passwords.append(found)
         return AuthResult(success=found == (USER, PASSWORD), handled=False)

@@ -113,7 +113,7 @@ class Recount:
         )
 
     def failing_since(self) -> int:
-        """When the first failed attempt since the last success of its endpoint ended (Unix ms)."""
+        """Earliest end of a failed attempt since the last success of its endpoint, for enabled endpoints (Unix ms)."""
         return self._number(
             "SELECT min(a.started_at + a.duration_us / 1000) FROM endpoints p JOIN attempts a ON a.endpoint_seq = p.seq"
             " WHERE {scope} AND p.state = 0 AND a.trigger <> 3 AND a.outcome <> 0 AND a.seq >"

@@ -72,7 +72,7 @@ class ScriptedApi:
                 connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Stop and drop the open connections."""
+        """Stop the server, and drop the open connections."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()

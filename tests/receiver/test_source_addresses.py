@@ -17,7 +17,7 @@ UPLIFT = "54.245.28.22"
 
 @pytest.fixture
 def advance(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Return a function that advances the clock of the refresh by seconds."""
+    """Return a function that advances the clock of the refresh by a number of seconds."""
     now = [1000.0]
     monkeypatch.setattr("uplift_webhooks.source_addresses.time.monotonic", lambda: now[0])
 

@@ -1,8 +1,8 @@
 """Verifiers in other languages: programs that respond to each input line with one line.
 
-An input line requests the verification of a request, or its signature. Its fields are base64, separated by tabs: the
-verifier, the secret, the time in Unix seconds, the body, the three `webhook-` headers, and `x-uplift-signature-256`. A
-missing field is `-`. The output is `true`, `false`, the signature, or `error:` and the reason.
+An input line requests a verification or a signature. Its fields are base64, separated by tabs: the verifier, the
+secret, the time in Unix seconds, the body, the three `webhook-` headers, and `x-uplift-signature-256`. A missing field
+is `-`. The output is `true`, `false`, the signature, or `error:` and the reason.
 """
 
 import base64

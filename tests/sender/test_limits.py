@@ -15,7 +15,7 @@ from .scripted import OK, Connect, Listen, Peer, request_to, serve_ok
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
-# Timeouts are checked at intervals of at most a tenth of a timeout. The rest allows for a busy machine.
+# Timeouts are checked at intervals of at most a tenth of a timeout. The remaining tolerance is for a busy machine.
 TOLERANCE_SECONDS = 4
 
 
@@ -254,6 +254,6 @@ async def test_requests_have_their_own_timeouts(listen: Listen, connect: Connect
         limit_s = (timeout_ms or 1500) / 1000
         assert exchange.failure is Failure.TIMEOUT
         assert exchange.error == f"no complete response within {limit_s:g} s: still waiting for the response"
-        # Each ends before the next timeout.
+        # Each attempt ends after its own timeout and before the next longer one.
         assert limit_s <= exchange.duration_us / 1e6 < limit_s + 1
     assert client.sender.in_flight == 0

@@ -1,4 +1,4 @@
-"""A change finishes after its caller is cancelled, and its failure is logged."""
+"""A change whose caller is cancelled still finishes, and its failure is logged."""
 
 import asyncio
 

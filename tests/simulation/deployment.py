@@ -256,7 +256,7 @@ class Deployment:
     # ---- time
 
     async def settle(self) -> None:
-        """Wait until nothing can run before the time advances. Remove the remains of killed processes."""
+        """Wait until nothing more can run at the current time. Remove the remains of killed processes."""
         while True:
             await self._run_ready()
             dead = [each for each in self.processes if each.is_dead]

@@ -294,7 +294,7 @@ class Model:
             self._check(now - event.sent_at <= self.late_ms, "late although the receiver is steady", name)
 
     def must_be_prompt(self, delivery: Delivery) -> bool:
-        """Return whether the first attempt must begin immediately: a steady receiver, without a fault or a pause."""
+        """Return whether the first attempt must be immediate: the receiver is steady, without a fault or pause."""
         event, endpoint = delivery.event, delivery.endpoint
         if not endpoint.is_steady or endpoint not in event.matching:
             return False

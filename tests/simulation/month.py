@@ -40,7 +40,7 @@ SCHEDULES = (
     (30 * SECOND, 10 * MINUTE, 2 * HOUR, 8 * HOUR),
 )
 CHECK_TRIES = 20
-"""A check needs an interval without requests, so that the statistics are complete. It tries up to this many."""
+"""A check waits up to this many times for an interval without requests, so that the statistics are complete."""
 STATISTICS_EVERY_MS = 10 * SECOND
 EMAILS_EVERY_MS = 6 * HOUR
 END_DAYS_MAX = 12
@@ -171,7 +171,7 @@ class Month:
     # ---- agenda
 
     def at(self, at: int, action: Action) -> None:
-        """Run an action at a time."""
+        """Schedule an action for the time `at`."""
         heapq.heappush(self._agenda, (at, next(self._numbers), action))
 
     async def run_until(self, until: int) -> None:

@@ -183,7 +183,7 @@ class Users(Owners):
             delivery.cancelled_at = None
 
     async def replay(self) -> None:
-        """Replay the failed deliveries of an endpoint or all of them, with or without missing events."""
+        """Replay failed deliveries of an endpoint, with or without other ended deliveries and missing events."""
         endpoint, draw = self.any_endpoint(), self.random
         statuses = draw.choice((("failed",), ("failed", "cancelled"), ("delivered", "failed", "cancelled")))
         draft = ReplayDraft(

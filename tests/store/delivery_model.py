@@ -92,7 +92,7 @@ def changed(row: Row, step: Transition, call: Call) -> Row:
         return replace(
             new,
             trigger=call.trigger,
-            # A new delivery of a replay or test remembers the status failed.
+            # A new delivery of a replay or test remembers the status `failed`.
             resume_status=Status.FAILED if row.status is None else row.status,
             resume_due_at=call.now if row.state is State.LEASED else row.due_at,
             replay_seq=call.replay_seq,

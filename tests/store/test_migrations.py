@@ -211,7 +211,7 @@ def test_tables_are_created_completely_or_not_at_all(tmp_path: Path, monkeypatch
 
 
 def test_a_newer_file_is_rejected_unchanged(tmp_path: Path) -> None:
-    """The error names both revisions and how to fix it."""
+    """The error names both revisions, and says how to fix the problem."""
     path = tmp_path / "uplift.db"
     upgrade(path, now_ms=NOW)
     with closing(sqlite3.connect(path, isolation_level=None)) as raw:

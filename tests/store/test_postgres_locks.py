@@ -155,7 +155,7 @@ async def test_an_endpoint_is_deleted_once(databases: Databases, postgres_url: s
 async def test_deliveries_are_held_before_or_after_an_endpoint_is_enabled(
     databases: Databases, postgres_url: str
 ) -> None:
-    """Deliveries held after the endpoint is enabled would stay held."""
+    """A concurrent hold commits before the endpoint is enabled, or holds nothing. Otherwise, deliveries stay held."""
     endpoint = await databases[0].write(lambda c: new_endpoint(c, 1, 1))
     await databases[0].write(lambda c: endpoints.deactivate(c, endpoint.seq, EndpointState.PAUSED, None, now=2))
     bench = Bench(databases[0], lambda: asyncio.sleep(0))

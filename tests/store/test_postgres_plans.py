@@ -110,7 +110,7 @@ class Plans:
             todo += node.get("Plans", [])
 
     def indexes(self) -> set[str]:
-        """Return the indexes that the plans use, by their names on the whole tables."""
+        """Return the names of the indexes that the plans use. A partition's index counts as the table's index."""
         return {str(table_index(node["Index Name"])) for node in self.nodes() if "Index Name" in node}
 
     def rows(self) -> int:

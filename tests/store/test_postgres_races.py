@@ -294,7 +294,7 @@ async def test_concurrent_failures_of_the_same_endpoints_do_not_deadlock(
     await one.append(*(one.event(due(endpoint)) for endpoint in (1, 2, 2, 1)))
     leased = {each.event_seq: settled(each, Status.FAILED) for n in (1, 2) for each in await one.lease(n)}
     async with slow_statements(postgres_url, "INSERT ON failed_deliveries"), asyncio.timeout(10):
-        # Each transaction counts a failure of both endpoints, in opposite orders.
+        # Both transactions count a failure of each endpoint, in opposite orders.
         batches = ([leased[1], leased[2]], [leased[3], leased[4]])
         settling = [bench.database.settle(batch) for bench, batch in zip((one, two), batches, strict=True)]
         assert await asyncio.gather(*settling) == [frozenset()] * 2

@@ -324,7 +324,7 @@ def test_pages_with_few_matches_end_early(
 
 
 def test_a_repeated_create_loads_or_is_rejected(connection: sa.Connection) -> None:
-    """A new request creates the object, a repeated one loads it, and a different one with its key is rejected."""
+    """A new request creates the object, a repeated one loads it, and a different one with the same key is rejected."""
     request = idempotency.Request(1, "k", "endpoint", b"d" * 32)
     created: list[str] = []
 

@@ -240,8 +240,8 @@ def _about_secrets(secrets: Sequence[Secret], request: _Request) -> Iterator[Exp
         if any(request.matches_standard(key) for key in (text.encode(), text.removeprefix(PREFIX).encode())):
             yield _found(
                 "key_not_decoded",
-                f"The sender signed {names.SIGNATURE} with the text of the secret. The key is the base64-decoded part "
-                f"after {PREFIX!r}. Uplift did not send this request.",
+                f"The sender computed {names.SIGNATURE} with the text of the secret as the key. The correct key is the "
+                f"base64-decoded part after {PREFIX!r}. Uplift did not send this request.",
                 "In your tests, create the headers with uplift_webhooks.testing.sign.",
             )
 
@@ -266,7 +266,7 @@ def _about_body(secrets: Sequence[Secret], request: _Request) -> Iterator[Explan
         complete = False
     if not complete and _starts_with_json(body):
         yield _found(
-            "body_changed", "The body contains more than its JSON: the body was changed after it arrived.", _RAW
+            "body_changed", "The body has extra bytes after its JSON: the body was changed after it arrived.", _RAW
         )
     elif not complete and body.startswith(b"{"):
         yield _found("body_truncated", "The body is incomplete: its JSON ends too early.", _READ_ALL)

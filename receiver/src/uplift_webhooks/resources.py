@@ -100,7 +100,7 @@ class Owner(Resource):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Organization(Resource):
-    """The owner of a capture."""
+    """The organization and the user that own a capture."""
 
     id: Owner | None = field(default=None, metadata=_nested(Owner))
     user: str | None = _text()
@@ -166,7 +166,7 @@ class FailedCapture(Resource):
     status: str | None = _text()
     """The capture's status in Uplift's API, which is always `error` in this event."""
     error: str | None = _text()
-    """Description of the problem for users."""
+    """A human-readable error message."""
     capture_time: str | None = _text()
     """Time of the recording, ISO 8601."""
     athlete: FailedCaptureAthlete | None = field(default=None, metadata=_nested(FailedCaptureAthlete))

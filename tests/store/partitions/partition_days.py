@@ -56,7 +56,7 @@ async def rows(bench: Bench, column: sa.Column[int]) -> list[int]:
 async def partitions(bench: Bench) -> list[tuple[int, int, bool]]:
     """Return the first event number and the exclusive end of each partition, and whether retention empties it by row.
 
-    Both numbers are multiples of NUMBERS, and are divided by NUMBERS.
+    Both numbers are returned as multiples of NUMBERS: 2 stands for 2 * NUMBERS.
     """
     query = sa.select(event_partitions.c.first_seq, event_partitions.c.end_seq, event_partitions.c.goes_by_row)
     found = await bench.database.read(lambda c: c.execute(query.order_by("first_seq")).all())

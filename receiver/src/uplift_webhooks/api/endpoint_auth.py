@@ -17,7 +17,7 @@ class OAuthClient(_OAuthScope):
 
 
 class ClientCertificate(TypedDict):
-    """A client certificate (chain) for mutual TLS and its private key, in PEM."""
+    """A client certificate (chain) and its private key for mutual TLS, in PEM."""
 
     type: Literal["mtls"]
     certificate: str

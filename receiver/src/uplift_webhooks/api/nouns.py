@@ -155,8 +155,8 @@ class Endpoints(Noun[Way]):
     ) -> Call[JsonObject]:
         """Update or create the endpoint whose uid is `endpoint`. Omitted fields do not change.
 
-        `headers` and `metadata` replace all existing headers and metadata. To remove a filter, call `update`. Only the
-        response that creates the endpoint contains its `secret`. `update` describes `if_match`.
+        `headers` and `metadata` replace all existing headers and metadata. To remove a filter, call `update`. The
+        response contains the `secret` only if the call creates the endpoint. `update` describes `if_match`.
         """
         body = given(
             url=url,

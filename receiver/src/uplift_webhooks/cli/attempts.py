@@ -64,7 +64,7 @@ def list_attempts(
     before: Before = None,
     limit: Limit = 50,
 ) -> None:
-    """List attempts, sorted by event, newest first.
+    """List attempts, newest event first.
 
     An attempt must match every filter option. If you repeat an option, an attempt must match one of its values.
     """

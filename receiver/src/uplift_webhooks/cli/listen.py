@@ -91,7 +91,7 @@ def listen(
         typer.Option(
             "--exit-on-disconnect",
             metavar="DURATION",
-            help="Exit with code 75 after this time without a connection, such as 2m. Default: reconnect without a"
+            help="Exit with code 75 after this time (such as 2m) without a connection. Default: reconnect without a"
             " limit.",
         ),
     ] = None,

@@ -96,9 +96,9 @@ def find_access(asked: Asked, environ: Mapping[str, str] = os.environ, *, keyles
 
 
 def _profile(file: Path, name: str) -> dict[str, str]:
-    """Return the profile with this name, or the default profile.
+    """Return the profile with this name.
 
-    If there is no default profile, return an empty profile.
+    If the name is empty, return the default profile, or an empty profile if there is none.
     """
     try:
         text = file.read_text(encoding="utf-8")

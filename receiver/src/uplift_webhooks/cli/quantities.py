@@ -38,5 +38,5 @@ def share(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise ValueError(f"{text!r} is not a percentage from 0% to 100%, such as 20% or 0.2")
+        raise ValueError(f"{text!r} is not a percentage (0% to 100%) or a fraction (0 to 1), such as 20% or 0.2")
     return value

@@ -65,7 +65,7 @@ def stats(
     """Show how many deliveries and attempts succeeded and failed.
 
     Without --by, the command shows the totals, and the number of failed attempts for each outcome. --limit applies only
-    with --by type and --by endpoint.
+    with --by type or --by endpoint.
     """
     asked = {"period": period, "since": since, "until": until, "by": by}
     with options(**_OPTIONS):

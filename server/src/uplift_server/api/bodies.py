@@ -55,8 +55,9 @@ _FILTER = (
 _FILTER_EXAMPLE = {"object": {"movement": ["pitching"]}}
 PATTERNS = f"{ALL_TYPES} except operational ones."
 _SECRET = (
-    f"{SECRET_CHARACTERS_MIN} to {SECRET_CHARACTERS_MAX} printable ASCII characters without spaces. `whsec_` must be"
-    f" followed by the base64 of {SECRET_KEY_BYTES_MIN} to {SECRET_KEY_BYTES_MAX} bytes. Default: a generated secret."
+    f"{SECRET_CHARACTERS_MIN} to {SECRET_CHARACTERS_MAX} printable ASCII characters without spaces. If the secret"
+    f" starts with `whsec_`, the rest must be the base64 of {SECRET_KEY_BYTES_MIN} to {SECRET_KEY_BYTES_MAX} bytes."
+    " Default: a generated secret."
 )
 
 
@@ -155,7 +156,7 @@ class LinkNew(Body):
     )
     role: str | None = Field(
         default=None,
-        description=f"Role of a new member or guest: {_ROLES}. Default: member.",
+        description=f"Role of a new member or guest: {_ROLES}. Default: the role `member`.",
     )
 
 
@@ -325,8 +326,8 @@ class BulkResendNew(Body):
     status_code: list[Annotated[str, Field(pattern=STATUS_CODE)]] = Field(
         default=[],
         max_length=FILTER_VALUES_MAX,
-        description="Only deliveries whose last attempt got one of these status codes, such as `404`, or a class of"
-        " codes, such as `5xx`.",
+        description="Only deliveries whose last attempt got one of these status codes, such as `404`, or any code"
+        " of one of these classes, such as `5xx`.",
     )
     object_id: ObjectId = Field(
         default=None, description="Only deliveries of events with this string or integer at `data.object.id`."

@@ -42,7 +42,7 @@ _CLOSE: Final = ((b"connection", b"close"),)
 
 
 async def _reject_crowded(_scope: Scope, _receive: Receive, send: Send) -> None:
-    """ASGI application that rejects requests on connections beyond `connections_max`."""
+    """ASGI application that rejects requests while more than `connections_max` connections are open."""
     detail = "The server has reached its limit of connections. Use fewer connections, and reuse them for requests."
     await send_error(send, problem("unavailable", detail, retry_after_s=1, headers=_CLOSE))
 
@@ -68,9 +68,9 @@ class BoundedHeads(HttpToolsProtocol):
     body_seconds_max: ClassVar[float] = ANSWER_SECONDS_MAX
     """Time limit for the arrival of a request body, in seconds, counted from the end of the request headers."""
     connections_max: ClassVar[int] = 10_000
-    """Maximum number of connections whose requests the server handles.
+    """Maximum number of open connections at which the server handles requests.
 
-    The server rejects requests on additional connections.
+    While more connections are open, the server rejects every request.
     """
     files_max: ClassVar[int] = 10_000
     """Maximum number of open connections. The protocol immediately closes additional connections."""
@@ -196,7 +196,7 @@ class BoundedHeads(HttpToolsProtocol):
         super().on_response_complete()
 
     def _note_unfinished_body(self, count: int) -> None:
-        """Start the time limit for a request body when its first part arrives.
+        """Start the time limit for a request body if the request headers are complete but the body is not.
 
         If the response is already complete when a later part arrives, count the bytes of this part as discarded.
         """

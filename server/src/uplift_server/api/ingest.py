@@ -46,7 +46,7 @@ _REPLAYED: Final = (repeats.HEADER.encode(), b"true")
 
 _ACCOUNT_TEXTS: Final = dict.fromkeys(
     ("account", "account_id", "accountId"),
-    "A single event does not have this field. Send the account's ID in the header `Uplift-Account: acc_…`.",
+    "This field is not allowed in a single event. Send the account's ID in the header `Uplift-Account: acc_…`.",
 )
 """Error messages for account fields of a single event. The keys are field names."""
 

@@ -95,7 +95,7 @@ class DeliveryFilters(Body):
     type: list[str] = _values("Only deliveries of events of this type.")
     outcome: list[OutcomeName] = _values("Only deliveries whose last attempt had this outcome.")
     status_code: list[Annotated[str, Field(pattern=STATUS_CODE)]] = _values(
-        "Only deliveries whose last attempt got this status code, such as `404`, or a class of codes, such as `5xx`."
+        "Only deliveries whose last attempt got this status code, such as `404`, or any code of a class, such as `5xx`."
     )
     object_id: ObjectId = Field(
         default=None, description="Only deliveries of events with this string or integer at `data.object.id`."
@@ -142,7 +142,7 @@ class AttemptsQuery(Paging):
     type: list[str] = _values("Only attempts for events of this type.")
     outcome: list[OutcomeName] = _values("Only attempts with this outcome.")
     status_code: list[Annotated[str, Field(pattern=STATUS_CODE)]] = _values(
-        "Only attempts that got this status code, such as `404`, or a class of codes, such as `5xx`."
+        "Only attempts that got this status code, such as `404`, or any code of a class, such as `5xx`."
     )
     object_id: ObjectId = Field(
         default=None, description="Only attempts for events with this string or integer at `data.object.id`."

@@ -19,7 +19,7 @@ class RejectedEventsQuery(Paging):
     event_type: list[str] = Field(
         default=[],
         max_length=FILTER_VALUES_MAX,
-        description="Only events whose message contains this type. You can repeat the parameter.",
+        description="Only rejected events with this event type. You can repeat the parameter.",
     )
     since: TimestampParameter | None = Field(default=None, description="Only events rejected at this time or later.")
     until: TimestampParameter | None = Field(default=None, description="Only events rejected before this time.")
@@ -40,7 +40,8 @@ class RejectedEventView(BaseModel):
         description="Idempotency key in the message. Null if the message has none, or if the event's object was erased."
     )
     problem: dict[str, Any] = Field(
-        description="The cause: the error that `POST /v1/events` returns for this event, without values of `data`."
+        description="The cause: the error that `POST /v1/events` would return for this event. The error contains no"
+        " values of `data`."
     )
     size_bytes: int = Field(description="Size of the message in bytes.")
     published_at: Timestamp = Field(description="When the stream stored the message.")

@@ -128,7 +128,7 @@ class StatsView(BaseModel):
     groups: list[GroupView] = Field(
         default=[],
         description="Only with `by=type` or `by=endpoint`: the event types or endpoints with deliveries or attempts,"
-        " newest first. A page can have fewer groups than `limit`.",
+        " the most recently created one first. A page can have fewer groups than `limit`.",
     )
     next_cursor: str | None = Field(default=None, description="Cursor for the next page of groups.")
     prev_cursor: str | None = Field(default=None, description="Cursor for the previous page of groups.")

@@ -19,7 +19,7 @@ class Traceparents:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application while TRACEPARENT contains the request's `traceparent` header."""
+        """Run the application with TRACEPARENT set to the request's `traceparent` header."""
         if scope["type"] == "http":
             # Each request has its own task, so the value does not affect other requests.
             found = [value for name, value in scope["headers"] if name == b"traceparent"]

@@ -43,7 +43,8 @@ class Listed(BaseModel, Generic[V]):
     prev_cursor: str | None = Field(description="Cursor for the previous page. Null on the first page.")
     has_more: bool | None = Field(
         default=None,
-        description="Whether you can request the next page immediately. Only in the list of events with `order=asc`.",
+        description="Whether the next page already has events. If false, wait before you request the page. Present only"
+        " in the list of events with `order=asc`.",
     )
 
 
@@ -222,8 +223,8 @@ class DeliveryView(BaseModel):
     waiting_for: WaitingFor | None = Field(
         description="Why a pending delivery waits. `schedule`: the delivery is not due yet. `turn`: other deliveries"
         " are ahead in the queue. `order`: another delivery must end first. `probe`: the circuit breaker is open."
-        " `worker`: another process has the delivery, in its queue or in flight. Null if the process that responds has"
-        " an attempt in flight."
+        " `worker`: another process has the delivery, in its queue or in flight. Null if the process that handles your"
+        " request has an attempt of this delivery in flight."
     )
     blocked_by: str | None = Field(
         description="ID of the delivery that must end before this one, because the endpoint's deliveries are ordered."

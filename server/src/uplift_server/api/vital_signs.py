@@ -1,4 +1,4 @@
-"""ASGI middleware that limits a worker process to health checks and metrics."""
+"""ASGI middleware that limits the HTTP API of a worker process to health checks and metrics."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final

@@ -271,7 +271,7 @@ def update_key(
         typer.Option(
             "--expires-at",
             metavar="TIMESTAMP",
-            help="Time when the key expires (ISO 8601), or never for a key that does not expire.",
+            help="Time when the key expires (ISO 8601), or the word never for a key that does not expire.",
         ),
     ] = None,
 ) -> None:
@@ -310,7 +310,7 @@ def revoke_key(session: Session, key: Key, account: KeyOwner = None, service: Se
 
 
 def _check_owner(session: Session, account: str | None, *, service: bool) -> None:
-    """Raise CliError unless the options select either an account or service keys."""
+    """Raise CliError unless the options select either one account or the service keys."""
     if (account is None) == service:
         return
     remedy = "add --account ACCOUNT for the keys of an account, or --service for service keys"

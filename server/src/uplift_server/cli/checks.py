@@ -229,7 +229,7 @@ def _schema(revision: str | None) -> Finding:
         text = f"{revision} is newer than the schema of this version ({schema_version.HEAD})"
         return Finding("schema", "fail", text, schema_version.REMEDY_NEWER)
     text = f"{revision} is older than the schema of this version ({schema_version.HEAD})"
-    return Finding("schema", "warn", text, "run `uplift-server migrate`, or start the server to upgrade it")
+    return Finding("schema", "warn", text, "to upgrade the schema, run `uplift-server migrate` or start the server")
 
 
 def _contents(config: Config, path: Path) -> Iterator[Finding]:

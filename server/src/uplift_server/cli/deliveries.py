@@ -263,7 +263,7 @@ def _for_people(delivery: dict[str, Any]) -> dict[str, Any]:
 def stands(delivery: dict[str, Any]) -> str:
     """Return the status and the last failure of a delivery, such as `failed: timeout`.
 
-    For a pending delivery, the reason why the delivery waits replaces the status, such as `in 4 min: timeout` or `due`.
+    For a pending delivery, a more exact state replaces the status, such as `due`, `blocked` or `in 4 min: timeout`.
     """
     status, outcome = delivery["status"], delivery.get("last_outcome")
     if status == Status.PENDING.text:
@@ -304,7 +304,7 @@ def list_attempts(
     limit: Limit = 50,
     wide: Wide = False,
 ) -> None:
-    """List attempts, sorted by event, newest first.
+    """List attempts, newest event first.
 
     An attempt must match every filter option. If you repeat an option, an attempt must match one of its values.
     """

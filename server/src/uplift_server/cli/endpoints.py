@@ -281,7 +281,7 @@ def verify(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> 
     config = session.config()
     with reach(config) as client:
         if not client.sends:
-            raise CliError("a test requires a running server", remedy_to_send(config), ExitCode.TRY_LATER)
+            raise CliError("a signature check requires a running server", remedy_to_send(config), ExitCode.TRY_LATER)
         path, owner = place(client, endpoint, account)
         show_check(session.output, client.post(f"{path}/verify", account=owner))
 

@@ -205,9 +205,8 @@ def send(
 ) -> None:  # fmt: skip
     """Send an event to an account's subscribed endpoints, or send all events in a file.
 
-    When the command exits with 0, the server has stored the events and their deliveries. If no server is running, the
-    deliveries wait until you start one. If you repeat a command with --file, the server does not store the same events
-    again.
+    When the command exits with 0, the events and their deliveries are stored. If no server is running, the deliveries
+    wait until you start one. If you repeat a command with --file, it does not store the same events again.
     """
     if (event_type is None) == (file is None):
         raise CliError("the command needs either TYPE or --file", "pass TYPE or --file", ExitCode.USAGE)

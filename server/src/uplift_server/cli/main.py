@@ -38,7 +38,7 @@ app: Final[typer.Typer] = program(
     "Run and operate Uplift Webhooks, the server that delivers signed events to subscribed endpoints.",
     epilog=(
         "Shared options: every command has --json (one JSON object per line), --config FILE and --debug.",
-        "IDs: commands accept a full ID or a unique ID prefix, and accounts also by name.",
+        "IDs: commands accept a full ID or a unique ID prefix. For accounts, commands also accept the name.",
         (
             "Output: results go to standard output, everything else to standard error. On a terminal, lists are tables;"
             " in a pipe, columns are separated by tabs. NO_COLOR turns colors off."
@@ -79,9 +79,9 @@ def run() -> None:
 
 
 def _open_standard_streams() -> None:
-    """Exit if standard output is closed. Open standard input and standard error if they are closed.
+    """Exit if standard output is closed. Replace a closed standard input or standard error with the null device.
 
-    Otherwise, the database file could get the descriptor of a closed stream.
+    Without a replacement, the database file could get the descriptor of a closed stream.
     """
     for number in range(3):
         try:

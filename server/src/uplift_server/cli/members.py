@@ -290,6 +290,8 @@ def _check_server(config: Config, *, for_operator: bool) -> None:
             "a sign-in link requires a running server", "run `uplift-server serve`, then repeat this command"
         )
     if not serves_api(config):
-        raise CliError("the server at this address is a worker and has no dashboard", remedy_beside_worker(config))
+        raise CliError(
+            "the server at UPLIFT_HOST and UPLIFT_PORT is a worker and has no dashboard", remedy_beside_worker(config)
+        )
     if for_operator and config.on_postgresql and config.operator_key is None:
         raise CliError("an operator link requires the operator key", REMEDY_WITHOUT_KEY, ExitCode.NOT_ALLOWED)

@@ -93,7 +93,7 @@ def when_sent(config: Config) -> str:
     The command's temporary server only stores requests, such as resends and erasures. It does not process them.
     """
     if config.on_postgresql and server_runs(config):
-        return "Running workers process the request immediately."
+        return "A running worker processes the request immediately."
     return "To process the request, start the server: uplift-server serve"
 
 

@@ -84,7 +84,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             "the encryption key for endpoint secrets in the database", secret=True,
             derived="generated and stored as `secret.key` beside the SQLite file; required for PostgreSQL"),
     Setting("UPLIFT_ALLOW_PRIVATE_NETWORKS", "allow_private_networks", "true or false", parsers.boolean, "false",
-            "whether endpoint URLs can use loopback and private addresses, including over plain HTTP"),
+            "whether endpoint URLs can use loopback and private addresses, with https or http"),
     Setting("UPLIFT_RETRY_SCHEDULE", "retry_schedule_ms", "durations", parsers.schedule,
             "5s,5m,30m,2h,5h,10h,14h,20h,24h",
             "the delays after attempts 1, 2, 3 …, each ±10%: n delays allow n + 1 attempts; an empty value"

@@ -164,7 +164,7 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
         )  # fmt: skip
     if values["disable_after_ms"] <= values["warn_after_ms"]:
         yield ConfigProblem(
-            "UPLIFT_DISABLE_AFTER", "is not longer than UPLIFT_WARN_AFTER, which leaves no time after the warning",
+            "UPLIFT_DISABLE_AFTER", "is not longer than UPLIFT_WARN_AFTER, so no time remains after the warning",
             "make UPLIFT_DISABLE_AFTER longer than UPLIFT_WARN_AFTER; both start at the first failure",
         )  # fmt: skip
     if values["nats_url"] is not None and not values["database_url"].startswith(POSTGRESQL):

@@ -14,8 +14,8 @@ _DURATION_MS_MAX: Final = 100 * 365 * _UNITS_MS["d"]
 def parse_duration(text: str) -> int:
     """Parse a duration as milliseconds. A duration consists of whole numbers with units, larger units first.
 
-    `0` needs no unit. Raises ValueError, with a message for users, for other strings and for durations of more than 100
-    years.
+    `0` needs no unit. Raises ValueError for other strings and for durations of more than 100 years. The message is for
+    users.
     """
     stripped = text.strip()
     if stripped == "0":

@@ -22,7 +22,7 @@ AUTH_TYPES: Final = (
 )
 """The authentication types in the form, with their labels."""
 _SHOWN: Final = ("token_url", "client_id", "scope")
-_AGAIN: Final = "Enter the client secret. To change the authentication, enter it again."
+_AGAIN: Final = "Enter the client secret. Every change to these settings requires it."
 _BOTH: Final = "Enter the certificate and its private key."
 
 

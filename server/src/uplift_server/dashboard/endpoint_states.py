@@ -125,14 +125,14 @@ def held_text(shown: ShownEndpoint) -> str:
     """Return the number of held deliveries as text."""
     held = shown.held_deliveries
     if held >= HELD_COUNTED_MAX:
-        return f"{count(HELD_COUNTED_MAX)} deliveries or more"
+        return f"{count(HELD_COUNTED_MAX)} or more deliveries"
     return _deliveries(held)
 
 
 def _working(shown: ShownEndpoint) -> StateCard:
     endpoint = shown.endpoint
     if endpoint.last_success_at is None:
-        # Start at the time when the endpoint was last enabled, if any, because enabling an endpoint resets its health.
+        # Start when the endpoint was created or last enabled, because enabling an endpoint resets its health.
         since = endpoint.created_at if endpoint.state_since is None else endpoint.state_since
         title = "No attempts yet" if endpoint.state_since is None else "No attempts since the endpoint was enabled"
         return StateCard(
@@ -209,7 +209,7 @@ def _pending(shown: ShownEndpoint) -> tuple[Row, ...]:
 
 def _warning(warn_at: int, failures: int, now: int, contacts: int, *, sends_mail: bool) -> Row:
     if not sends_mail:
-        recipients = "in the dashboard and the audit log, because email is not configured on this server"
+        recipients = "only in the dashboard and the audit log, because email is not configured on this server"
     elif contacts == 0:
         recipients = (
             "only in the dashboard and the audit log, because the account has no contacts. Add contacts in Settings."

@@ -98,7 +98,7 @@ class Form:
     def instant(self, name: str, problems: list[Problem]) -> int | None:
         """Return the timestamp in a field (Unix ms), or None if the field is empty.
 
-        A time without an offset is in UTC. Add a problem for any other input.
+        Add a problem if the text is not a timestamp. A timestamp without an offset is in UTC.
         """
         text = self.text(name)
         if not text:
@@ -123,10 +123,10 @@ class Form:
 
 
 def seen_versions(form: Form) -> Versions:
-    """Return the object version in the form. The service uses the version to detect concurrent updates.
+    """Return the object version in the form, as a set. The service uses the version to detect concurrent updates.
 
-    Return None if the form does not contain the version, because an earlier release rendered the page. The service then
-    updates the object without this check.
+    Return None if the form does not contain a version, for example because an earlier release rendered the page. The
+    service then updates the object without this check.
     """
     version = form.optional("version")
     return None if version is None else frozenset({version})

@@ -22,7 +22,10 @@ NOTICE_COOKIE: Final = "uplift_notice"
 SHOWN_COOKIE: Final = "uplift_shown"
 """The cookie that stores a one-time secret, so that the page shows the secret again after a reload."""
 HOST_PREFIX: Final = "__Host-"
-"""Prefix of cookie names over HTTPS. Browsers accept these cookies only from this host, with `Secure` and `Path=/`."""
+"""Prefix of cookie names if the dashboard uses HTTPS.
+
+Browsers accept cookies with this prefix only from this host, with `Secure` and `Path=/`.
+"""
 NOTICE_SECONDS: Final = 30
 SESSION_SECONDS: Final = 30 * 86_400
 FORM_COOKIE_BYTES: Final = 16

@@ -339,7 +339,7 @@ class Visit:
         return self.render(template, 422, problems=by_field(problems), **context)
 
     def leave(self, path: str, notice: str | None = None, *, problem: str | None = None) -> Response:
-        """Redirect to another page. The page shows `notice`, or `problem`, the reason why a form was rejected."""
+        """Redirect to another page, which shows `notice` or `problem`. `problem` states why a form was rejected."""
         text = notice if problem is None else problem
         if text is not None:
             self.notify(text, is_problem=problem is not None)

@@ -58,7 +58,7 @@ class LiveEventType:
                 _log.warning(
                     "schema pattern needs backtracking",
                     event_type=record.name,
-                    how_to_fix="update the schema: use patterns without lookaround and backreferences",
+                    how_to_fix="update the schema: use patterns without lookaround or backreferences",
                 )
 
     @property
@@ -88,7 +88,7 @@ class LiveEventType:
         found = []
         for error in itertools.islice(self._errors(data, value), SCHEMA_PROBLEMS_MAX):
             path = ".".join(["data", *map(str, error.instance_path)])
-            text = f"{error.message[:300]}. Compare it with the schema of {self.name}."
+            text = f"{error.message[:300]}. Compare the data with the schema of {self.name}."
             found.append(Problem(path, "schema_mismatch", text))
         if found:
             return found
@@ -398,8 +398,8 @@ class EndpointCache(KeyCache):
         """Create the request parts of the endpoints whose secrets or headers are encrypted in an earlier format.
 
         In this format, the encryption does not bind a value to its database column. Call this method before the
-        encryption upgrade ends, because the cipher then rejects such values. Yield after each endpoint, so that the
-        caller can run other tasks.
+        encryption upgrade ends, because the cipher rejects such values afterward. Yield after each endpoint, so that
+        the caller can run other tasks.
         """
         for live in list(self.endpoints.values()):
             record = live.record

@@ -121,7 +121,7 @@ class StoredEvents(Protocol):
 
 
 class BacklogFull(Exception):
-    """A request has too many events and deliveries for one commit."""
+    """A request has too many events and deliveries for one commit. A full queue raises Unavailable instead."""
 
     def __init__(self, rows: int) -> None:
         super().__init__(f"{rows} events and deliveries, more than the limit of {GROUP_ROWS_MAX}")

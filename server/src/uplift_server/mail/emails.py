@@ -289,7 +289,7 @@ def _mass_failure_ended(values: EmailValues) -> Email:
                 f"{'is' if still == 1 else 'are'} still failing."
             ),
             (
-                "The server warns about failing endpoints again, and disables endpoints that do not recover. "
+                "The server resumes warnings about failing endpoints, and disables endpoints that do not recover. "
                 "The duration of the mass failure does not count toward UPLIFT_WARN_AFTER or UPLIFT_DISABLE_AFTER."
             ),
         ),

@@ -16,7 +16,7 @@ _AUTHENTICATION_REQUIRED: Final = 530
 Step = Literal["sender", "recipient", "message"]
 _REMEDIES: Final[dict[Step, str]] = {
     "sender": "correct UPLIFT_MAIL_FROM, or configure the mail server to accept this sender",
-    "recipient": "correct the email address; if it is correct, check the log of the mail server",
+    "recipient": "check the email address; if it is correct, check the log of the mail server",
     "message": "check the log of the mail server",
 }
 
@@ -77,7 +77,8 @@ def _no_tls(server: str, error: ssl.SSLError) -> MailNotSent:
     if isinstance(error, ssl.SSLCertVerificationError):
         return MailNotSent(
             f"the certificate of {server} is not trusted: {error.verify_message}",
-            "install a certificate for the host in UPLIFT_SMTP_URL, or add its CA certificate to UPLIFT_EGRESS_CA_FILE",
+            "give the mail server a certificate for the host in UPLIFT_SMTP_URL, or add the server's CA certificate to"
+            " UPLIFT_EGRESS_CA_FILE",
         )
     return MailNotSent(
         f"the TLS handshake with {server} failed: {(error.reason or str(error)).replace('_', ' ').lower()}",

@@ -48,7 +48,7 @@ class SetAside(NamedCode):
     """The kind of a row that the server did not store because the row conflicts with stored rows."""
 
     EVENT = 0
-    """An event, which the server therefore did not accept."""
+    """An event. The server did not accept the event."""
     ATTEMPT = 1
     """The record of an attempt. The server did store the attempt's outcome."""
     DELIVERY = 2

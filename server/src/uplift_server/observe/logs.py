@@ -27,8 +27,8 @@ MASK: Final = "[masked]"
 REPEAT_SECONDS: Final = 60
 """The minimum interval between identical warnings from a library, in seconds.
 
-The log suppresses earlier repeats, because clients can cause many warnings. The next warning contains the number of
-suppressed repeats.
+The log suppresses repeats within this interval, because clients can cause many warnings. The next warning contains the
+number of suppressed repeats.
 """
 WARNINGS_KNOWN_MAX: Final = 1_000
 

@@ -65,7 +65,10 @@ class AccountDraft:
 
 
 class Accounts:
-    """Creates, reads, updates and deletes accounts. Members can only read their own account and update its contacts."""
+    """Creates, reads, updates and deletes accounts.
+
+    Members can read only their own account, and can update only its contacts.
+    """
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context

@@ -39,7 +39,7 @@ _log = structlog.get_logger()
 _WRONG_SIGN_IN: Final = "The email address or password is not correct. Check both."
 _WRONG_FOR_INVITATION: Final = (
     "The password is not correct. If you have no password, sign in with a link from the operator, set a password under"
-    " Your sign-in, and open this invitation again."
+    " Your profile, and open this invitation again."
 )
 _NO_INVITATION: Final = "This invitation was accepted or withdrawn, or it has expired. Ask for a new invitation."
 _NO_PENDING: Final = "This sign-in has expired. Enter your password again."
@@ -253,8 +253,8 @@ class Credentials:
     async def begin_session(self, person: Person, by: str, address: str | None) -> str:
         """Begin a session for an authenticated person, and return its cookie.
 
-        Raises SecondFactorRequired if the person has a second factor. Raises Unauthorized if the person was deleted or
-        changed the password after the password check.
+        Raises SecondFactorRequired if the person has a second factor. Raises Unauthorized if, after the password check,
+        the person was deleted or the password was changed.
         """
         cookie, now = new_cookie(self._context), self._context.now()
         session = new_session(cookie, now, SESSION_TTL_MS, person_seq=person.seq)

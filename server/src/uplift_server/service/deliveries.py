@@ -157,9 +157,9 @@ class Deliveries:
     async def resend(self, caller: Caller, delivery: str, *, problems: Sequence[Problem] = ()) -> ShownDelivery:
         """Attempt a delivery now, even if it has already succeeded, failed or been cancelled.
 
-        If the endpoint's worker does not respond in time, the attempt starts later. Raises NotFound, or Conflict if the
-        delivery is in flight, already being resent, blocked or a test, if its event has expired or was erased, or if
-        its endpoint is not enabled.
+        If the endpoint's worker does not respond in time, the attempt starts later. Raises NotFound. Raises Conflict if
+        the delivery is a test, is blocked, is in flight or is already being resent, if its event has expired or was
+        erased, or if its endpoint is not enabled.
         """
         caller.require(Scope.DELIVERIES_WRITE)
         await self._get(caller, delivery)

@@ -29,10 +29,10 @@ from uplift_server.service.registration import UrlChecker
 from uplift_server.store.encryption import Cipher
 from uplift_server.store.records import Endpoint
 
-_ENCRYPTED: Final = "The private key is encrypted. Send it without a password, such as the output of `openssl pkey`."
-_NO_KEY: Final = "The field has no private key in PEM. Send the key with its lines BEGIN and END."
+_ENCRYPTED: Final = "The private key is encrypted. Send an unencrypted key, such as the output of `openssl pkey`."
+_NO_KEY: Final = "The field has no private key in PEM. Send the key with its BEGIN and END lines."
 _KEY_KIND: Final = f"The key is not supported. Use an EC key, or an RSA key of at most {CLIENT_KEY_RSA_BITS_MAX} bits."
-_NO_CERTIFICATE: Final = "The field has no valid certificate in PEM. Send the certificate with its lines BEGIN and END."
+_NO_CERTIFICATE: Final = "The field has no valid certificate in PEM. Send the certificate with its BEGIN and END lines."
 _EXPIRED: Final = "The certificate, or one in its chain, has expired. Send a valid certificate."
 _MISMATCH: Final = "The private key does not belong to the first certificate. Send the key of this certificate."
 

@@ -31,7 +31,7 @@ class EndpointProblems:
     broken: int
     """The number of endpoints that are failing, or that the server disabled because of failures or a 410 response."""
     delivering: int
-    """The number of endpoints that are enabled, or that the server disabled because of failures or a 410 response."""
+    """The number of endpoints that are enabled or counted in `broken`: the total for the share of broken endpoints."""
     holding: int
     """The number of endpoints with held deliveries."""
     backlog: EndpointBacklog

@@ -156,7 +156,7 @@ class EndpointStates:
         require_valid(problems)
         changed = await self._context.run_shielded(self._change(caller, record.id, change_state))
         if hold:
-            # Without this wait, the response would report deliveries that are leased but still in memory as in flight.
+            # Without this wait, leased deliveries that wait in memory would count as in flight in the response.
             await self._context.engine.endpoints.finish_holding(changed.seq, HOLD_WAIT_SHORT_MS)
         return await self._endpoints.show(changed)
 

@@ -68,8 +68,8 @@ def join_by_link(connection: Transaction, link: Link, new_ids: NewIds, now: int)
 def must_enter_password(invitation: Invitation, person: Person | None) -> bool:
     """Return whether an invited person must enter an existing password instead of choosing one.
 
-    An existing person without a password cannot accept an invitation that does not prove that the person owns the
-    email.
+    If the invitation does not prove that the person owns the email, return True even for an existing person without a
+    password. This person cannot accept the invitation.
     """
     if person is None:
         return False

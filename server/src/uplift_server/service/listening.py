@@ -158,8 +158,8 @@ class Listening:
     async def connect(self, caller: Caller, session: str, after: str | None) -> Stream:
         """Start a listen session's stream after the position `after`. If `after` is None, use the stored position.
 
-        Raises NotFound, Invalid for an invalid position, Forbidden unless the caller's key created the session,
-        RateLimited or Busy.
+        Raises NotFound, RateLimited, Busy, Invalid for an invalid position, or Forbidden unless the caller's key
+        created the session.
         """
         caller.require(Scope.LISTEN)
         found = await self._find(caller, session)

@@ -76,7 +76,7 @@ class Metrics:
             self._authenticator.caller(authorization, None).require_operator()
 
     async def snapshot(self) -> Snapshot:
-        """Return the current metrics. If the database does not respond in time, omit the values from the database."""
+        """Return the current metrics. If the database does not respond in time, omit the values that come from it."""
         context = self._context
         reading = await self._backlogs.latest()
         load, status = context.engine.status.own_load(), context.engine.status

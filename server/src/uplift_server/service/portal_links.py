@@ -60,7 +60,7 @@ class ShownLink:
     url: str = field(repr=False)
     expires_at: int
     repeated: bool
-    """Whether an earlier request created the link, so that a person may already have used it."""
+    """Whether an earlier request created the link. If so, a person may already have used it."""
     link: Link | None = None
     """The stored link. None for a password reset link, which the server does not store."""
 

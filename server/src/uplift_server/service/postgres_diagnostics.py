@@ -13,7 +13,7 @@ from uplift_server.store.schema_version import HEAD, REMEDY_NEWER, UnknownSchema
 
 CLOCK_MS_WARN: Final = 2_000
 CLOCK_MS_FAIL: Final = 240_000
-"""The difference, in ms, between this machine's clock and the database server's clock above which the check fails.
+"""The check fails if this machine's clock and the database server's clock differ by more than this number of ms.
 
 The limit is less than 5 minutes, because receivers reject timestamps that are off by more than 5 minutes.
 """

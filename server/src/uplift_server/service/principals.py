@@ -66,7 +66,7 @@ class Principal:
     role: Role | None = None
     """The role of the member. None for other principals."""
     confirmed_at: int | None = None
-    """When the person last confirmed their identity, at sign-in or by entering the password again (Unix ms)."""
+    """When the person last confirmed their identity by signing in, by password, or through the provider (Unix ms)."""
     is_read_only: bool = False
     """Whether the principal is an operator who can only read."""
     subject: str | None = None
@@ -105,7 +105,7 @@ class Principal:
 
     @property
     def is_service_key(self) -> bool:
-        """Whether the principal is a service key, which acts for all accounts within its scopes."""
+        """Whether the principal is a service key, which acts within its scopes for all accounts."""
         return self.kind is PrincipalKind.SERVICE_KEY
 
     def allows(self, scope: Scope | AccountsScope) -> bool:

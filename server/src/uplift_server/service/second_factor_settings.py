@@ -71,7 +71,7 @@ class SecondFactorSettings:
     ) -> list[str]:
         """Store the authenticator app's key, end all other sessions, and return the recovery codes.
 
-        Raises Invalid (`code`, `password`), Conflict if a second factor is on, Forbidden, RateLimited or Busy.
+        Raises Invalid (`code`, `password`), Forbidden, RateLimited, Busy, or Conflict if a second factor is on.
         """
         person, now = await self._verified(visitor, password, address), self._context.now()
         step = totp.matching_step(secret, code, now, after=0)
@@ -93,7 +93,7 @@ class SecondFactorSettings:
     async def turn_off(self, visitor: Visitor, code: str, password: str, *, address: str | None) -> None:
         """Delete the authenticator app's key and the recovery codes.
 
-        Raises Invalid (`code`, `password`), Conflict if no second factor is on, Forbidden, RateLimited or Busy.
+        Raises Invalid (`code`, `password`), Forbidden, RateLimited, Busy, or Conflict if no second factor is on.
         """
         now = self._context.now()
 
@@ -107,7 +107,7 @@ class SecondFactorSettings:
     async def new_recovery_codes(self, visitor: Visitor, code: str, password: str, *, address: str | None) -> list[str]:
         """Replace the recovery codes, and return the new codes.
 
-        Raises Invalid (`code`, `password`), Conflict if no second factor is on, Forbidden, RateLimited or Busy.
+        Raises Invalid (`code`, `password`), Forbidden, RateLimited, Busy, or Conflict if no second factor is on.
         """
         now = self._context.now()
 

@@ -80,7 +80,7 @@ def _of(reading: StreamReading, settings: StreamSettings) -> Iterator[Finding]:
         yield Finding(
             "stream replicas",
             "warn",
-            f"the stream has {replicas}, but UPLIFT_NATS_REPLICAS is {settings.replicas}",
+            f"the number of replicas is {replicas}, but UPLIFT_NATS_REPLICAS is {settings.replicas}",
             fix,
         )
     else:

@@ -46,7 +46,10 @@ class StreamedEvents:
 
     def unknown_account(self, account: str) -> Rejection:
         """Return the rejection for an event whose message subject contains an unknown account."""
-        text = f"The account {account[:64]} does not exist. Publish to `uplift.events.` and the account's ID or uid."
+        text = (
+            f"The account {account[:64]} does not exist. Publish to `uplift.events.` followed by the account's ID or"
+            " uid."
+        )
         return Rejection(_document(Invalid([Problem("account", "account_unknown", text)])))
 
     def conflict(self, draft: Draft, conflict: hot_records.IdempotencyConflict) -> Rejection:

@@ -30,7 +30,7 @@ class Visitor:
     """The person. None for an operator."""
     memberships: tuple[Membership, ...]
     confirmed_at: int | None
-    """When the person last confirmed their identity: at sign-in, at the provider, or with the password (Unix ms)."""
+    """When the person last confirmed their identity by signing in, by password, or through the provider (Unix ms)."""
     csrf_token: str
     """The token that each form in this session contains."""
     is_portal: bool = False

@@ -57,7 +57,7 @@ _BLOCKERS: Final = (
 )
 ERASED: Final = "You cannot resend this delivery, because the event was erased. Send a new event."
 BLOCKED: Final = (
-    "You cannot resend this delivery yet, because it waits for {} to keep the order. Cancel that delivery to skip it,"
+    "You cannot resend this delivery yet: to keep the order, it waits for {}. Cancel that delivery to skip it,"
     " or wait until it ends."
 )
 IN_FLIGHT: Final = "An attempt is in flight. Wait for its outcome, then try again."

@@ -265,7 +265,7 @@ def _padded_size(before: Sequence[Any], after: Sequence[Any]) -> int:
     `before` contains the record's old values, and `after` the new values without the padding.
     """
     room = sum(map(_record_bytes, before)) - sum(map(_record_bytes, after))
-    # At some sizes, the record gets one byte smaller: a BLOB with one more byte would also have a longer serial type.
+    # At some sizes, one byte of the room stays unused: one more byte would also lengthen the serial type.
     return next((room - length for length in range(1, 5) if _record_bytes(b"\0" * (room - length)) <= room), 0)
 
 

@@ -29,7 +29,7 @@ DELIVERIES_PER_STEP: Final = 200
 """Number of deliveries after which a step ends. A step can exceed it, because it never splits an event's deliveries."""
 BODIES_PER_STEP: Final = 50
 WINDOW_EVENTS: Final = 5_000
-"""Maximum number of events that one step scans for events without an object ID."""
+"""Maximum number of events that one step scans to find those without an object ID."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,7 +228,7 @@ class Candidate(NamedTuple):
     """A delivery that a replay has read. The replay can lease the delivery if it has not changed since the read."""
 
     delivery: LeasedDelivery
-    """The delivery as it will be after the lease, but without `lease_until` and `replay_seq`."""
+    """The delivery as it will be once it is leased, but without `lease_until` and `replay_seq`."""
     completed_at: int | None
     """The time when the delivery ended (Unix ms).
 
@@ -273,7 +273,7 @@ class ReplayLease(NamedTuple):
 
 
 class ReplayRelease(NamedTuple):
-    """The result of a ReplayLease: the leased deliveries, and the replay's progress after the lease."""
+    """The result of a ReplayLease: the leased deliveries, and the replay's progress once they are leased."""
 
     state: ReplayState
     leased: Sequence[LeasedDelivery]

@@ -39,7 +39,7 @@ class Partitions(Protocol):
         """
 
     async def mark_for_row_cleanup(self, *, before: int, lasts_ms: int) -> None:
-        """Mark old partitions that still have events after `before` (Unix ms) for row-by-row deletion.
+        """Mark old partitions for row-by-row deletion if they still have events after `before` (Unix ms).
 
         A partition is old if the time from its start to `before` is more than twice `lasts_ms`, the planned duration of
         a partition.

@@ -1,4 +1,4 @@
-"""Records that store functions take and return. The hot-path records are in `store.hot_records`."""
+"""Records that the store's functions take and return. The hot-path records are in `store.hot_records`."""
 
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
@@ -79,7 +79,7 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class ServiceKey:
-    """A service key, which acts for all accounts within its scopes. The key text is not stored."""
+    """A service key, which acts within its scopes for all accounts. The key text is not stored."""
 
     seq: int
     id: bytes

@@ -1,7 +1,7 @@
 """The statistics tables, and the trigger that records delivery status changes.
 
-The trigger does not record when a delivery succeeds, because the stored attempts already contain this information. The
-trigger records only less frequent changes: when a delivery fails, or is held, cancelled, released or resent.
+The trigger does not record that a delivery succeeded, because the stored attempts already contain this information. It
+records only the less frequent changes: a delivery fails, or is held, cancelled, released or resent.
 """
 
 from typing import Final

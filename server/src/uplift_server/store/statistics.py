@@ -70,7 +70,7 @@ MINUTE_ROWS_DELETED_MAX: Final = 5_000
 
 
 class Scope(NamedTuple):
-    """The scope of statistics: an endpoint, an account (`endpoint_seq` is 0), or all accounts (both are 0).
+    """The scope of statistics: an endpoint, an account (`endpoint_seq` is 0), or all accounts (both fields are 0).
 
     If `endpoint_seq` is negative, the scope is an event type, and `-endpoint_seq` is the number of the event type. The
     statistics of an event type cover only deliveries, and only by hour.
@@ -346,19 +346,20 @@ def _beyond(batch: _Batch, began: int) -> Mapping[str, int]:
 
 
 def _created(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[RowKey, int | None, int]]:
-    """Yield counts of the deliveries that replays created for events after `began`, up to `events_after`.
+    """Yield counts of the deliveries that replays created, from the status changes that `span` selects.
 
-    Each item contains an endpoint and minute, an event type (None if unknown), and the number of deliveries.
+    Each item contains an endpoint and minute, an event type (None if unknown), and the number of deliveries. Only the
+    deliveries of events after `span["began"]` and up to `span["events_after"]` are included.
     """
     for minute, account, endpoint, event_type, n in sql.read_rows(connection, sql.COUNT_CREATED, span):
         yield RowKey(account, endpoint, minute * MINUTE_MS), event_type, n
 
 
 def _moves(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[RowKey, int | None, Status, int]]:
-    """Yield the changes to the counts by status that result from the attempts and status changes in a range.
+    """Yield the changes to the counts by status that result from the attempts and status changes that `span` selects.
 
     Each item contains an endpoint and minute, an event type (None if unknown), a status, and the number to add to its
-    count. Only the deliveries of events after `began` and up to `events_after` are included.
+    count. Only the deliveries of events after `span["began"]` and up to `span["events_after"]` are included.
     """
     for minute, account, endpoint, event_type, n in sql.read_rows(connection, sql.COUNT_DELIVERED, span):
         yield RowKey(account, endpoint, minute * MINUTE_MS), event_type, Status.DELIVERED, n

@@ -1,7 +1,7 @@
 """Test events. A test event has one delivery, which the server attempts immediately and only once.
 
 The delivery is stored as failed, and leased in the same transaction, like a resend. If the attempt does not succeed,
-the status of the delivery returns to failed. The trigger of a test delivery never changes.
+the status of the delivery returns to failed. The `trigger` of a test delivery never changes.
 """
 
 import sqlalchemy as sa

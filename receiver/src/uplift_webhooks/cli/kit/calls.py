@@ -79,7 +79,7 @@ class Calls:
         use_proxy: bool = True,
         sends: bool = True,
     ) -> None:
-        """`sends` is false if the server does not send deliveries, such as a temporary server of `uplift-server`.
+        """`sends` is false for a server that does not send deliveries, such as a temporary server of `uplift-server`.
 
         Raises CliError for an invalid address or key.
         """

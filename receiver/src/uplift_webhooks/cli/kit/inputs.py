@@ -37,7 +37,7 @@ State = Annotated[
     typer.Option(
         "--state",
         metavar="enabled|paused|disabled|failing",
-        help="Only endpoints in this state. Use failing for enabled endpoints whose last attempt failed.",
+        help="Only endpoints in this state. Failing endpoints are enabled endpoints whose last attempt failed.",
     ),
 ]
 Text = Annotated[
@@ -90,7 +90,8 @@ StatusCodes = Annotated[
     typer.Option(
         "--status-code",
         metavar="CODE",
-        help="Only deliveries whose last attempt got this status code, such as 404, or a class of codes, such as 5xx.",
+        help="Only deliveries whose last attempt got this status code, such as 404, or any code of a class, such as"
+        " 5xx.",
     ),
 ]
 AttemptOutcomes = Annotated[
@@ -102,7 +103,7 @@ AttemptStatusCodes = Annotated[
     typer.Option(
         "--status-code",
         metavar="CODE",
-        help="Only attempts that got this status code, such as 404, or a class of codes, such as 5xx.",
+        help="Only attempts that got this status code, such as 404, or any code of a class, such as 5xx.",
     ),
 ]
 Endpoints = Annotated[

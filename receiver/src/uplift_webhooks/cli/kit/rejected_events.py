@@ -11,7 +11,7 @@ REJECTED_EVENTS_PATH: Final = "/v1/rejected-events"
 REJECTED_EVENT_OPTIONS: Final = {"event_type": "--type", "since": "--since", "until": "--until"}
 """The options that filter rejected events. The keys are API parameters."""
 RejectedTypes = Annotated[
-    list[str] | None, typer.Option("--type", metavar="TYPE", help="Only events whose message contains this type.")
+    list[str] | None, typer.Option("--type", metavar="TYPE", help="Only rejected events with this event type.")
 ]
 Since = Annotated[
     str | None, typer.Option("--since", metavar="TIME", help="Only events rejected at this time or later (ISO 8601).")

@@ -110,7 +110,7 @@ def _attempt(calls: Calls, test: dict[str, Any], program: str, account: str | No
 
 
 def explain_wait(delivery: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of a pending delivery with a sentence as `waiting_for`. Return other deliveries unchanged."""
+    """Return a copy of a pending delivery, in which `waiting_for` is a sentence. Return other deliveries unchanged."""
     if delivery["status"] != "pending":
         return delivery
     waiting_for = delivery.get("waiting_for")

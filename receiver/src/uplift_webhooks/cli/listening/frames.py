@@ -25,7 +25,7 @@ class EventFrame:
     delivery: str
     """Delivery ID. It stays the same if this session receives the event again."""
     test: bool
-    """Whether the event is a test event for this session only. No stream continues from a test event's position."""
+    """Whether the event is a test event for this session only. Its position is never used to continue a stream."""
     body: bytes
     """The unchanged bytes of the envelope."""
 

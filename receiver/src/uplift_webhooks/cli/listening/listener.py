@@ -260,7 +260,7 @@ class Listener:
             return
         known = self._waiting.get(event.place)
         # The server sends events in order, and skips expired events and events whose responses it has received.
-        # Therefore, events from earlier connections that precede this event are over.
+        # Therefore, it no longer waits for responses to earlier events from earlier connections.
         for place, earlier in self._waiting.items():
             if place == event.place or earlier.connection == number:
                 break
@@ -272,7 +272,7 @@ class Listener:
                 self._say(known)
             return
         if len(self._waiting) >= WAITING_EVENTS_MAX:
-            raise NotAFrame(f"more than {WAITING_EVENTS_MAX} events without a response")
+            raise NotAFrame(f"more than {WAITING_EVENTS_MAX} events without waiting for responses")
         waiting = self._waiting[event.place] = _Waiting(event, self._begun.pop(event.event, 0), connection=number)
         self._todo.append(waiting)
         self._came.set()

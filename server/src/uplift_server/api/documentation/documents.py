@@ -107,7 +107,7 @@ FILES: Final = {
 }
 """The file of each document. The keys are addresses."""
 ADDRESSES: Final = frozenset({*FILES, REFERENCE, INDEX, STYLE, SCRIPT})
-"""The path of every page, style sheet and script in the documentation. Image paths are not included."""
+"""The paths of all documents, the search index, the style sheet and the script. Image paths are not included."""
 MOVED: Final = {f"{HOME}/guide": HOME, f"{HOME}/quickstart": HOME, f"{HOME}/api-reference": REFERENCE}
 """The current address for each old or alternative address."""
 _ADDRESSES_OF: Final = {source: address for address, source in FILES.items()}

@@ -30,7 +30,7 @@ _COMMENT: Final = re.compile(r"<!--.*-->")
 _TASK: Final = re.compile(r"\[[ x]\] ")
 _JOINT: Final = re.compile(r"(?<=[_/.,])(?=[\w{])")
 _SHORT_CHARACTERS: Final = 14
-"""Maximum length, in characters, of inline code in which browsers must not break the line."""
+"""Maximum length, in characters, of inline code that browsers must keep on one line."""
 _CLASSES: Final = {
     kinds.Keyword: "keyword",
     kinds.Operator.Word: "keyword",

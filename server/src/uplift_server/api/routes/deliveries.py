@@ -28,7 +28,7 @@ Empty = Annotated[Sent, Depends(BodyReader(Nothing, required=False))]
 async def list_deliveries(
     services: ServicesOf, caller: CallerOf, parsed: Annotated[ParsedQuery, Depends(QueryReader(DeliveriesQuery))]
 ) -> Listed[DeliveryView]:
-    """Requires the scope `deliveries:read`. Returns deliveries, sorted by event, newest first."""
+    """Requires the scope `deliveries:read`. Returns deliveries, newest event first."""
     query = parsed.values.delivery_query(parsed.values.endpoint)._replace(id=parsed.values.id)
     page = await services.deliveries.page(caller, query, parsed.values.listing(), problems=parsed.problems)
     return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts), services.context)
@@ -82,7 +82,7 @@ async def list_attempts(
 ) -> Listed[AttemptView]:
     """Requires the scope `deliveries:read`.
 
-    Returns attempts, sorted by event, newest first. For each delivery, the newest attempt is first.
+    Returns attempts, newest event first. For each delivery, the newest attempt is first.
     """
     values: AttemptsQuery = parsed.values
     page = await services.deliveries.list_attempts(

@@ -88,7 +88,7 @@ async def put_endpoint(
 ) -> EndpointView:
     """Requires the scope `endpoints:write`. Updates or creates the endpoint with this `uid`.
 
-    Omitted fields stay unchanged. Only the response that creates the endpoint contains the signing secret.
+    Omitted fields stay unchanged. The response contains the signing secret only if the request creates the endpoint.
     """
     shown, is_new = await services.endpoints.put(
         caller,
@@ -135,7 +135,7 @@ async def list_endpoint_deliveries(
     endpoint: str,
     parsed: Annotated[ParsedQuery, Depends(QueryReader(EndpointDeliveriesQuery))],
 ) -> Listed[DeliveryView]:
-    """Requires the scope `deliveries:read`. Returns the endpoint's deliveries, sorted by event, newest first."""
+    """Requires the scope `deliveries:read`. Returns the endpoint's deliveries, newest event first."""
     page = await services.deliveries.page_of_endpoint(
         caller, endpoint, parsed.values.delivery_query(), parsed.values.listing(), problems=parsed.problems
     )

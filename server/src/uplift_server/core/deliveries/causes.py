@@ -358,7 +358,7 @@ SIGNED_WRONGLY: Final = "the server signed this request with a wrong key on purp
 _WRONG_SIGNATURE: Final = Explanation(
     "wrong_signature",
     "Wrong signature",
-    "Your server rejected the wrong signature of a signature check.",
+    "A signature check sent this request with a wrong signature, and your server rejected it.",
     "You do not need to do anything.",
 )
 

@@ -114,7 +114,7 @@ class Health(NamedTuple):
         )
 
     def with_excused_time_of(self, stored: "Health") -> "Health":
-        """Return a copy that has the larger `excused_ms` of this object and `stored`.
+        """Return a copy whose `excused_ms` is the larger of the values in this object and in `stored`.
 
         `excused_ms` is the time in which the server itself caused the endpoint's failures. If the endpoint is not
         failing, or if `stored` has a different `failing_since`, return this object unchanged.
@@ -138,8 +138,8 @@ class Health(NamedTuple):
     def warn_at(self, rule: HealthRule) -> int | None:
         """Return the time (Unix ms) when the server will warn the account unless an attempt succeeds.
 
-        The warning comes later if the endpoint has fewer than FAILURES_MIN consecutive failures at this time. Return
-        None if the endpoint is not failing, or if the server has already warned the account.
+        The warning comes later if the endpoint has fewer than FAILURES_MIN consecutive failures at the returned time.
+        Return None if the endpoint is not failing, or if the server has already warned the account.
         """
         if self.failing_since is None or self.warned:
             return None

@@ -52,7 +52,9 @@ _SLOW: Final = Verdict(
     "Respond before you process the event, then check again.",
 )
 _SIGNED_CORRECTLY: Final = Verdict(
-    "error", "The server did not send a wrong signature, because it is being upgraded.", "Try again in a minute."
+    "error",
+    "The server is being upgraded, so it sent a valid signature instead of a wrong one.",
+    "Try again in a minute.",
 )
 
 

@@ -117,8 +117,8 @@ _FAILED_DELIVERY: Final = _object(
         "count": {
             "type": "integer",
             "minimum": 1,
-            "description": "The number of deliveries to the endpoint that failed since the previous `delivery.failed`"
-            " event about the endpoint.",
+            "description": "The number of failed deliveries to the endpoint since the previous `delivery.failed` event"
+            " about it.",
         },
         "first_failed_at": _of("string", "The time when the first of the counted deliveries failed, ISO 8601."),
         **_CAUSE,

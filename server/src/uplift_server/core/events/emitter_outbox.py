@@ -112,7 +112,7 @@ def _problem(rejection: BatchRejection) -> str:
             {name: _storable(text) for name, text in asdict(each).items()} for each in rejection.errors
         ]
     else:
-        # If there are errors, the detail describes the whole batch instead of this event, so omit the detail.
+        # Store the detail only without errors. With errors, it describes the whole batch instead of this event.
         problem["detail"] = _storable(rejection.detail)
     return json.dumps(problem)
 

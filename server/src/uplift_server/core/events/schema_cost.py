@@ -371,7 +371,7 @@ class SchemaCost:
     ) -> None:
         """Add to `place` a nested place for each kind of object.
 
-        The validator evaluates only the alternatives that can apply to objects of this kind.
+        For objects of one kind, the validator evaluates only the alternatives that can apply to that kind.
         """
         known = {name for name, _ in kinds}
         found: dict[str, list[_Alternatives]] = {}

@@ -75,8 +75,8 @@ def parse_literal(host: str) -> str | None:
 
     The function accepts every notation that browsers (WHATWG URL, *host parsing*) and `inet_aton` accept, so that no
     notation can hide an address: decimal, octal and hexadecimal numbers, one to four parts, a trailing dot, and IPv6
-    with or without brackets. Raises ValueError for an invalid address: brackets around anything but IPv6, an IPv6 zone,
-    or a host that is not IPv4 but has a number as its last label.
+    with or without brackets. Raises ValueError for an invalid address: an IPv6 zone, a host that is not IPv4 but has a
+    number as its last label, or brackets around anything but IPv6.
     """
     if host.startswith("[") or ":" in host:
         return _canonical_ipv6(host)

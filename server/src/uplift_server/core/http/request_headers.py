@@ -22,7 +22,7 @@ _HEAD: Final = (
 
 
 TEST: Final = b"x-uplift-test: true\r\n"
-"""The header line that only requests for test deliveries contain."""
+"""The header line that marks the request of a test delivery. Other requests do not contain it."""
 
 
 @dataclass(frozen=True, slots=True)

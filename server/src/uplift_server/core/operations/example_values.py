@@ -35,7 +35,7 @@ def is_placeholder(secret: str) -> bool:
 def is_guessable_key(encoded: str) -> bool:
     """Return whether a valid encryption key (base64) is readable text, or repeats a few bytes.
 
-    Random keys are neither.
+    Random keys have neither property.
     """
     key = base64.b64decode(encoded)
     return all(0x20 <= byte < 0x7F for byte in key) or len(set(key)) < _RANDOM_BYTES_LEAST

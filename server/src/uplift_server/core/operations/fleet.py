@@ -265,7 +265,9 @@ def _endpoints(state: FleetState) -> Iterator[FleetProblem]:
         )
         return
     if state.onset is not None:
-        extent.insert(0, f"Half of them began to fail within {span(max(1000, state.onset.half_within_ms))}.")
+        extent.insert(
+            0, f"Half of them began to fail within {span(max(1000, state.onset.half_within_ms))} of each other."
+        )
     yield FleetProblem(
         "mass_failure",
         Severity.CRITICAL,
@@ -320,8 +322,8 @@ def _late(state: FleetState) -> Iterator[FleetProblem]:
     if state.limited:
         count = len(state.limited)
         extent = [
-            f"{each.url} (limit: {each.limit}): {number(each.pending)} pending, the oldest due for"
-            f" {span(state.now - each.oldest_due_at)}."
+            f"{each.url} (limit: {each.limit}): {number(each.pending)} pending, the oldest"
+            f" {span(state.now - each.oldest_due_at)} late."
             for each in state.limited[:LIMITED_NAMED_MAX]
         ]
         yield FleetProblem(

@@ -55,9 +55,10 @@ ACTIONS: Final = {
     "replay.cancelled": "A replay was cancelled.",
     "listen_session.created": "A listen session was created.",
     "listen_session.ended": "A listen session was deleted.",
-    "erasure.created": "An erasure of events was requested. The details contain a digest of the object ID.",
+    "erasure.created": "An erasure of events was requested. The details contain a digest of the object ID, or the"
+    " number of event IDs.",
     "erasure.completed": "An erasure was completed. The details contain the number of events.",
-    "retention.resumed": "An operator confirmed the clock and resumed retention.",
+    "retention.resumed": "An operator confirmed that the clock is correct, and resumed retention.",
     "mass_failure.began": "A mass failure of endpoints began. Warnings and disabling are suspended.",
     "mass_failure.ended": "A mass failure of endpoints ended. Warnings and disabling resume.",
 }

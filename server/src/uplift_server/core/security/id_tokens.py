@@ -59,7 +59,7 @@ class Identity:
     """The email address in lower case, or None if the provider has not verified it."""
     name: str
     is_operator: bool
-    """Whether the person is an operator, who has all permissions unless `is_read_only`."""
+    """Whether the person is an operator. An operator has all permissions unless `is_read_only` is set."""
     is_read_only: bool
     authenticated_at: int | None
     """When the person last entered their credentials at the provider (Unix ms), or None if unknown."""

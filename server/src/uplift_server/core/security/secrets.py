@@ -39,7 +39,7 @@ class SecretPair(Generic[T]):
     def rotated(self, new: T, now_ms: int, overlap_ms: int, *, header_new: bool = False) -> "SecretPair[T]":
         """Return the pair with a new current secret. The old secret stays valid for `overlap_ms`.
 
-        At most two secrets are valid. Therefore, an older secret that is still valid expires immediately.
+        At most two secrets are valid. If this pair already contains an old secret, that secret expires immediately.
         """
         if overlap_ms <= 0:
             return SecretPair(new, now_ms)

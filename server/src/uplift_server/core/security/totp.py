@@ -76,5 +76,5 @@ def recovery_digest(person_id: bytes, text: str) -> bytes:
 
 
 def normalize_code(text: str) -> bytes:
-    """Return an entered code without spaces and hyphens, in lower case, with at most CODE_CHARACTERS_MAX characters."""
+    """Return the first CODE_CHARACTERS_MAX characters of an entered code, in lower case, without spaces and hyphens."""
     return _SEPARATORS.sub("", text[:CODE_CHARACTERS_MAX]).lower().encode("utf-8", "replace")

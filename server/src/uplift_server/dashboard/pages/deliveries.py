@@ -16,7 +16,7 @@ from uplift_server.service.waiting_reasons import ShownDelivery
 from uplift_server.store.records import Endpoint, EndpointState
 
 _IN_FLIGHT: Final = "An attempt is in flight. Wait for its outcome before you resend the delivery."
-_BLOCKED: Final = "You cannot resend this delivery yet, because it is waiting for an earlier delivery in its order."
+_BLOCKED: Final = "You cannot resend this delivery yet: to keep the order, it waits for another delivery."
 
 
 async def shown(visit: Visit) -> Response:

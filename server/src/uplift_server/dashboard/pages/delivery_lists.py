@@ -133,7 +133,7 @@ def _query(visit: Visit, asked: Form, caller: Caller, problems: list[Problem]) -
 def _endpoints(visit: Visit, caller: Caller, texts: Sequence[str], problems: list[Problem]) -> list[str]:
     """Return the endpoint IDs in `texts`, and the IDs of the endpoints whose URLs contain one of the other texts.
 
-    Add a problem for each text that occurs in no URL, or in the URLs of too many endpoints.
+    Add a problem for each of these other texts that occurs in no URL, or in the URLs of too many endpoints.
     """
     found: dict[str, None] = {}
     for text in texts:

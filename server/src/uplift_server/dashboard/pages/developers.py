@@ -31,7 +31,7 @@ DOCUMENTS: Final = (
     ("/docs/library", "Python library", "Verification for Flask, FastAPI, Django and plain Python"),
     ("/docs/uplift", "uplift command", "Listen sessions, endpoints, events and deliveries in the terminal"),
     ("/docs/api", "API reference", "All calls with their fields and examples"),
-    ("/openapi.json", "OpenAPI document", "Source for generated API clients"),
+    ("/openapi.json", "OpenAPI document", "API description for client generators"),
     ("/docs/errors", "Error codes", "Causes of errors, and how to fix them"),
     ("/docs/outcomes", "Outcomes of attempts", "Causes of failed attempts, and how to fix them"),
     ("/docs/vectors.json", "Test vectors", "Signed sample requests to test your own verification code"),

@@ -65,7 +65,7 @@ async def _looked_for(visit: Visit, beginning: str, wanted: EventQuery) -> Respo
 
 async def _list(visit: Visit, wanted: EventQuery, page: Page[Event], *, problems: Sequence[Problem] = ()) -> Response:
     types = [each.name for each in visit.services.event_types.all()]
-    # Add the event types in the filter, because they may have been deleted.
+    # Add the filter's event types, because they may have been deleted.
     types += [name for name in wanted.type if name not in types]
     context: dict[str, Any] = {
         "events": page.items,

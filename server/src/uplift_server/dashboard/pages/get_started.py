@@ -70,7 +70,7 @@ class Progress:
     event: ShownAttempt | None
     """The latest delivery that is not a test delivery, such as the delivery of the registration event."""
     test: ShownAttempt | None
-    """The latest test delivery from this page. If there is none, the latest test delivery to the endpoint."""
+    """The latest test delivery from this page or, if there is none, the latest test delivery to the endpoint."""
     wrong: ShownAttempt | None
     """The delivery with the wrong signature in the latest signature check on this page."""
     valid: ShownAttempt | None

@@ -183,7 +183,7 @@ def _context(visit: Visit, draft: ReplayDraft, preview: Preview | None = None) -
 def _body(draft: ReplayDraft) -> dict[str, object]:
     """Return the body of the API request that creates this replay.
 
-    Omit empty fields, except an empty `status` together with `include_missing`.
+    Omit empty fields, but keep an empty `status` if `include_missing` is set.
     """
     given = {
         "endpoint": draft.endpoint,

@@ -37,7 +37,10 @@ NUMBERS_MAX: Final = 10_000
 """The maximum number of row numbers to read in one transaction while cache sync reloads the whole cache."""
 HEALTH_SYNC_EVERY_MS: Final = 1_000
 HEALTH_OVERLAP_MS: Final = 10_000
-"""The overlap of successive health reads, in ms, because outcomes are committed some time after their attempts end."""
+"""The overlap of successive health reads, in ms.
+
+The reads overlap because outcomes are committed some time after their attempts end.
+"""
 UNAVAILABLE_WAIT_MS: Final = 500
 _log = structlog.get_logger()
 

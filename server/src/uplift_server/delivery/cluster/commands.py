@@ -119,7 +119,7 @@ class ClusteredCommands:
             await self._clock.wait(self._wake, wait_ms)
 
     def _start_soon(self, connection: Transaction, command: Command) -> None:
-        """If the command is a resend, also store a start command, so that the owner attempts the delivery first."""
+        """If the command is a resend, also store a start command, so that the owner makes the attempt immediately."""
         if command.kind is CommandKind.RESEND:
             start = Command(
                 CommandKind.START, command.account_seq, command.endpoint_seq, command.entry, command.event_seq

@@ -66,7 +66,8 @@ class LiveEndpointChanges:
     def apply(self, record: Endpoint) -> None:
         """Put the stored record of an endpoint in the cache. If its state is new, apply it to the deliveries.
 
-        A record with the same state and an earlier `state_since` was read before the cached one: its health is old.
+        If the cached record has the same state and a later `state_since`, `record` was read earlier. In this case, do
+        not use the health in `record`, because it is out of date.
         """
         live = self._cache.endpoints.get(record.seq)
         before = None if live is None else live.record

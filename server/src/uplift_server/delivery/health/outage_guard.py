@@ -41,9 +41,9 @@ class Outage:
 
     since: int
     counts_from: int
-    """The start of the period that does not count toward the failure duration of endpoints.
+    """The start of the mass failure's excused time, which does not count toward the failure duration of endpoints.
 
-    The period does not overlap with the period of an earlier mass failure.
+    The excused time does not overlap with that of an earlier mass failure.
     """
     endpoints: int
     """The number of failing endpoints when the guard detected the mass failure."""
@@ -116,7 +116,7 @@ class OutageGuard:
     async def follow(self, stopping: asyncio.Event) -> None:
         """Reload the stored mass failure every FOLLOW_EVERY_MS until the process stops.
 
-        Only processes that do not deliver call this method.
+        This method is only for processes that do not deliver.
         """
         while not stopping.is_set():
             await self._clock.wait(stopping, FOLLOW_EVERY_MS)

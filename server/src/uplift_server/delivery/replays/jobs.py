@@ -294,8 +294,8 @@ class ReplayJobs:
         if len(job.ahead.candidates) < limit and job.ahead.through < job.replay.last_event_seq:
             await self._read_ahead(job, endpoint)
         now, replay = self._clock.now_ms(), job.replay
-        # Allow as many unsettled deliveries as the replay releases in two intervals, but at least twice as many as the
-        # endpoint's concurrency limit.
+        # Allow as many unsettled deliveries as the replay releases in two intervals, or twice the endpoint's
+        # concurrency limit if that is more, but at most REPLAY_OUTSTANDING_MAX.
         rate_max = 2 * replay.rate_per_second * RELEASE_EVERY_MS // 1000
         outstanding_max = min(max(2 * lane.in_flight_max, rate_max), REPLAY_OUTSTANDING_MAX)
         own, until = self._shards.process_id, now + self._lease_ms

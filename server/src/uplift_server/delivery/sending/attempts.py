@@ -358,7 +358,7 @@ class Attempts:
     def _update_health(
         self, flight: _InFlight, outcome: Outcome, exchange: Exchange, now: int, *, counts: bool
     ) -> None:
-        """Update the endpoint's health if `counts` is true, and the circuit breaker."""
+        """Update the circuit breaker and, if `counts` is true, the endpoint's health."""
         lane, endpoint = flight.lane, flight.endpoint
         if not _counts_for_health(endpoint, exchange, now):
             return
@@ -424,7 +424,7 @@ def unattempted(delivery: LeasedDelivery, verdict: NextState, now: int) -> Settl
 
 
 def _is_off(endpoint: LiveEndpoint) -> bool:
-    """Return whether to hold unsent deliveries, because the endpoint is paused or disabled.
+    """Return whether unsent deliveries must be held because the endpoint is paused or disabled.
 
     Return False while the server drops the held deliveries of the endpoint. The unsent deliveries then stay pending.
     """

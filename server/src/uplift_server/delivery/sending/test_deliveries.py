@@ -22,7 +22,7 @@ POLL_MS: Final = 100
 """The interval between reads of a test's outcome while another process runs the test, in ms."""
 
 STORED_MAX: Final = 1_000
-"""The maximum number of endpoints whose latest test outcome is known to be stored.
+"""The maximum number of endpoints for which the process remembers that the latest test outcome is stored.
 
 If the process forgets an endpoint too early, the caller of its test receives the response up to POLL_MS later.
 """

@@ -34,7 +34,7 @@ FAILED_CHECKS_MAX: Final = 2
 RECONNECT_MS_MIN: Final = 100
 RECONNECT_MS_MAX: Final = 2_000
 SILENT_SECONDS_MAX: Final = 5
-"""The maximum time without contact to a replica, in seconds.
+"""The maximum time without contact with a replica, in seconds.
 
 If the time is exceeded for most replicas, the leader cannot store messages.
 """

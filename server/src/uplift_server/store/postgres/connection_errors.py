@@ -49,7 +49,7 @@ _TEMPORARILY_REJECTED: Final = (
 )
 _AUTHORITY: Final = "set sslrootcert in UPLIFT_DATABASE_URL to the file of its certificate authority"
 _STANDBYS: Final = "promote a standby, or add the primary to UPLIFT_DATABASE_URL"
-_HOST: Final = "use the host name of the certificate in UPLIFT_DATABASE_URL"
+_HOST: Final = "in UPLIFT_DATABASE_URL, use the host name from the server's certificate"
 _CLOCK: Final = "correct the clock of this machine (NTP)"
 # Fixes by X509_V_ERR code (openssl/x509_vfy.h).
 _CERTIFICATE_REMEDIES: Final = dict.fromkeys((2, 18, 19, 20, 21), _AUTHORITY) | {

@@ -258,7 +258,7 @@ class PostgresDatabase:
             _log.warning("stream position unknown", cause=UNKNOWN)
 
     async def _read_position(self) -> StreamPosition:
-        """Read the last number of each sequence, and which transactions can still insert rows.
+        """Read the last number of each sequence, and the list of transactions that can still insert rows.
 
         Return the last numbers. If another call begins such a read after this call starts, use the result of that read.
         """

@@ -18,7 +18,7 @@ from uplift_server.store.errors import Misaddressed
 from uplift_server.store.postgres.connection_errors import configuration_error
 
 # Errors after which another host may accept the connection.
-# The host is unreachable, overloaded, a standby, starting or stopping, or has a disk or certificate error.
+# The tried host is unreachable, overloaded, a standby, starting or stopping, or has a disk or certificate error.
 _TRY_NEXT: Final = (
     OSError,
     TimeoutError,

@@ -43,5 +43,5 @@ async def open_groups(raw: Raw, groups: Iterable[OrderGroup]) -> set[OrderGroup]
 
 
 async def unblock_first(raw: Raw, endpoint_seq: int, event_seqs: Sequence[int], *, now: int) -> None:
-    """Make an endpoint's blocked deliveries of these events due, unless another delivery in their group blocks them."""
+    """Unblock an endpoint's deliveries of these events: make them due, unless others in their group block them."""
     await raw.execute(_UNBLOCK_FIRST, endpoint_seq, event_seqs, now)

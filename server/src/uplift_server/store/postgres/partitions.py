@@ -183,7 +183,7 @@ class PostgresPartitions:
         return [Partition(*row) for row in await self._read(lambda pair: pair.raw.fetch(_ENDED, before - DISORDER_MS))]
 
     async def mark_for_row_cleanup(self, *, before: int, lasts_ms: int) -> None:
-        """Mark old partitions that still have events after `before` (Unix ms) for row-by-row deletion.
+        """Mark old partitions for row-by-row deletion if they still have events after `before` (Unix ms).
 
         A partition is old if it began more than twice `lasts_ms` before `before`.
         """

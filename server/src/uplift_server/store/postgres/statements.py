@@ -140,8 +140,8 @@ WHERE c.account_seq = wanted.account_seq AND c.id = wanted.id
 # ---- lease
 
 # - SKIP LOCKED skips deliveries that another process is leasing.
-# - Rows are locked without their events. With a join, PostgreSQL could search for rows to lock once for each event,
-#   find different rows each time, and exceed the limit.
+# - Rows are locked without their events. With a join, PostgreSQL could repeat the search for each event, lock
+#   different rows each time, and exceed the limit.
 # - Body sizes are checked before bodies are read.
 LEASE_DUE: Final = f"""\
 WITH locked AS MATERIALIZED (

@@ -17,7 +17,7 @@ _LAST: Final = ", ".join(
     f"(SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM {table}_seq_seq) AS {table}"  # noqa: S608
     for table in _TABLES
 )
-# Read the sequences before the lock holders. Both reads return current values, not the values in the snapshot.
+# Read the sequences first, then the lock holders. Both reads return current values, not the values in the snapshot.
 SELECT_POSITION: Final = (
     f"WITH last AS MATERIALIZED (SELECT {_LAST}) SELECT {', '.join(_TABLES)}, ARRAY("  # noqa: S608 - contains only constants
     "SELECT DISTINCT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND mode = 'RowExclusiveLock'"

@@ -38,6 +38,6 @@ def open_groups(connection: sqlite3.Connection, groups: Iterable[OrderGroup]) ->
 
 
 def unblock_first(connection: sqlite3.Connection, endpoint_seq: int, event_seqs: Sequence[int], *, now: int) -> None:
-    """Make an endpoint's blocked deliveries of these events due, unless another delivery in their group blocks them."""
+    """Unblock an endpoint's deliveries of these events: make them due, unless others in their group block them."""
     parameters = {"endpoint_seq": endpoint_seq, "event_seqs": json.dumps(event_seqs), "now": now}
     connection.execute(_UNBLOCK_FIRST, parameters)

@@ -95,7 +95,7 @@ class Sender(ConnectionOwner):
         self._connection_type = Connection if isinstance(self._loop, uvloop.Loop) else BufferedConnection
 
     async def close(self) -> None:
-        """End all requests in flight with an EGRESS failure, and close all connections."""
+        """Make all requests in flight fail with `Failure.EGRESS`, and close all connections."""
         self._closing = True
         if self._sweep is not None:
             self._sweep.cancel()
