@@ -63,7 +63,7 @@ def test_an_unfinished_attempt_is_slow() -> None:
 
 @pytest.mark.parametrize("status_code", [204, 401])
 def test_only_a_request_with_a_wrong_signature_is_a_proof(status_code: int) -> None:
-    """A correctly signed request proves nothing. A worker from an earlier release sends one even if told to sign wrongly."""
+    """A worker from an earlier release sends a valid signature even if told not to. Such a request proves nothing."""
     assert verdict(result(status_code), result(204)).code == "error"
 
 
