@@ -29,6 +29,7 @@ _NATS: Final = _POSTGRES + 1
 """A random number selects the process to kill: an index of `_ROLES`, `_POSTGRES`, or `_NATS` (the stream's leader)."""
 _UPTIME_S: Final = (0.2, 2.0)
 _SMOKE_KILLS: Final = 2
+_SMOKE_RATE: Final = 100.0
 _DRAIN_S: Final = 120.0
 _SEQ: Final = re.compile(rb'"seq":\s*(\d+)')
 _LEASED: Final = (
@@ -61,7 +62,7 @@ def _measured(row: Row, options: Options, *, with_nats: bool) -> Report:
             settings = stream_settings(url, cluster)
         scene = _scene(options, stack, settings)
         with bar("kill -9", kills) as step:
-            load = scene.begin(secs=0)
+            load = scene.begin(secs=0, rate=_SMOKE_RATE if options.smoke else 0.0)
             for kill in range(kills):
                 time.sleep(rng.uniform(*_UPTIME_S))
                 victim = rng.randrange(victims)

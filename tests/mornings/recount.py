@@ -27,6 +27,7 @@ class Recount:
     def __init__(self, database: Path, *, account: str | None = None, endpoint: str | None = None) -> None:
         """`account` and `endpoint` are IDs, such as `acc_…`."""
         self._path = database
+        self._copy = sqlite3.connect(":memory:")
         self._scope, self._values = "1 = 1", []
         if endpoint is not None:
             self._scope, self._values = "p.id = ?", [bytes.fromhex(endpoint.removeprefix("ep_"))]
@@ -34,9 +35,14 @@ class Recount:
             self._scope = "p.account_seq = (SELECT seq FROM accounts WHERE id = ?)"
             self._values = [bytes.fromhex(account.removeprefix("acc_"))]
 
-    def _all(self, query: str, *values: Any) -> list[Any]:
+    def refresh(self) -> None:
+        """Copy the database. All numbers are those of the copy, until the next call."""
         with closing(sqlite3.connect(f"file:{self._path}?mode=ro", uri=True)) as connection:
-            return connection.execute(query.format(scope=self._scope), [*self._values, *values]).fetchall()
+            connection.backup(self._copy)
+        self._copy.execute("CREATE INDEX attempts_of_endpoint ON attempts (endpoint_seq, seq)")
+
+    def _all(self, query: str, *values: Any) -> list[Any]:
+        return self._copy.execute(query.format(scope=self._scope), [*self._values, *values]).fetchall()
 
     def _number(self, query: str, *values: Any) -> int:
         return int(self._all(query, *values)[0][0] or 0)

@@ -139,6 +139,7 @@ def _wrong(shown: str, before: Bounds, after: Bounds) -> tuple[str, Bounds, Boun
 
 def _bounds(recount: Recount, period: str) -> dict[str, Bounds]:
     """Return the bounds of each number on the pages."""
+    recount.refresh()
     firsts = recount.attempts(period, first=True)
     rate = recount.attempts(period, first=True, succeeded=True) / firsts if firsts else None
     since, due = recount.failing_since(), recount.oldest_due()
