@@ -41,6 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "sqlite(reason): a test that needs a SQLite file")
     config.addinivalue_line("markers", "timing: a test of latencies, which `scripts/test` runs beside two others")
     engines.choose(config.getoption("--engine"))
+    log_plainly()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -100,13 +101,21 @@ def _has_a_database(item: pytest.Item) -> bool:
     return ("engine" in fixtures or has_servers) and "postgres_server" not in fixtures
 
 
+def log_plainly() -> None:
+    """Use the default settings of structlog, but plain tracebacks. It takes seconds to color one with its variables."""
+    structlog.reset_defaults()
+    *others, _ = structlog.get_config()["processors"]
+    plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*others, plain])
+
+
 @pytest.fixture(autouse=True)
 def _logs_restored() -> Iterator[None]:
     """Restore the log handlers. Commands that run in this process log to a stream that is closed after the test."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
-    structlog.reset_defaults()
+    log_plainly()
     root.handlers[:], root.level = handlers, level
 
 

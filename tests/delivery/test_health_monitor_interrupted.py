@@ -22,7 +22,7 @@ from .failing_owners import (
     read_emails,
     stored,
 )
-from .world import DAY, HOUR, SECOND, START
+from .world import DAY, HOUR, MINUTE, SECOND, START
 
 
 async def test_restarts_and_kills_keep_times_and_repeat_no_email(place: Place) -> None:
@@ -84,10 +84,10 @@ async def test_a_pause_during_a_disable_takes_precedence(place: Place) -> None:
         await world.accept(1, account=owner.account)
         await world.run_for(4 * DAY)
         await deliver_emails(world)
-        await world.run_for(DAY - HOUR)
+        await world.run_for(DAY - MINUTE)
         change = sa.update(endpoints_table).values(state=int(EndpointState.PAUSED))
         await world.database.write(lambda c: c.execute(change).rowcount)
-        await world.run_for(2 * HOUR)
+        await world.run_for(2 * MINUTE)
         assert (await stored(world, owner)).state == EndpointState.PAUSED
         assert await kinds(world) == WARNED
 

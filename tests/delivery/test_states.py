@@ -317,7 +317,7 @@ async def test_held_retries_and_first_attempts_keep_their_order(place: Place) ->
 
 async def test_a_delivery_that_waits_too_long_in_memory_keeps_its_place(place: Place) -> None:
     """The receiver hangs, so leases end at different times. Returned deliveries keep their place."""
-    async with World(place, endpoint_in_flight_max=4) as world:
+    async with World(place, endpoint_in_flight_max=4, scan_every_ms=10 * SECOND) as world:
         endpoint = await world.endpoint("one.test", lambda _: None)
         await world.pause(endpoint.seq)
         stored = await world.accept(60)

@@ -42,6 +42,8 @@ MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 SECRET = "whsec_" + "A" * 43 + "="
+WAIT_S = 0.0005
+"""The real time between two checks whether the database has responded."""
 
 Script = Callable[[Request], Exchange | None]
 """Returns the response of a receiver to a request, or None if the attempt times out without a response."""
@@ -235,6 +237,7 @@ class World:
             scan_every_ms=scan_every_ms,
             statistics_every_ms=scan_every_ms,
             tick_ms=scan_every_ms,
+            retention_every_ms=max(MINUTE, scan_every_ms),
             operations_account=operations_account,
         )
         self._place = place
@@ -408,8 +411,12 @@ class World:
                 await asyncio.wait(self.database.in_progress)
             await asyncio.sleep(0)
             # All other tasks that can run are in this queue of asyncio.
-            if not loop._ready and not self.database.in_progress and self._loops_wait():
+            if loop._ready or self.database.in_progress:
+                continue
+            if self._loops_wait():
                 return
+            # A loop works on another thread, or waits for a statement of its own.
+            await asyncio.sleep(WAIT_S)
 
     def _loops_wait(self) -> bool:
         """Return whether all loops of the engine wait, and none works on another thread."""

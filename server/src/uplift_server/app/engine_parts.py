@@ -302,7 +302,9 @@ def build_engine(
         )
     )
     statistics = StatisticsUpdater(database, jobs, clock, every_ms=settings.statistics_every_ms)
-    retention = Retention(database, jobs, clock, counters, retention_ms=settings.retention_ms)
+    retention = Retention(
+        database, jobs, clock, counters, retention_ms=settings.retention_ms, every_ms=settings.retention_every_ms
+    )
     operational_events = OperationalEvents(
         database,
         cache,

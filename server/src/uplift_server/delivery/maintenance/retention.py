@@ -42,16 +42,24 @@ _log = structlog.get_logger()
 
 
 class Retention:
-    """Deletes expired rows once a minute. It deletes nothing if `retention_ms` is 0."""
+    """Deletes expired rows at intervals. It deletes nothing if `retention_ms` is 0."""
 
     def __init__(
-        self, database: Database, jobs: SingletonJobs, clock: Clock, counters: EngineCounters, *, retention_ms: int
+        self,
+        database: Database,
+        jobs: SingletonJobs,
+        clock: Clock,
+        counters: EngineCounters,
+        *,
+        retention_ms: int,
+        every_ms: int = ROUND_EVERY_MS,
     ) -> None:
         self._database = database
         self._jobs = jobs
         self._clock = clock
         self._counters = counters
         self._retention_ms = retention_ms
+        self._every_ms = every_ms
         self._partition_lasts_ms = partition_duration_ms(retention_ms)
         self._positions: dict[str, tuple[Any, ...] | None] = {}
         """For each table whose expired rows can still be needed: the key after which the next pass continues."""
@@ -71,7 +79,7 @@ class Retention:
         """Delete expired rows until the process stops."""
         while not stopping.is_set():
             if not self._was_interrupted:
-                await self._clock.wait(stopping, ROUND_EVERY_MS)
+                await self._clock.wait(stopping, self._every_ms)
             self._was_interrupted = False
             if not self._jobs.holds(SingletonJob.RETENTION):
                 continue
