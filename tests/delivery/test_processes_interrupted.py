@@ -136,7 +136,7 @@ async def test_outcomes_from_before_an_eviction_are_not_stored_after_it(place: P
 
 
 class RejectsProcess:
-    """A database that rejects the outcomes of one process."""
+    """A database that fails every settlement batch of one process."""
 
     rejected_process_id = 0
     """The ID of the process whose settlements are rejected; 0 for none."""

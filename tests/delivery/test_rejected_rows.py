@@ -73,7 +73,7 @@ async def test_retries_follow_the_schedule_if_an_attempt_is_rejected(place: Plac
 
 
 class RejectsOutcome:
-    """A layer over an engine that rejects every settlement batch with the outcome of one event."""
+    """A layer over a storage engine. It fails every settlement batch that contains the outcome of one event."""
 
     rejected: int | None = None
     settles = 0
@@ -123,7 +123,7 @@ async def test_health_is_stored_despite_a_rejected_attempt(place: Place) -> None
 
 
 class RejectsHealth:
-    """A layer over an engine that rejects the health of one endpoint."""
+    """A layer over a storage engine. It fails every settlement batch that contains the health of one endpoint."""
 
     rejected: int | None = None
 
@@ -180,7 +180,7 @@ async def test_a_leftover_row_does_not_block_new_events(place: Place) -> None:
 
 
 class RejectsEventSeven:
-    """A layer over an engine that rejects one event."""
+    """A layer over a storage engine. It fails every batch that contains one particular event."""
 
     appends = 0
 

@@ -40,7 +40,7 @@ class RejectingDatabase:
 
 
 async def settle_during_eviction(evicts_at: int, *, during: bool) -> list[tuple[int, list[int]]]:
-    """Write the health of two endpoints to a database that rejects it. Return the batches. Fail if a callback fails."""
+    """Write the health of two endpoints to a database that fails. Return the batches. Fail if a callback fails."""
     failures: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
     shards, clock, due = LocalShards(), VirtualClock(), DueEndpoints()

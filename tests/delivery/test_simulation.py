@@ -174,7 +174,7 @@ async def enable(world: World, observed: Observations, host: str, seq: int, held
     own = [row for row in await world.deliveries() if row.endpoint_seq == seq]
     keys = [owner.delivery(ids[row.event_seq], seq) for row in own if row.status == Status.HELD]
     was_paused = host in observed.paused
-    # Some deliveries that were pending and not leased at the pause may not be held yet. Enabling holds them first.
+    # Some deliveries that were pending and not leased at the pause may not be held yet. `enable` holds them first.
     waiting = [row for row in own if was_paused and row.status == Status.PENDING and row.lease_owner == 0]
     pending = [owner.delivery(ids[row.event_seq], seq) for row in waiting]
     # The receiver may get requests before the caller gets the response.

@@ -79,7 +79,7 @@ def create(
             return
         made = client.post(path, body)
         if not client.sends:
-            session.output.note(f"The erasure is stored. {when_sent(session.config())}")
+            session.output.note(f"The request for the erasure is stored. {when_sent(session.config())}")
         _show(session, client, made, path, wait=wait)
 
 

@@ -27,7 +27,7 @@ Filter = Annotated[
     typer.Option(
         "--filter",
         metavar=_METAVAR,
-        help="Filter that an event's data must match, or none to deliver every event.",
+        help="Filter that an event's data must match. Enter none to deliver every event.",
     ),
 ]
 PreviewedFilter = Annotated[str, typer.Argument(metavar=_METAVAR, help="Filter that an event's data must match.")]

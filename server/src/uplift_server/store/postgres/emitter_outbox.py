@@ -301,7 +301,7 @@ def _source_error(error: BaseException) -> Unavailable:
         return Misaddressed(f"{cause}; {remedy}")
     if state == _NO_PRIVILEGE:
         remedy = "grant the privileges at the end of `uplift-server outbox --print-sql`"
-        return Misaddressed(f"the user of --source-url cannot read the outbox: {error}; {remedy}")
+        return Misaddressed(f"the database user in --source-url cannot read the outbox: {error}; {remedy}")
     found = store_error(error)
     kind = Misaddressed if isinstance(found, Misaddressed) else Unavailable
     return kind(str(found).replace("UPLIFT_DATABASE_URL", "--source-url"))
