@@ -1,5 +1,6 @@
 """Test deliveries: one immediate attempt in every endpoint state, without effect on health."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -60,15 +61,18 @@ async def test_a_test_makes_one_attempt_in_every_endpoint_state(place: Place, st
         assert other.seq != row.endpoint_seq
 
 
+def new_test(world: World, endpoint_seq: int) -> Command:
+    """Return a command that sends a test event."""
+    entry = AuditEntry(world.account.seq, world.clock.now, SYSTEM, "endpoint.tested", "ep_", {})
+    test = NewTest(world.fresh_id(), world.cache.event_types["a.b"].seq, None)
+    return Command(CommandKind.TEST, world.account.seq, endpoint_seq, entry, test=test)
+
+
 async def test_an_outcome_stored_before_the_wait_ends_the_wait(place: Place) -> None:
     """The outcome ends one wait. Later waits poll, because another process may run a later test."""
     async with World(place) as world:
         endpoint = await world.endpoint(HOST)
-        event_type = world.cache.event_types["a.b"]
-        entry = AuditEntry(world.account.seq, world.clock.now, SYSTEM, "endpoint.tested", "ep_", {})
-        test = NewTest(world.fresh_id(), event_type.seq, None)
-        command = Command(CommandKind.TEST, world.account.seq, endpoint.seq, entry, test=test)
-        await world.parts.commands.execute(command)
+        await world.parts.commands.execute(new_test(world, endpoint.seq))
         await world.settle()
         waits = []
         for _ in range(2):
@@ -76,6 +80,33 @@ async def test_an_outcome_stored_before_the_wait_ends_the_wait(place: Place) -> 
             await world.stepping(world.parts.commands.wait_for_test(endpoint.seq, SECOND))
             waits.append(world.clock.now - began)
         assert waits == [0, POLL_MS]
+
+
+class DelaysResponses:
+    """A database that commits settlements before the engine gets the response."""
+
+    responds: asyncio.Event
+
+    async def settle(self, *arguments: Any, **named: Any) -> Any:
+        settled = await super().settle(*arguments, **named)  # type: ignore[misc]
+        await self.responds.wait()
+        return settled
+
+
+async def test_the_next_test_starts_when_the_outcome_of_the_last_one_is_committed(place: Place) -> None:
+    """The user may read the outcome before the engine gets the response of the commit."""
+    async with World(place, database=DelaysResponses) as world:
+        world.database.responds = asyncio.Event()
+        endpoint = await world.endpoint(HOST)
+        await world.parts.commands.execute(new_test(world, endpoint.seq))
+        await world.settle()
+        assert await world.statuses() == {Status.DELIVERED: 1}
+        second = asyncio.ensure_future(world.parts.commands.execute(new_test(world, endpoint.seq)))
+        await world.settle()
+        world.database.responds.set()
+        await world.stepping(second)
+        await world.settle()
+        assert await world.statuses() == {Status.DELIVERED: 2}
 
 
 async def test_tests_do_not_count_for_health(place: Place) -> None:

@@ -51,6 +51,8 @@ _BUSY: Final = {NoSlot.SERVER: Busy.FULL, NoSlot.ACCOUNT: Busy.SHARE, NoSlot.END
 class _RunningTest(NamedTuple):
     """A test that has a slot for its attempt."""
 
+    event_seq: int | None
+    """The number of the test event. None until the test is stored."""
     lane: Lane[LeasedDelivery]
     until_ms: int
     """The end of the test's lease (Unix ms)."""
@@ -100,8 +102,13 @@ class RunningTests:
         no_slot = self._lanes.take_slot(lane)
         if no_slot is not None:
             return _BUSY[no_slot]
-        self._running_tests[endpoint_seq] = _RunningTest(lane, now + self._lease_ms, asyncio.Event())
+        self._running_tests[endpoint_seq] = _RunningTest(None, lane, now + self._lease_ms, asyncio.Event())
         return None
+
+    def event_in_flight(self, endpoint_seq: int) -> int | None:
+        """Return the number of the test event that has the slot, or None if no stored test has it."""
+        test = self._running_tests.get(endpoint_seq)
+        return None if test is None else test.event_seq
 
     def abandon(self, endpoint_seq: int) -> None:
         """Free the slot of a test that was not stored."""
@@ -111,7 +118,8 @@ class RunningTests:
 
     def send(self, delivery: LeasedDelivery) -> None:
         """Make the attempt for a stored test event, in the slot that `take_slot` reserved."""
-        test = self._running_tests[delivery.endpoint_seq]
+        test = self._running_tests[delivery.endpoint_seq]._replace(event_seq=delivery.event_seq)
+        self._running_tests[delivery.endpoint_seq] = test
 
         def written() -> None:
             test.stored.set()
