@@ -176,7 +176,7 @@ async def test_an_untrusted_certificate_is_rejected(address: Address, home: Path
 
 async def test_a_certificate_for_another_host_is_rejected(address: Address, trusted: Path) -> None:
     for authority in ("", f"&sslrootcert={trusted}"):
-        with pytest.raises(Misaddressed, match=r"its certificate is not valid: .*127\.0\.0\.1.*; use the host name"):
+        with pytest.raises(Misaddressed, match=r"its certificate is not valid: .*127\.0\.0\.1.*, use the host name"):
             await reach(address(f"sslmode=verify-full{authority}", host="127.0.0.1"))
     await reach(address(f"sslmode=verify-ca&sslrootcert={trusted}", host="127.0.0.1"))
 
