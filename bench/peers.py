@@ -22,7 +22,7 @@ class Bar(NamedTuple):
 
     @property
     def middle(self) -> float:
-        """The length of the bar."""
+        """The middle of the range, which is the length of the bar."""
         return (self.low + self.high) / 2
 
     @property

@@ -48,7 +48,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """Do not import modules without timing tests to select timing tests. The import takes longer than the tests."""
     if config.option.markexpr != "timing" or collection_path.suffix != ".py":
         return None
-    return "pytest.mark.timing" not in collection_path.read_text() or None
+    return ".timing" not in collection_path.read_text() or None
 
 
 def pytest_unconfigure() -> None:

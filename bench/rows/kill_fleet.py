@@ -104,7 +104,8 @@ def _measured(row: Row, options: Options, *, with_nats: bool) -> Report:
 
 
 def _conditions(options: Options, kills: int, *, with_nats: bool) -> dict[str, str]:
-    load = f"{options.connections} connections to two API servers, closed loop"
+    load = f"{_SMOKE_RATE:g} events/s" if options.smoke else f"{options.connections} connections, closed loop"
+    load += ", to two API servers"
     spread = f"{kills}, {_UPTIME_S[0]} to {_UPTIME_S[1]} s apart, of two API servers, two workers"
     if with_nats:
         return stream_conditions(options, load=load, kills=f"{spread}, PostgreSQL or the NATS server that leads")

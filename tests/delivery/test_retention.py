@@ -48,7 +48,9 @@ async def count_all(world: World) -> None:
 async def prune(world: World, retention: Retention | None = None) -> dict[str, int]:
     """Run a retention pass. Return the number of deleted rows by table."""
     await count_all(world)
-    used = retention or Retention(world.database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS)
+    used = retention or Retention(
+        world.database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS, every_ms=ROUND_EVERY_MS
+    )
     task = asyncio.create_task(used.prune_once(asyncio.Event()))
     # Add the task to the loops, so that the clock stands still until the task waits, too.
     world.engine.tasks.append(task)  # type: ignore[arg-type]
@@ -78,7 +80,14 @@ async def start_retention(world: World, *, retention_ms: int = KEEP_MS) -> tuple
     """Run retention. Return the task and the event that stops it."""
     stopping = asyncio.Event()
     task = asyncio.create_task(
-        Retention(world.database, LocalShards(), world.clock, EngineCounters(), retention_ms=retention_ms).run(stopping)
+        Retention(
+            world.database,
+            LocalShards(),
+            world.clock,
+            EngineCounters(),
+            retention_ms=retention_ms,
+            every_ms=ROUND_EVERY_MS,
+        ).run(stopping)
     )
     world.engine.tasks.append(task)
     await world.settle()
@@ -132,7 +141,9 @@ async def test_rows_that_are_still_needed_stay(place: Place) -> None:
         await world.endpoint("two.test", account=other)
         await world.accept(2, account=other)
         await world.run_for(KEEP_MS + ROUND_EVERY_MS)
-        retention = Retention(world.database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS)
+        retention = Retention(
+            world.database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS, every_ms=ROUND_EVERY_MS
+        )
         pending = (await world.statuses()).get(Status.PENDING, 0)
         await prune(world, retention)
         assert pending == (await world.statuses()).get(Status.PENDING, 0) == 1
@@ -254,7 +265,9 @@ async def test_needed_rows_are_skipped_for_an_hour(place: Place) -> None:
         await world.accept(2 * BATCH_ROWS + 1)
         world.clock.now += KEEP_MS + 1
         database: Any = Counting(world)
-        retention = Retention(database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS)
+        retention = Retention(
+            database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS, every_ms=ROUND_EVERY_MS
+        )
 
         await prune(world, retention)
         assert (database.reads, database.writes) == (len(RETENTION_RULES) + 2, 0)
@@ -275,7 +288,9 @@ async def test_a_clock_set_back_does_not_delay_the_recheck(place: Place) -> None
         await world.pause((await world.endpoint("one.test")).seq)
         await world.accept(2)
         world.clock.now += 9 * KEEP_MS
-        retention = Retention(world.database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS)
+        retention = Retention(
+            world.database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS, every_ms=ROUND_EVERY_MS
+        )
         await prune(world, retention)
         await world.database.write(lambda c: c.execute(sa.update(deliveries).values(status=int(Status.CANCELLED))))
         world.clock.now -= 5 * KEEP_MS
@@ -288,7 +303,12 @@ async def test_nothing_is_written_without_expired_rows(place: Place) -> None:
         await world.endpoint("one.test")
         await world.accept(3)
         database: Any = Counting(world)
-        await prune(world, Retention(database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS))
+        await prune(
+            world,
+            Retention(
+                database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS, every_ms=ROUND_EVERY_MS
+            ),
+        )
         assert (database.reads, database.writes) == (len(RETENTION_RULES), 0)
 
 
@@ -345,7 +365,9 @@ async def test_uncounted_rows_stay(place: Place) -> None:
         await world.endpoint("one.test")
         await world.accept(3)
         world.clock.now += KEEP_MS + 1
-        retention = Retention(world.database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS)
+        retention = Retention(
+            world.database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS, every_ms=ROUND_EVERY_MS
+        )
         assert +await retention.prune_once(asyncio.Event()) == {}
         await count_all(world)
         world.clock.now += RECHECK_EVERY_MS

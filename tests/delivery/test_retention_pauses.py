@@ -90,7 +90,9 @@ async def clean(place: Place, *, partitions: int, takes_ms: int, numbers: int = 
         old = OldPartitions(world.clock, partitions, takes_ms, numbers, BATCHES)
         world.database.partitions = old
         counters = EngineCounters()
-        retention = Retention(world.database, LocalShards(), world.clock, counters, retention_ms=KEEP_MS)
+        retention = Retention(
+            world.database, LocalShards(), world.clock, counters, retention_ms=KEEP_MS, every_ms=ROUND_EVERY_MS
+        )
         assert await prune(world, retention) == {"events": 300 * partitions}
         assert len(old.dropped) == partitions
         assert len(old.pauses) == BATCHES * partitions
@@ -103,7 +105,9 @@ async def test_retention_continues_after_a_defect(place: Place) -> None:
         old = OldPartitions(world.clock, 1, 4, HUGE, BATCHES)
         world.database.partitions = old
         counters = EngineCounters()
-        retention = Retention(world.database, LocalShards(), world.clock, counters, retention_ms=KEEP_MS)
+        retention = Retention(
+            world.database, LocalShards(), world.clock, counters, retention_ms=KEEP_MS, every_ms=ROUND_EVERY_MS
+        )
         drop, rejected = old.drop, []
         began_at = world.clock.now + MINUTE
 
@@ -161,7 +165,9 @@ async def test_other_tables_are_cleaned_every_minute_during_a_large_partition(pl
     async with World(place) as world:
         old = OldPartitions(world.clock, 1, 4, batches, batches)
         world.database.partitions = old
-        retention = Retention(world.database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS)
+        retention = Retention(
+            world.database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS, every_ms=ROUND_EVERY_MS
+        )
         stopping = asyncio.Event()
         running = asyncio.create_task(retention.run(stopping))
         took_ms = batches * (PLANNED_PAUSE_MS_MAX + 4)

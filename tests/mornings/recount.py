@@ -35,6 +35,10 @@ class Recount:
             self._scope = "p.account_seq = (SELECT seq FROM accounts WHERE id = ?)"
             self._values = [bytes.fromhex(account.removeprefix("acc_"))]
 
+    def close(self) -> None:
+        """Delete the copy."""
+        self._copy.close()
+
     def refresh(self) -> None:
         """Copy the database. All numbers are those of the copy, until the next call."""
         with closing(sqlite3.connect(f"file:{self._path}?mode=ro", uri=True)) as connection:

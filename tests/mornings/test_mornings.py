@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any, Final
 
 import pytest
@@ -84,8 +85,9 @@ def _check_numbers(world: World) -> None:
         f"{account_path}/endpoints/{endpoint}": Recount(database, endpoint=endpoint),
     }
     for path, recount in scopes.items():
-        for period in PERIODS:
-            _check_page(guest, path, period, recount)
+        with closing(recount):
+            for period in PERIODS:
+                _check_page(guest, path, period, recount)
 
 
 def _check_page(guest: Guest, path: str, period: str, recount: Recount) -> None:

@@ -1,4 +1,4 @@
-"""A simulation that skips quiet periods evicts no process, and delays no delivery."""
+"""A simulation that skips quiet periods evicts no process, and skips no scan that is due."""
 
 import asyncio
 import random

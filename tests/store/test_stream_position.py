@@ -44,7 +44,7 @@ async def bench(postgres_url: str) -> AsyncIterator[Bench]:
 
 @asynccontextmanager
 async def appending_slowly(url: str, bench: Bench, *events: Any) -> AsyncIterator[int]:
-    """Let another process store an event, and commit it at the end of the block. Yield the number of the event."""
+    """Let another process store events, and commit them at the end of the block. Yield the number of the first one."""
     raw = await Opener(url).raw()
     try:
         async with raw.transaction():

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from tests.store.bench import NOW, Bench, due, settled
 
 from uplift_server.core.lifecycle import Status
-from uplift_server.delivery.maintenance.retention import Retention
+from uplift_server.delivery.maintenance.retention import ROUND_EVERY_MS, Retention
 from uplift_server.delivery.shards import LocalShards
 from uplift_server.observe.counters import EngineCounters
 from uplift_server.store import statistics
@@ -95,6 +95,6 @@ async def run_retention(bench: Bench, now: int) -> Counter[str]:
     database = bench.database
     clock = Clock(database)  # type: ignore[arg-type]
     clock.now = now
-    return await Retention(database, LocalShards(), clock, EngineCounters(), retention_ms=KEEP_MS).prune_once(
-        asyncio.Event()
-    )  # type: ignore[arg-type]
+    return await Retention(
+        database, LocalShards(), clock, EngineCounters(), retention_ms=KEEP_MS, every_ms=ROUND_EVERY_MS
+    ).prune_once(asyncio.Event())  # type: ignore[arg-type]

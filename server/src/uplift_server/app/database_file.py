@@ -47,9 +47,11 @@ class DatabaseFile:
         """Save the content of a lost file, if this process can still read it."""
         if self._change is None:
             # Check again, because the file may have changed since the last check.
-            with contextlib.suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(LAST_CHECK_SECONDS):
                     await self._check()
+            except TimeoutError:
+                _log.error("database file check failed", cause="timeout")
         change = self._change
         if change is None or not change.is_readable:
             return

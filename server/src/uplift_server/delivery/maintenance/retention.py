@@ -52,7 +52,7 @@ class Retention:
         counters: EngineCounters,
         *,
         retention_ms: int,
-        every_ms: int = ROUND_EVERY_MS,
+        every_ms: int,
     ) -> None:
         self._database = database
         self._jobs = jobs
