@@ -24,7 +24,7 @@ ANN = "ann@example.com"
 
 
 async def caller(world: World, account: str, role: Role) -> Caller:
-    """Create a member, and return the caller of the signed-in member."""
+    """Create a member, sign the member in, and return the member as a caller of the service."""
     email = f"{role.text}-{len(await world.audited())}@example.com"
     await world.member(account, email, role)
     return (await world.sign_in(email)).caller(account, ADDRESS)

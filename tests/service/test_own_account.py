@@ -19,7 +19,7 @@ MANAGING = {Role.ADMIN, Role.OWNER}
 
 
 async def caller(world: World, account: str, role: Role) -> Caller:
-    """Create a member, and return the caller of the signed-in member."""
+    """Create a member, sign the member in, and return the member as a caller of the service."""
     await world.member(account, EMAIL, role)
     return (await world.sign_in(EMAIL)).caller(account, ADDRESS)
 

@@ -39,7 +39,7 @@ def test_accounts_do_not_use_the_capacity_of_other_senders() -> None:
 
 
 def test_service_keys_share_their_own_capacity() -> None:
-    """A batch of a service key may use this whole capacity, which is larger than the share of an account."""
+    """A batch that is sent with a service key may use the whole shared capacity, which is more than an account's."""
     bodies = UnfinishedBodies()
     first, second = (Principal.of_service_key(bytes([n]) * 16, frozenset({"events:write"}), "s") for n in (1, 2))
     with bodies.reservation_of(first) as batch:

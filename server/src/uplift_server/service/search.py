@@ -42,7 +42,7 @@ class Hit(NamedTuple):
     kind: HitKind
     id: str
     account: str | None
-    """The public ID of the account that owns the object. None for an object ID."""
+    """The public ID of the account that owns the found object. None if `kind` is OBJECT."""
     title: str
     at: int
 
