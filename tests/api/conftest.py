@@ -378,9 +378,6 @@ class RecordingEngine:
     def take_slot(self, endpoint_seq: int) -> Busy | None:
         return self.busy
 
-    def event_in_flight(self, endpoint_seq: int) -> int | None:
-        return None
-
     def abandon(self, endpoint_seq: int) -> None:
         self.abandoned.append(endpoint_seq)
 

@@ -71,16 +71,6 @@ def begin(
     return leased
 
 
-def is_over(connection: Connection, event_seq: int, endpoint_seq: int) -> bool:
-    """Return whether a test delivery has ended."""
-    status = connection.scalar(
-        sa.select(deliveries.c.status).where(
-            deliveries.c.event_seq == event_seq, deliveries.c.endpoint_seq == endpoint_seq
-        )
-    )
-    return status is not None and status != Status.PENDING
-
-
 def get_result(
     connection: Connection, account_seq: int, event_id: bytes, endpoint_id_tail: bytes
 ) -> tuple[Delivery, Attempt | None] | None:

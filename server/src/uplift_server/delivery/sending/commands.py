@@ -5,7 +5,7 @@ The process that owns the endpoint executes the commands.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Protocol
 
 from uplift_server.core import ids
 from uplift_server.core.deliveries import test_events
@@ -23,9 +23,6 @@ from uplift_server.store.commands import Command, CommandKind, NewTest, Result
 from uplift_server.store.contract import Database, Transaction
 from uplift_server.store.errors import Conflict, StoreError
 from uplift_server.store.hot_records import LeasedDelivery, NewEvent
-
-COMMITTED_WAIT_MS: Final = 1_000
-"""The maximum time to wait until this process knows that the outcome of the last test is committed, in ms."""
 
 Finish = Callable[[Transaction, Result], None]
 """A function that runs in the same transaction as a command."""
@@ -174,9 +171,6 @@ class LocalCommands:
         """Take a slot for a test, store the test, and send it."""
         event = self._event(command, test)
         busy = self._tests.take_slot(command.endpoint_seq)
-        if busy is Busy.IN_FLIGHT and await self._is_over(command.endpoint_seq):
-            await self._tests.wait(command.endpoint_seq, COMMITTED_WAIT_MS)
-            busy = self._tests.take_slot(command.endpoint_seq)
         if busy is not None:
             raise TestRejected(busy)
         result = Result(event_id=test.event_id)
@@ -215,16 +209,6 @@ class LocalCommands:
             raise
         self._tests.send(leased)
         return result
-
-    async def _is_over(self, endpoint_seq: int) -> bool:
-        """Return whether the outcome of an endpoint's test is committed, even if this process does not know it yet.
-
-        The caller of a test reads the outcome from the database, and can send the next test immediately.
-        """
-        event_seq = self._tests.event_in_flight(endpoint_seq)
-        if event_seq is None:
-            return False
-        return await self._database.read(lambda c: test_deliveries.is_over(c, event_seq, endpoint_seq))
 
     def _event(self, command: Command, test: NewTest) -> NewEvent:
         now, event_type = self._clock.now_ms(), self._cache.event_types_by_seq[test.type_seq]

@@ -62,6 +62,8 @@ class Settler:
         self._lines: list[AttemptLine] = []
         self._health: dict[int, LiveEndpoint] = {}
         self._is_writing = False
+        self._writing: list[Settlement] = []
+        """The outcomes that are being written."""
         self._is_failing = False
         self._is_scheduled = False
         self._health_membership = shards.membership_id
@@ -73,6 +75,12 @@ class Settler:
     def call_when_written(self, event_seq: int, endpoint_seq: int, callback: Callable[[], None]) -> None:
         """Call `callback` once, when the next outcome of a delivery is stored or cannot be stored."""
         self._when_written[event_seq, endpoint_seq] = callback
+
+    def is_settling(self, event_seq: int, endpoint_seq: int) -> bool:
+        """Return whether the outcome of a delivery waits to be stored, or is being stored."""
+        batches = (self._gathered, self._writing, *(batch for batch, _ in self._parts_left))
+        key = event_seq, endpoint_seq
+        return any((each.event_seq, each.endpoint_seq) == key for batch in batches for each in batch)
 
     def add(self, settlement: Settlement, line: AttemptLine | None = None) -> None:
         """Add the outcome of a delivery to the next batch."""
@@ -170,6 +178,7 @@ class Settler:
         lines_max = len(batch) if self._gathered else len(self._lines)
         lines, self._lines = self._lines[:lines_max], self._lines[lines_max:]
         self._is_writing = True
+        self._writing = batch
         rows = [health_row(endpoint) for endpoint in health.values()]
         membership_id = self._shards.membership_id
         written = asyncio.ensure_future(self._database.settle(batch, rows, process_id=membership_id))
@@ -184,6 +193,7 @@ class Settler:
         written: "asyncio.Future[frozenset[tuple[int, int]]]",
     ) -> None:
         self._is_writing = False
+        self._writing = []
         if written.cancelled():
             # The process is stopping, and the database did not respond in time.
             return

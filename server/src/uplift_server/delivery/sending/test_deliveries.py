@@ -95,7 +95,7 @@ class RunningTests:
         if self._lanes.stopped:
             return Busy.STOPPED
         running = self._running_tests.get(endpoint_seq)
-        if running is not None and now < running.until_ms:
+        if running is not None and now < running.until_ms and not self._has_ended(running, endpoint_seq):
             return Busy.IN_FLIGHT
         self._stored.discard(endpoint_seq)
         lane = self._lanes.of(endpoint)
@@ -105,10 +105,12 @@ class RunningTests:
         self._running_tests[endpoint_seq] = _RunningTest(None, lane, now + self._lease_ms, asyncio.Event())
         return None
 
-    def event_in_flight(self, endpoint_seq: int) -> int | None:
-        """Return the number of the test event that has the slot, or None if no stored test has it."""
-        test = self._running_tests.get(endpoint_seq)
-        return None if test is None else test.event_seq
+    def _has_ended(self, test: _RunningTest, endpoint_seq: int) -> bool:
+        """Return whether the attempt of a test has ended, even if this process does not know yet that it is stored.
+
+        The caller of the test may already have read the outcome from the database.
+        """
+        return test.event_seq is not None and self._settler.is_settling(test.event_seq, endpoint_seq)
 
     def abandon(self, endpoint_seq: int) -> None:
         """Free the slot of a test that was not stored."""
