@@ -1,8 +1,9 @@
 """The receiver: a separate process that accepts and counts deliveries.
 
 The path `/ok/N` responds immediately, `/slow/MS/N` responds after MS milliseconds, `/hang/N` never responds, and
-`/fail/CODE/N` responds with the status code CODE. `"seq"` in the body identifies an event. The latency of an event is
-the time from `"t"` in the body (the event's scheduled time, in Unix nanoseconds) to the arrival of the event.
+`/fail/CODE/N` responds with the status code CODE. N is any text that gives each endpoint its own path. `"seq"` in the
+body identifies an event. The latency of an event is the time from `"t"` in the body (the event's scheduled time, in
+Unix nanoseconds) to the arrival of the event.
 
     python -m bench.receiver       prints its two ports, exits when standard input closes
 

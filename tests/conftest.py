@@ -23,7 +23,7 @@ MOSTLY_WAITING = "e2e"
 WAITING_SHARE = 0.85
 """The part of a parallel run after which all modules of MOSTLY_WAITING have started. The slowest must not run last."""
 WITH_SERVERS = ("e2e", "dashboard")
-"""Directories whose tests start servers in their own directories."""
+"""Directories whose tests may start servers in their `tmp_path`."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Do not import modules without timing tests to select timing tests. The import takes longer than the tests."""
+    """With `-m timing`, do not import modules without timing tests. The import takes longer than the tests."""
     if config.option.markexpr != "timing" or collection_path.suffix != ".py":
         return None
     return ".timing" not in collection_path.read_text() or None
@@ -92,7 +92,7 @@ def _mixed(modules: Iterable[Path]) -> dict[Path, float]:
 
 
 def _has_a_database(item: pytest.Item) -> bool:
-    """Return whether a test needs a database of the chosen engine, or starts servers in its directory.
+    """Return whether a test needs a database of the chosen engine, itself or for servers in its `tmp_path`.
 
     Tests that use `postgres_server` do not depend on the engine. They run with the default engine.
     """
@@ -102,7 +102,7 @@ def _has_a_database(item: pytest.Item) -> bool:
 
 
 def log_plainly() -> None:
-    """Use the default settings of structlog, but plain tracebacks. It takes seconds to color one with its variables."""
+    """Use the default settings of structlog, but plain tracebacks. A colored traceback with variables takes seconds."""
     structlog.reset_defaults()
     *others, _ = structlog.get_config()["processors"]
     plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)

@@ -9,7 +9,7 @@ from typing import Final
 
 _PORTS: Final = 4_000
 _OFFSETS: Final = itertools.cycle(random.sample(range(_PORTS), _PORTS))
-"""Every port once, so that two processes that start together never get the same one."""
+"""The offsets of all ports in random order, so that two processes that start together get different ports."""
 
 
 def free_port() -> int:

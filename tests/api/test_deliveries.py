@@ -235,7 +235,7 @@ def test_all_problems_of_a_query_are_reported(server: Any, owner: Owner) -> None
 
 @pytest.mark.parametrize("status", [Status.DELIVERED, Status.FAILED, Status.HELD, Status.CANCELLED, Status.PENDING])
 def test_a_resend_leases_a_delivery_for_the_engine(server: Any, owner: Owner, status: Status) -> None:
-    """The engine gets the delivery at once, with the status to restore."""
+    """The engine gets the delivery at once, with the earlier status to restore if the resend fails."""
     delivery = owner.delivery(status)
     resent = server.services.context.engine.status.resent
     resent.clear()

@@ -161,7 +161,7 @@ def test_a_repeated_request_returns_the_same_attempt(owner: Owner) -> None:
 
 
 def test_concurrent_requests_send_one_test(server: Any, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only when the second request stores the test does it find that the key was already used."""
+    """The second request detects the used idempotency key only when it stores the test."""
     owner.set_outcome(Outcome.DELIVERED)
     first = owner.client.post(owner.path, Idempotency_Key="at once")
 

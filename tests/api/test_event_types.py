@@ -6,7 +6,7 @@ from uplift_server.core.events.catalog import EVENT_TYPES
 
 
 def test_a_new_server_has_the_built_in_types(server: Any) -> None:
-    """Every key can read all types. The types that Uplift documents are marked."""
+    """Every key can read all types. The types in Uplift's documentation are marked."""
     owner = server.owner(server.account(), [])
     listed = owner.get("/v1/event-types?limit=500").json["data"]
     by_name = {each["name"]: each for each in listed}

@@ -73,7 +73,7 @@ def test_a_key_identifies_one_request(server: Any) -> None:
     ):
         assert (response.status, response.code) == (409, "idempotency_conflict")
     assert other.post("/v1/endpoints", URL, idempotency_key="k").json["id"] != created["id"]
-    # An operator who acts for the account shares its keys.
+    # An operator who acts for the account shares its idempotency keys.
     acting = server.client(server.operator_key, account)
     assert acting.post("/v1/endpoints", URL, idempotency_key="k").json["id"] == created["id"]
     owner.delete(f"/v1/endpoints/{created['id']}")

@@ -225,7 +225,7 @@ def test_typescript_samples_make_their_requests(document: Any) -> None:
 
 
 def _check(call: str, request: SampleRequest, method: str, url: str, headers: dict[str, str], body: Any) -> None:
-    """Compare what a sample sends with the request that it shows."""
+    """Check that the method, URL, headers and body that a sample sends match its `request`."""
     assert method == request.method, call
     parts = urlsplit(url)
     assert (f"{parts.scheme}://{parts.netloc}", parts.path) == (URL, request.path), call

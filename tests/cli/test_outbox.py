@@ -29,7 +29,7 @@ def problem(status: int, code: str) -> Any:
 
 @pytest.fixture
 def url(postgres_server: PostgresServer) -> str:
-    """A database with one row in its outbox."""
+    """The URL of a database with one row in its outbox."""
     url = new_outbox(postgres_server)
 
     async def add() -> None:

@@ -19,7 +19,7 @@ def test_the_best_reading_is_the_latest_of_the_quickest() -> None:
 
 
 def test_a_clock_change_applies_immediately() -> None:
-    """The change applies even if earlier readings took less time."""
+    """A reading after the change is the best one, even if earlier readings have a lower uncertainty."""
     before = [ClockReading(at, at + 50, at + 1) for at in range(7)]
     set_forward, set_back = ClockReading(100, 120_100, 120), ClockReading(100, 90, 120)
     assert best_reading([*before, set_forward]) is set_forward

@@ -133,7 +133,7 @@ def test_a_custom_token_cannot_have_the_prefix_of_another_key(prefix: str) -> No
         assert problem is not None
         assert (problem.field, problem.code) == ("secret", "secret_invalid")
         assert prefix in problem.message
-        # Existing endpoints with such a secret continue to sign with it.
+        # If an existing endpoint has such a secret, its requests are still signed with it.
         assert keys_of(text).standard == text.encode()
     assert check_secret(f"a{prefix}" + "a" * 32) is None
 

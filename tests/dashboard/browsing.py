@@ -137,7 +137,7 @@ def set_screen(page: Page, screen: Screen) -> None:
 
 
 def screenshot(page: Page, name: str) -> None:
-    """Save screenshots of a page on all screens, if the environment names a directory."""
+    """Save a screenshot of a page for each of SCREENSHOT_SCREENS, if the environment names a directory."""
     directory = os.environ.get(SCREENSHOTS)
     if directory is None or page.is_closed():
         return

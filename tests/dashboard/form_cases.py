@@ -64,7 +64,7 @@ class FormCase:
     prepare: Prepare = _none
     """Creates objects that only this submission uses, and returns their IDs."""
     visitor: str = "owner"
-    """owner, operator, person (a new member with a password), prepared or signed_out."""
+    """owner, operator, person (a new member with a password), prepared (set by `prepare`) or signed_out."""
     repeatable: bool = False
     """Whether the form has an idempotency key."""
     shows: bool = False

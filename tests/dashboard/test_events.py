@@ -216,7 +216,7 @@ def test_new_events_appear_in_the_list_and_link_to_their_page(server: Server, re
     page.get_by_role("button", name="Copy indented body").click()
     copied = json.loads(page.evaluate("navigator.clipboard.readText()"))
     assert copied["data"] == {"text": text}
-    # An update replaces only the live region, so the body stays.
+    # An update replaces only the live region, so the body of the event stays on the page.
     api.endpoint(receiver.url("/c"), event_types=["export.*"])
     expect(page.get_by_text("Endpoint created later.")).to_be_visible()
     expect(page.get_by_role("heading", name="Body")).to_be_visible()

@@ -107,7 +107,7 @@ def test_open_pages_reload_one_after_another(server: Server) -> None:
             reported_at = sorted(people.map(time_of_change, streams))
 
     intervals = [later - earlier for earlier, later in pairwise(reported_at)]
-    # Check only the median, because the process can be busy during one reload.
+    # The process can be busy during one reload, so check the median and the total instead of each interval.
     assert statistics.median(intervals) >= 0.8 * TURN_SECONDS_MAX
     assert reported_at[-1] - reported_at[0] >= 0.8 * TURN_SECONDS_MAX * (PAGES - 1)
 

@@ -225,8 +225,8 @@ def _note_changes(connection: Connection) -> None:
     columns = [row[1] for row in connection.exec_driver_sql("PRAGMA table_info(endpoints)") if row[1] not in _HEALTH]
     changed = " OR ".join(f"OLD.{name} IS NOT NEW.{name}" for name in columns)
     of_replays = " OR ".join(f"OLD.{name} IS NOT NEW.{name}" for name in ("state", "completed_at"))
-    # PostgreSQL never uses a transaction ID twice. If a change had the ID of a pruned change, the next cleanup could
-    # delete the change before the other processes read it.
+    # Like PostgreSQL, never use a transaction ID twice. If a change had the ID of a pruned change, the next cleanup
+    # could delete the change before the other processes read it.
     note = (
         " BEGIN INSERT OR REPLACE INTO directory_changes (kind, subject_seq, xid)"
         " SELECT '{table}', NEW.seq, max(coalesce(max(xid), 0) + 1, coalesce((SELECT value FROM marks"

@@ -45,7 +45,7 @@ class Machine:
         return now
 
     def set(self, ms: int) -> int:
-        """Step the wall clock by `ms`. Return the engine's time."""
+        """Set the wall clock forward by `ms`, or back if `ms` is negative. Return the engine's time."""
         self.wall += ms * 1_000_000
         return self.clock.now_ms()
 

@@ -115,7 +115,7 @@ async def test_the_last_error_of_an_endpoint_is_erased(place: Place) -> None:
 
 
 class EndsDuringErasure:
-    """A layer that runs `hook` between the commit of an erased batch and the end of the call."""
+    """A layer over a storage engine. It runs `hook` after the commit of an erased batch, before `write` returns."""
 
     hook: Callable[[], None] | None = None
 

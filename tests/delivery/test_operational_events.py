@@ -60,7 +60,7 @@ def world_of(place: Place, **settings: Any) -> World:
 
 
 async def prepare(world: World, *, account: Account | None = None) -> tuple[LiveEndpoint, LiveEndpoint]:
-    """Create an endpoint that fails, and a monitor of the same or another account."""
+    """Create a failing endpoint, and an endpoint of the same or another account for operational events."""
     for name in sorted(OPERATIONAL_TYPES):
         await world.add_event_type(name)
     failing = await world.endpoint(

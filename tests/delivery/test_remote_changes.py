@@ -186,7 +186,7 @@ async def test_a_process_that_missed_deleted_changes_reloads_its_cache(
 
 
 async def test_cleanup_of_the_change_log_keeps_newer_changes(place: Place) -> None:
-    """The change has a new transaction ID even if an earlier cleanup has emptied the change log."""
+    """After a cleanup has emptied the change log, the next change still gets a new transaction ID."""
     async with Fleet(place) as fleet:
         [paused] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
         first, other = fleet.peers

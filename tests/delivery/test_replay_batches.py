@@ -95,7 +95,7 @@ async def test_queued_deliveries_are_returned_when_the_replay_stops(place: Place
         await change_state(world, job, state)
         assert world.clock.now == at
         assert unsent_events(world, endpoint) == set()
-        # Known outcomes are written at once. Unsent deliveries have their earlier status.
+        # Known outcomes are written immediately. Unsent deliveries have their earlier status again.
         assert (await stored(world, job)).delivered == sent
         assert await world.statuses() == {Status.DELIVERED: sent, Status.FAILED: 200 - sent}
         await world.run_for(5 * SECOND)

@@ -252,7 +252,7 @@ async def test_a_drop_does_not_complete_during_a_concurrent_hold(place: Place, m
 
 
 async def test_a_drop_skips_deliveries_that_another_process_holds(place: Place) -> None:
-    """A worker does the drop for the API process. It skips a delivery that the API process holds meanwhile."""
+    """A worker does the drop for the API process. It skips a delivery that the API process sets to held meanwhile."""
     async with Fleet(place) as fleet:
         await fleet.start(ProcessRole.API)
         worker = await fleet.start(ProcessRole.WORKER)

@@ -123,7 +123,7 @@ def respond(status: int, *, retry_after: str | None = None) -> Exchange:
 
 
 class ScriptedSender:
-    """Receivers by host name. Records all requests."""
+    """A sender that simulates receivers by host name, and records all requests."""
 
     def __init__(self, clock: VirtualClock, timeout_ms: int) -> None:
         self._clock = clock
@@ -194,7 +194,7 @@ def _watched(name: str) -> Callable[..., "asyncio.Future[Any]"]:
 
 
 class Watched:
-    """A layer over an engine that keeps track of the calls in progress."""
+    """A layer over a storage engine. It keeps track of the calls in progress."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -282,7 +282,7 @@ class World:
         self.defects += 1
 
     def loop_ended(self, error: BaseException | None) -> None:
-        """Report a failed loop. A test may replace `on_loop_failure`."""
+        """Report a failed loop to `on_loop_failure`, which a test may replace."""
         self.on_loop_failure(error)
 
     def assert_no_failed_loop(self, failure: object) -> None:
@@ -404,7 +404,7 @@ class World:
         return stored
 
     async def settle(self) -> None:
-        """Wait until no task can run before the clock advances."""
+        """Wait until no task can run unless the clock advances."""
         loop: Any = asyncio.get_running_loop()
         while True:
             while self.database.in_progress:

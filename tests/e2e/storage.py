@@ -33,7 +33,7 @@ class FileLimit:
 
 
 class SmallDisk:
-    """A small file system that another file fills."""
+    """A small file system that the test fills with an extra file."""
 
     def __init__(self, data: Path) -> None:
         self.data = data

@@ -87,7 +87,7 @@ def test_keys_survive_a_restart_and_a_crash(tmp_path: Path, receiver: Receiver) 
         assert server.stop() == 0
         server.start()
         _expect_repeats(server.api(account=account), sent, first)
-        # Crash right after the responses, because repeats must not depend on a later write.
+        # Crash right after the responses, because recognizing repeats must not depend on a later write.
         more = [(_fresh(field), number) for number, field in enumerate(FIELDS * 2, start=100)]
         first += [server.api(account=account).send(number, **same) for same, number in more]
         server.kill()

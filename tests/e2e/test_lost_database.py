@@ -84,7 +84,7 @@ def test_the_saved_file_replaces_the_lost_file(tmp_path: Path) -> None:
         assert len(server.api(account=account).list_all("/v1/events")) == 1
 
 
-# In this program, saving the data takes longer than the maximum time of any other stop.
+# In this program, saving the data takes longer than STOP_SECONDS_MAX, the time limit for a stop without saving.
 LARGE = """
 import time
 from uplift_server.store.sqlite import copying

@@ -26,7 +26,7 @@ CONFIGURATION = (ROOT / "deploy/nats/nats.conf").read_text(encoding="utf-8")
 
 
 def shell(containing: str, folder: Path, **replaced: str) -> str:
-    """Run the only shell block on the page that contains a text, after replacements. Return its output."""
+    """Run the page's only shell block that contains a text, after replacements. Return its output."""
     [block] = [each for each in blocks(PAGE, "sh") if containing in each]
     for old, new in replaced.items():
         assert old in block
@@ -72,7 +72,7 @@ class SetUp:
         self.cluster.start()
 
     def url(self, user: str = "") -> str:
-        """Return all URLs, with the name and password of a user."""
+        """Return the comma-separated URLs of all nodes, with the name and password of the user, if any."""
         login = f"{user}:{self.passwords[f'NATS_{user.upper()}_PASSWORD']}@" if user else ""
         return ",".join(f"tls://{login}localhost:{self.cluster.ports(node).client}" for node in self.cluster.nodes)
 

@@ -1,4 +1,4 @@
-"""Rotations under traffic: a receiver with the old and new secrets verifies every request by either signature."""
+"""Rotations under traffic: with the old and new secrets, a receiver verifies both signatures of every request."""
 
 import threading
 import time

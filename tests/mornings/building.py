@@ -1,4 +1,4 @@
-"""Five bad mornings: a real server with 20 accounts and 202 endpoints, and one kind of fault in each.
+"""Five bad mornings, each with a real server, 20 accounts, 202 endpoints and one kind of fault.
 
 All endpoints receive events before the fault, so each endpoint has earlier successes and a known start of its failures.
 """

@@ -159,5 +159,6 @@ class Recount:
 
     @staticmethod
     def _start(period: str) -> int:
-        # Every morning is shorter than the shortest period, so the alignment of the statistics buckets does not matter.
+        # Every bad morning in `building.py` is shorter than the shortest period, so the alignment of the statistics
+        # buckets does not matter.
         return int(time.time() * 1000) - PERIODS_MS[period]

@@ -23,7 +23,7 @@ def pages(world: World) -> dict[str, str]:
 
 
 def take(world: World, morning: Morning, directory: Path) -> None:
-    """Wait until Fleet shows the problem, and save screenshots of the pages on all screens."""
+    """Wait until Fleet shows the problem, and save a screenshot of each page for each of SCREENS."""
     fleet_with_problem(world, morning.expected)
     with sync_playwright() as playwright:
         browser = launch(playwright)

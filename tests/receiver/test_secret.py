@@ -10,7 +10,7 @@ from uplift_webhooks.errors import WebhookVerificationError
 from uplift_webhooks.secret import parse_secret
 
 
-# A custom token has 16 to 256 bytes, so its form for Standard Webhooks libraries has a key of this length.
+# `whsec_…` can also encode a custom token (16 to 256 bytes), so the key can have any of these lengths.
 @pytest.mark.parametrize("length", [16, 24, 25, 26, 32, 64, 256])
 def test_the_keys_of_a_generated_secret(length: int) -> None:
     key = bytes(range(length))

@@ -184,7 +184,7 @@ def test_threads_share_the_first_request(advance: Callable[[float], None]) -> No
             return {"current": [UPLIFT]}
 
     class Lock:
-        """A lock that reports a second thread."""
+        """A lock that reports when a second thread tries to acquire it."""
 
         def __init__(self) -> None:
             self.lock = threading.Lock()

@@ -126,7 +126,7 @@ class AllowAll(BenchPolicy):
 
 
 def target_of(case: Case, port: int) -> Target:
-    """Return the target of a case without any check. The server or the standard library parses the host."""
+    """Return the target of a case without any check. If the server rejects the URL, the standard library parses it."""
     text = case.url_at(port)
     url = parse_endpoint_url(text, AllowAll(True), to_ascii=to_ascii)
     if not isinstance(url, Problem):

@@ -199,7 +199,8 @@ class Checks:
             raise Violation(f"{name} was disabled without an earlier warning")
         query = (
             f"SELECT count(*) FROM notices WHERE kind = {int(NotificationKind.ENDPOINT_WARNED)}"
-            # The clock of the process that sent the email can be ahead of the clock of the process that disabled it.
+            # The clock of the process that sent the email can be ahead of the clock of the process that disabled the
+            # endpoint.
             f" AND sent_at IS NOT NULL AND sent_at <= {at + MINUTE} AND created_at >= {warned[0][0] - HOUR}"
         )
         if not (await self._rows(query))[0][0]:

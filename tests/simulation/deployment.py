@@ -58,7 +58,7 @@ class Bus:
 
 
 class BusLine:
-    """The direct connection of a process."""
+    """A process's connection to the bus, with the methods of MessageBus."""
 
     def __init__(self, bus: Bus, link: Link, clock: ProcessClock, time: VirtualTime) -> None:
         self._bus = bus

@@ -1,7 +1,7 @@
 """The services of a process, as its API uses them, and a user who calls them.
 
-A call has three results: done, rejected, or lost. After a lost call, the user reads the state as in the dashboard, and
-the model allows both results.
+A call has one of three results: done, rejected, or lost. After a lost call, the user reads the state as in the
+dashboard, and the model allows for a change that was made and for one that was not.
 """
 
 import random

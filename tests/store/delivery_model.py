@@ -20,7 +20,7 @@ STATES = {state.value: state for state in State if state.value is not None}
 
 @dataclass(frozen=True)
 class Row:
-    """A row of `deliveries`, in the order of the columns that transitions change."""
+    """The columns of a row of `deliveries` that transitions read or change."""
 
     status: Status | None = None
     due_at: int | None = None
@@ -39,7 +39,7 @@ class Row:
 
     @property
     def state(self) -> State:
-        """The row's state in the table."""
+        """The row's state in the table of transitions."""
         return State.NEW if self.status is None else STATES[self.status, self.lease_owner != 0, self.due_at is not None]
 
     def remembered_facts(self) -> set[Fact]:

@@ -128,7 +128,7 @@ def test_the_upgrade_resumes_after_an_interruption(connection: sa.Connection, mo
         b"\x01"
     ] * 4
     assert decrypt_all(connection, cipher) == before
-    # Meanwhile, a server of this release still writes the earlier form, even to an upgraded endpoint.
+    # Meanwhile, a server of release 0.1.1 still writes the earlier form, even to an upgraded endpoint.
     connection.execute(
         sa.update(table).where(table.c.seq == 2).values(secret=encrypt_as_0_1_1("late", b"\0" * 15 + b"\1"))
     )

@@ -139,7 +139,10 @@ async def raw(filled: dict[str, str], request: pytest.FixtureRequest) -> AsyncIt
 
 @pytest.fixture(params=["analyzed", "partitioned"])
 async def pair(filled: dict[str, str], request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
-    """A connection with the settings of ordinary operations. Statistics count all but the newest rows."""
+    """A connection with the settings of ordinary operations.
+
+    The server's statistics have counted all but the newest rows.
+    """
     pair = await Opener(filled[request.param]).pair()
     await pair.raw.execute(EXPLAIN)
     transaction = pair.raw.transaction()

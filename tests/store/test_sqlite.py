@@ -136,7 +136,7 @@ def test_root_rejects_a_lock_file_of_another_user(tmp_path: Path) -> None:
     lock.acquire()
     lock.release()
     os.chown(path.parent, 4321, 4322)
-    # Root owns the database, but another user owns its directory. This other user also owns the lock, which is older.
+    # Now root owns the database. The lock still belongs to the database's earlier owner, who also owns the directory.
     os.chown(path, 0, 0)
     lock.acquire()
     lock.release()

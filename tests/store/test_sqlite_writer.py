@@ -129,7 +129,10 @@ class Statements:
 
     @property
     def hot(self) -> set[str]:
-        """The distinct statements on deliveries, events and endpoints. The driver repeats some for each trigger."""
+        """The distinct statements on deliveries, events and endpoints.
+
+        The driver reports a statement again for each SQL trigger that the statement runs.
+        """
         return {text for text in self.texts if any(name in text for name in ("deliveries", "events", "endpoints"))}
 
 

@@ -452,7 +452,7 @@ async def test_minutes_are_deleted_after_the_last_period_that_shows_them(bench: 
 
 
 async def test_totals_of_a_new_database_are_known(bench: Bench) -> None:
-    """Before the first count, a new database has no open deliveries."""
+    """Even before the first count, the totals of a new database are zero, not unknown."""
     assert await bench.database.read(totals.read) == {}
     await bench.append(bench.event(due(1)))
     await count_all(bench)

@@ -27,7 +27,7 @@ _COMPACT_COST_MAX: Final = 60_000
 _INDENTED_COST_MAX: Final = 120_000
 """Maximum total cost of a body's indented forms. `_COMPACT_COST_MAX` limits the total cost of its one-line forms.
 
-The unit is the cost of serializing one JSON value. The maximum cost corresponds to about 5 ms. An event of a few KiB
+The unit is the cost of serializing one JSON value. Each maximum corresponds to about 5 ms. An event of a few KiB
 does not exceed either maximum.
 """
 _BYTES_PER_VALUE: Final = 16

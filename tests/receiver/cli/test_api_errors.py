@@ -58,7 +58,7 @@ def test_every_command_is_covered() -> None:
 
 @pytest.fixture
 def rejected_fields(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[set[str]]]:
-    """Reject every request for all of its fields; return the fields of each request."""
+    """Reject all fields of each request, and return the rejected fields by request."""
     sent: list[set[str]] = []
 
     def respond(request: Request) -> Any:

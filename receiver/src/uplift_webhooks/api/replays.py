@@ -21,7 +21,7 @@ _REPLAYS: Final = "/v1/replays"
 
 
 class Replays(Noun[Way]):
-    """`/v1/replays`: jobs that resend an endpoint's completed deliveries, oldest first."""
+    """`/v1/replays`: jobs that resend an endpoint's completed deliveries, oldest event first."""
 
     @verb
     def list(self, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None) -> Call[Page]:

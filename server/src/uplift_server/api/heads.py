@@ -84,9 +84,9 @@ class BoundedHeads(HttpToolsProtocol):
     _watch: asyncio.TimerHandle
     _body_watch: asyncio.TimerHandle | None = None
     _body_of = 0
-    """The number of the last request on this connection whose body was incomplete.
+    """The number of the newest request whose body was still incomplete after its headers had arrived.
 
-    The first request is number 1.
+    The first request on this connection is number 1.
     """
     _body_since = 0.0
     _discards = False
@@ -227,8 +227,9 @@ class BoundedHeads(HttpToolsProtocol):
             self._end_late()
 
     def _give_up(self, begun_before: int) -> None:
-        """Close the connection if no request has started, or if a request has been incomplete since the last check.
+        """Close the connection if its first request has not started, or if its newest request is late.
 
+        A request is late if it has been incomplete since the last check.
         Otherwise, schedule the next check. `begun_before` is the number of requests that had started at the last check.
         """
         if self._begun == begun_before and self._complete < max(self._begun, 1):

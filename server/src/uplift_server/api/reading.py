@@ -61,7 +61,8 @@ async def services_of(request: Request) -> Services:
 async def caller_of(request: Request) -> Caller:
     """Return the caller of a request.
 
-    Raises Unauthorized if the key is not valid, or NotFound if the account does not exist.
+    Raises Unauthorized if the key is not valid, or NotFound if the account in `Uplift-Account` does not exist or
+    does not belong to the caller.
     """
     authorization = request.headers.get("authorization")
     return (await services_of(request)).authenticator.caller(

@@ -68,7 +68,7 @@ class DatabaseFile:
         )
 
     async def _check(self) -> bool:
-        """Return whether the file is lost. Return False if the check fails."""
+        """Return whether the file is lost. Return False if the file cannot be checked."""
         try:
             change = await self._database.change()
         except OSError as error:

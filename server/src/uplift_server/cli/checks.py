@@ -39,7 +39,7 @@ from uplift_webhooks.cli.kit.errors import CliError
 INTEGRITY_SECONDS: Final = 10.0
 _HOW_TO_GENERATE: Final = "generate your own: head -c 24 /dev/urandom | base64 | tr +/ -_"
 _GENERATED: Final = frozenset({"UPLIFT_OPERATOR_KEY", "UPLIFT_METRICS_TOKEN", "UPLIFT_SECRET_KEY"})
-"""The secrets that operators generate. Other programs issue the other secrets."""
+"""The secrets that operators generate. Other systems, such as the mail server, issue the other secrets."""
 _HOW_TO_REPLACE_KEY: Final = (
     "generate your own: head -c 32 /dev/urandom | base64; if the database has secrets, use"
     " `uplift-server secret-key rotate`"

@@ -49,7 +49,7 @@ class EndpointSetting:
         return self.attribute.removesuffix(_UNIT)
 
     def problems(self, sent: Any) -> list[Problem]:
-        """Return the problems with a JSON value. The value must be null or have the correct JSON type."""
+        """Return the problems with a JSON value that is null or already has the right JSON type."""
         return [] if sent is None else list(self.type.problems(self.name, sent))
 
     def read(self, sent: Any) -> Any:

@@ -137,7 +137,8 @@ class Transition:
 
 _NEW, _LEASED, _HELD = (State.NEW,), (State.LEASED,), (State.HELD,)
 _WAITING, _BLOCKED = (State.WAITING,), (State.BLOCKED,)
-# A settlement that arrives after its lease has expired is still accepted, unless the delivery has been leased again.
+# In all these states, a settlement is accepted even after its lease has expired, unless the delivery has been leased
+# again.
 _OPEN: Final = (State.LEASED, State.WAITING, State.BLOCKED, State.HELD)
 _PENDING_STATES: Final = _LEASED + _WAITING + _BLOCKED
 _ENDED: Final = (State.DELIVERED, State.FAILED, State.CANCELLED)

@@ -42,7 +42,7 @@ PROBLEMS_LISTED_MAX = 100
 OUTBOX_BATCH_ROWS_MAX = 500
 OUTBOX_BATCH_BYTES_MAX = 1024 * 1024
 OUTBOX_REQUEST_SECONDS_MAX = 10.0
-# The reader waits this long between two reads of an empty outbox, and after a failure.
+# The reader's shortest and longest waits: between two reads of an empty outbox, and after a failure (before jitter).
 OUTBOX_POLL_SECONDS_MIN = 0.01
 OUTBOX_POLL_SECONDS_MAX = 1.0
 OUTBOX_BACKOFF_SECONDS_MIN = 0.2
@@ -179,7 +179,7 @@ RETRY_AFTER_MS_MAX = 24 * 3600 * 1000
 
 # The engine
 
-# When the server stops, it waits at most this long for attempts in flight: one attempt timeout and a margin.
+# When the server stops, it waits at most this long for attempts in flight: the default attempt timeout and a margin.
 # The shutdown takes at most 20 s in total.
 DRAIN_MS_MAX = 16_000
 COMMIT_ROWS_MAX = 1000

@@ -27,7 +27,7 @@ delay events while the process is busy.
 """
 CORES_BUSY: Final = 0.4
 TURN_SECONDS_MAX: Final = 0.1
-"""The maximum delay between successive page reloads, in seconds, while the process is not busy."""
+"""The maximum delay from the reload of one open page to that of the next, in seconds, unless the process is busy."""
 STREAM_SECONDS_MAX: Final = 600.0
 """Maximum duration of a stream, in seconds. The browser then reconnects, and the server checks the session again."""
 COMMENT_SECONDS: Final = 15.0

@@ -34,7 +34,10 @@ from uplift_server.service.versions import version_of
 
 ID_CHARACTERS_SHOWN: Final = 13
 _URL_PART: Final = re.compile(r"(?:[^/?&]+:/{2})?[^/?&]{0,40}[/?&]?", re.DOTALL)
-"""A part of a URL: up to 40 characters, and the separator after them. A longer part does not fit in a table column."""
+"""A part of a URL: the scheme with `://`, if any, up to 40 characters, and the separator after them.
+
+More than 40 characters do not fit in a table column.
+"""
 PRETTY_LINES_MAX: Final = 20_000
 _INSTANT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)")
 TURN_SECONDS: Final = 0.0005

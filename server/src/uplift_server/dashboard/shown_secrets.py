@@ -21,7 +21,7 @@ class ShownSecret(NamedTuple):
     """The decrypted content of the cookie."""
 
     subject: str
-    """The ID of the object to which the secret belongs."""
+    """The ID of the object to which the secret belongs, or a constant name, such as `recovery-codes`."""
     secret: str
     until: int
     """The time when the page stops showing the secret (Unix ms)."""

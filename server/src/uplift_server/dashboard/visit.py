@@ -215,7 +215,10 @@ class Visit:
         return Listing(PAGE_ITEMS, self.query.optional("cursor"))
 
     def cursor(self, key: tuple[int, ...] | None) -> str | None:
-        """Return the URL of the page that has the next older rows and the same filters, or None on the last page."""
+        """Return the URL of the page that has the next older rows and the same filters.
+
+        `key` is the `Page.next_key` of the current page. On the last page, it is None, and the method returns None.
+        """
         if key is None:
             return None
         here = self.query.optional("cursor")

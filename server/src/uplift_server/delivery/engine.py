@@ -54,7 +54,10 @@ class EngineSettings:
     statistics_every_ms: int = 1000
     """The interval, in ms, between updates of the statistics. An update delays deliveries by a few milliseconds."""
     retention_every_ms: int = 60_000
-    """The interval, in ms, between deletions of expired rows. They also create the next partition of a store."""
+    """The interval, in ms, between retention passes.
+
+    A pass creates the next partition of a partitioned store and deletes expired rows.
+    """
     tick_ms: int = 100
     """The interval, in ms, between checks for requests whose events were not stored in time."""
     operations_account: str | None = None

@@ -54,7 +54,7 @@ class SetAside(NamedCode):
     DELIVERY = 2
     """The outcome of a delivery. The server does not attempt this delivery again before a restart."""
     HEALTH = 3
-    """The health of an endpoint. The server stores the health again after the next change."""
+    """The health of an endpoint. The server tries again when the health next changes."""
 
 
 class Histogram:

@@ -17,7 +17,7 @@ PREFIX: Final = "uplift_"
 
 MetricKind = Literal["counter", "gauge", "histogram", "info"]
 Value = float | Histogram | Mapping[str, float] | Mapping[str, str] | None
-"""The value of a metric: a number, a number for each label value, or a string for each label.
+"""The value of a metric: a number, a histogram, a number for each label value, or a string for each label.
 
 None if the value is unknown.
 """

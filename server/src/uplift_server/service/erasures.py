@@ -154,7 +154,7 @@ class Erasures:
             return erasures.get(connection, account_seq, earlier)
 
         if idempotency_key is not None:
-            # Store a keyed digest. A plain digest would let its readers check a guessed object ID.
+            # Store a keyed digest. With a plain digest, its readers could check a guess of the object ID in the body.
             digest = hmac.digest(self._key, idempotency_key.body_digest, "sha256")
             idempotency_key = idempotency_key._replace(body_digest=digest)
         request = idempotent_request(idempotency_key, account_seq, _KIND)

@@ -46,7 +46,7 @@ The number is twice the endpoint limit, because endpoints that have since been d
 OTHERS_MAX: Final = 50
 """The maximum length of each of the lists `removed` and `others`, which contain endpoints without a delivery."""
 DELETED_MAX: Final = 20
-"""The maximum number of listed endpoints that were deleted before the event. The newest are listed."""
+"""The maximum number of listed endpoints that were deleted before the event. Those created last are listed."""
 
 
 @dataclass(frozen=True, slots=True)

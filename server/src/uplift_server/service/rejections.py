@@ -54,7 +54,8 @@ def own_uid_problems(named: str, sent: str | Unset | None) -> list[Problem | Non
 def unknown_event_type(name: str | None, field: str = "type", catalog: Iterable[str] = ()) -> Problem:
     """Return the problem with an event type that the catalog does not contain.
 
-    `name` is None if the event catalog has no usable event types. `catalog` contains the names to suggest, if any.
+    `name` is None if a request names no event type and the event catalog has no usable type. `catalog` contains the
+    names to suggest, if any.
     """
     if name is None:
         return Problem(

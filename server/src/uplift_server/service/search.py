@@ -127,7 +127,7 @@ class Search:
         If the caller has not selected an account, also find accounts by ID, uid, name or contact.
         """
         cache, wanted = self._context.cache, text.casefold()
-        # If none of these conditions is true, the text is more likely to be an object ID than a part of a URL.
+        # If none of these conditions is true, the text is more likely an event's object ID than a part of a URL.
         if "/" in text or "." in text or text.startswith(f"{ids.ENDPOINT}_") or self._is_endpoint_uid(caller, text):
             yield from self._endpoints(caller, text)
         if caller.account_seq is None:

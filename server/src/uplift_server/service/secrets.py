@@ -65,10 +65,10 @@ class RotationDraft:
 
 @dataclass(frozen=True, slots=True)
 class ShownSecrets:
-    """The current secrets of an endpoint as its owner sees them."""
+    """The secrets of an endpoint as its owner sees them."""
 
     pair: SecretPair[bytes]
-    """The current secrets, encrypted."""
+    """The current secret and, until it expires, the old secret, both encrypted."""
     secret: str | None = field(default=None, repr=False)
     """The current secret in plain text. None unless the response reveals it."""
     repeated: bool = False

@@ -116,12 +116,12 @@ class Database(Protocol):
     def release_replay(
         self, replay_seq: int, choice: ReplaySelection, ahead: ReplayBatch, lease: ReplayLease
     ) -> Awaitable[ReplayRelease]:
-        """Lease the next deliveries of a replay for one attempt each.
+        """Release the next deliveries of a replay for one attempt each. Lease those without an order group.
 
-        First lease the deliveries that were returned to the replay without an attempt, then the deliveries in the batch
-        `ahead`. If a delivery has changed since the batch was read, read it again. If a delivery no longer matches the
-        replay's filters, count it as skipped. Complete the replay if no delivery is left. Lease nothing if the replay
-        is not running.
+        First release the deliveries that were returned to the replay without an attempt, then the deliveries in the
+        batch `ahead`. If a delivery has changed since the batch was read, read it again. If a delivery no longer
+        matches the replay's filters, count it as skipped. Complete the replay if no delivery is left. Release nothing
+        if the replay is not running.
         """
 
     async def read_replay_batch(

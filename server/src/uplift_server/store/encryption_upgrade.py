@@ -20,7 +20,7 @@ FIRST_RELEASE: Final = "0.1.2"
 BATCH_ROWS: Final = 300
 """The number of endpoints whose values one batch re-encrypts."""
 FIRST_REVISION: Final = "0011"
-"""The first schema revision whose encrypted values are bound to their column."""
+"""The first schema revision that can contain values bound to their column."""
 VALUE_NAME: Final = "encryption.unbound"
 
 

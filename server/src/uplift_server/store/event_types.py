@@ -29,8 +29,8 @@ def put(
 ) -> tuple[EventType, bool]:
     """Create an event type, or replace the type with this name. Return the type, and whether it is new.
 
-    If the type was archived and stays archived, `archived_at` does not change. If the stored type is documented, it
-    stays documented. A deleted type counts as new. `updated_at` always increases.
+    If the type was archived and stays archived, `archived_at` does not change. If `documented` is set for the stored
+    type, it stays set. A deleted type counts as new. `updated_at` always increases.
     """
     locks.take(connection, locks.CATALOG)
     stored = connection.execute(sa.select(event_types).where(event_types.c.name == name)).first()

@@ -51,9 +51,9 @@ class PageRequest:
         return (max(low, self.key[0] + to_next), high) if self.reads_up else (low, min(high, self.key[0] - to_next))
 
     def chosen(self, rows: Iterable[T], number: Callable[[T], int]) -> list[T]:
-        """Select the page's rows from `rows`, and sort them in reading order.
+        """Select the page's rows and the first row of the next page, if any, from `rows`.
 
-        Also return the first row of the next page, if any. `number` returns a row's key.
+        Return them in one list, in reading order. `number` returns a row's key.
         """
         low, high = self.narrowed(0, KEY_MAX)
         chosen = [row for row in rows if low <= number(row) <= high]

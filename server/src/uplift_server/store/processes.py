@@ -103,10 +103,10 @@ def record_heartbeat(connection: Connection, seq: int, heartbeat: Heartbeat, *, 
 
 
 def unless_evicted(seq: int, body: Callable[[Connection], R]) -> Callable[[Connection], R]:
-    """Wrap a function so that it raises Unavailable if the process `seq` was evicted and may have an outdated cache.
+    """Wrap a function so that it raises Unavailable if the process `seq` was evicted.
 
-    Other transactions cannot evict the process until this transaction ends. A `seq` of 0 stands for the only
-    process of a database, which cannot be evicted.
+    The cache of an evicted process may be outdated. Other transactions cannot evict the process until this transaction
+    ends. A `seq` of 0 stands for the only process of a database, which cannot be evicted.
     """
     if seq == 0:
         return body

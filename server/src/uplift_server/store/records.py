@@ -301,7 +301,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     @property
     def health(self) -> Health:
-        """The endpoint's health in the database. The engine can have newer health in memory."""
+        """The endpoint's health in the database. The delivery engine can have newer health in memory."""
         return Health(
             self.consecutive_failures,
             self.failing_since,

@@ -106,7 +106,7 @@ class Counted:
     minutes_from: int
     """The time (Unix ms) of the first minute to keep. `save` deletes rows of earlier minutes."""
     positions: Mapping[str, int]
-    """The server values that were stored when the batch was counted."""
+    """The server values `VALUES` when the batch was counted. If they have changed, `save` writes nothing."""
     next_positions: Mapping[str, int]
     changes_through: int
     """The number of the last counted status change. `save` deletes the changes up to this number."""

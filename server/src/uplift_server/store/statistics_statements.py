@@ -143,9 +143,10 @@ _LISTS: Final = {
 
 
 def _joined(table: str, columns: str, lists: str, *, by: Sequence[str], more: str = "") -> dict[str, str]:
-    """For each database, return a SELECT statement that joins a table with the values in the parameter `lists`.
+    """For each database, return a SELECT statement that joins a table with the items of a JSON list.
 
-    The parameter is a JSON list. Each item is a list with values for the columns `by`.
+    `lists` is the placeholder for the JSON list, such as `:scopes`. Each item is a list of values for the
+    columns `by`.
     """
     texts = {}
     for dialect, (rows, join, item) in _LISTS.items():

@@ -19,7 +19,7 @@ Key = tuple[Any, ...]
 
 BATCH_ROWS_MAX: Final = 5000
 BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
-"""The size in bytes at which a batch ends. The last row may exceed this size, because a body has up to 256 KiB."""
+"""The size in bytes at which a batch ends. The batch includes the row that reaches this size."""
 _DIGEST_BYTES: Final = 16
 _NOT_TRANSFERRED: Final = (processes, duties, directory_changes, told_texts, commands, event_partitions)
 """Tables that are not transferred, because they describe running processes or the database itself."""

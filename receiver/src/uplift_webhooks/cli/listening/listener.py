@@ -69,7 +69,7 @@ class Expired(Exception):
     """
 
     def __init__(self, behind: str | None, begun: Mapping[str, int]) -> None:
-        """`behind` is the ID of the newest event that, like all earlier events, has a response, or None.
+        """`behind` is the ID of the newest event up to which all events have a response, or None.
 
         `begun` maps the IDs of later events to the number of requests that the listener started for each event. The
         next session receives the later events again.

@@ -49,8 +49,8 @@ class LocalServer:
     async def post(self, headers: Mapping[str, str], body: bytes) -> LocalResponse:
         """Send a request. After a timeout or an invalid response, return a response that contains an error.
 
-        Raises NothingListens if the local server is not reachable, or ConnectionLost if the caller can repeat the
-        request.
+        Raises NothingListens if the local server is not reachable. Raises ConnectionLost if the connection ended
+        without a response, or was reused and got an invalid response. The caller can then repeat the request.
         """
         began = time.monotonic()
         await self.connect()

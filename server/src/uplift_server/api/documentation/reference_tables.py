@@ -31,7 +31,7 @@ PATH_PARAMETERS: Final = {
 }
 """The descriptions of path parameters. The keys are parameter names."""
 ENUMS: Final[Mapping[str, Sequence[str]]] = {"ExplanationReason": [*Reason], "WaitingFor": [*WaitingFor]}
-"""The values of each enumeration, with descriptions. The keys are schema names."""
+"""The values of each enumeration that is a separate schema in the OpenAPI document. The keys are schema names."""
 _TITLES: Final = {
     "ApiKey": "API key",
     "Problem": "Error",

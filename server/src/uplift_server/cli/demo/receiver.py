@@ -1,7 +1,7 @@
 """Three receivers on one local port: one is healthy, one fails at first, and one fails for minutes at a time.
 
-Each receiver verifies both signatures of every request with the receiver library. The port also serves links that
-redirect to the dashboard.
+Each receiver verifies the signatures in `webhook-signature` and `x-uplift-signature-256` with the receiver library. The
+port also serves links that redirect to the dashboard.
 """
 
 import asyncio

@@ -52,7 +52,7 @@ class Health(NamedTuple):
     """The time of the last warning. None if the server has not warned the account since the last recovery email."""
     last_status_code: int | None = None
     last_error: str | None = None
-    """The first line of the response to the last attempt, or the attempt's error if there was no response.
+    """The first line of the last attempt's response body, or the attempt's error if there was no response.
 
     None after a success.
     """
@@ -63,7 +63,7 @@ class Health(NamedTuple):
 
     @property
     def last_response(self) -> str | None:
-        """The first line of the response to the last attempt, if the attempt failed."""
+        """The first line of the last attempt's response body, if the attempt failed."""
         return self.last_error if self.last_outcome in RESPONDED else None
 
     @property
@@ -159,7 +159,10 @@ class Health(NamedTuple):
         return max(at, self.warned_at + rule.disable_after_ms - rule.warn_after_ms)
 
     def next_action(self, now_ms: int, rule: HealthRule) -> HealthAction | None:
-        """Return the action that is due now, if any. The result stays the same until the caller performs the action."""
+        """Return the action that is due now, if any.
+
+        The method does not record the action, so later calls can return the action again.
+        """
         if self.warned_at is not None and not self.warned:
             return HealthAction.RECOVER
         if self.warned:

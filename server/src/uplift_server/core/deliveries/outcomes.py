@@ -56,7 +56,7 @@ def classify(exchange: Exchange) -> Outcome:
 
 
 def is_own_fault(exchange: Exchange) -> bool:
-    """Return whether an exchange failed because the connection was not allowed, or because egress failed.
+    """Return whether an exchange failed because we do not allow the connection, or because our egress failed.
 
     Such a failure does not affect the endpoint's health.
     """

@@ -95,8 +95,8 @@ class ReplayRate:
 def replay_capacity(lane: Lane[Any], now_ms: int) -> int:
     """Return the number of additional replay deliveries that a lane (the leased deliveries of an endpoint) can hold.
 
-    For a full lane, the number is usually 1, so that new events cannot block the replay. It is 0 if the endpoint is
-    failing, if the lane is stalled, or if a replay delivery is already waiting in the lane.
+    A full lane can hold 1 more replay delivery, so that new events cannot block the replay. It can hold none if the
+    endpoint is failing, if the lane is stalled, or if a replay delivery is already waiting in the lane.
     """
     capacity = lane.free_capacity(now_ms)
     if capacity > 0 or lane.waiting[AttemptKind.REPLAY] or lane.breaker.failures or lane.is_stalled(now_ms):

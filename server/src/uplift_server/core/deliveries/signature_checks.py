@@ -23,7 +23,7 @@ class Result:
     error: str | None
     location: str | None
     response: str | None = None
-    """The first line of the response, if any."""
+    """The first line of the response body, if any."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """The built-in event types: description, JSON Schema and example.
 
-Uplift documents two of the types, but only with examples. The schemas of these two types therefore require no
-properties of `data.object` and allow additional ones, but reject an empty object. The other types are our extensions,
-as their descriptions state.
+Uplift documents two of the types, but only with examples. Their schemas therefore require at least one property in
+`data.object`, but no particular one, and allow properties that the schema does not list. The other types are our
+extensions, as their descriptions state.
 """
 
 from collections.abc import Mapping

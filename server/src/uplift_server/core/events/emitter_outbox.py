@@ -112,7 +112,7 @@ def _problem(rejection: BatchRejection) -> str:
             {name: _storable(text) for name, text in asdict(each).items()} for each in rejection.errors
         ]
     else:
-        # Store the detail only without errors. With errors, it describes the whole batch instead of this event.
+        # Store the detail only if the rejection lists no errors. Otherwise, it describes the batch, not this event.
         problem["detail"] = _storable(rejection.detail)
     return json.dumps(problem)
 

@@ -18,9 +18,9 @@ _INTEGER_NS: Final = 150
 _INTEGER_OPTION_NS: Final = 3
 """Cost of each integer in an `enum`, in ns. The validator looks up integers by hash."""
 _FRACTION_OPTION_NS: Final = 1_300
-"""Cost of an exact comparison with `const` or `enum`, in ns.
+"""Cost of comparing a fraction in the data with `const` or with one number in an `enum`, in ns.
 
-The validator compares exactly if a number has a fraction.
+The validator makes an exact comparison.
 """
 EXTREME_NS: Final = 25_000
 """Cost of an exact comparison with a number that has many digits, such as 1e-300, in ns."""

@@ -63,7 +63,7 @@ FACTS: Final = {
 
 * `endpoint` is the public ID, and `account` is the name of the account.
 * `cause` and `remedy` are the sentences from `Explanation` for the last failed attempt, or empty strings.
-* `response` is the first line of the response to that attempt.
+* `response` is the first line of that attempt's response body, or an empty string.
 * `reason` is the code that states why the endpoint is disabled.
 * `endpoints`, `attempted` and `still_failing` are counts.
 * `causes` maps titles of causes to numbers of endpoints.

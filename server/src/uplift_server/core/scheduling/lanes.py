@@ -207,7 +207,7 @@ class Lanes(Generic[T]):
         """Take a slot for an attempt that a user requested, or return the limit that prevents the attempt.
 
         The attempt skips the queue and the circuit breaker. A rate-limited lane allows one such attempt early and then
-        waits one interval longer. If `beyond_limit` is true, the lane's own limit does not apply.
+        waits one interval longer. If `beyond_limit` is true, the lane's concurrency limit does not apply.
         """
         if lane.proven and lane.is_overdue(now_ms):
             self._set_proven(lane, proven=False)
@@ -308,9 +308,9 @@ class Lanes(Generic[T]):
             self._queue_if_ready(lane)
 
     def _unpark(self) -> bool:
-        """Queue one parked lane for each slot that unproven lanes may still use.
+        """Queue one parked lane, and its account, for each slot that unproven lanes may still use.
 
-        Return whether at least one account is now in the queue.
+        Return whether the queue of accounts now contains an account.
         """
         self._queue_parked(self._parked, self._unproven_max - self._unproven_in_flight)
         return bool(self._account_queue)

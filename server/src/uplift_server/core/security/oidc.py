@@ -106,7 +106,7 @@ def metadata_url(issuer: str) -> str:
 
 def provider_url(text: str, *, to_ascii: Callable[[str], str]) -> EndpointUrl | str:
     """Parse a provider URL to which the server sends requests. Return the reason if the URL is not valid."""
-    # The sender checks the address of the host. Public addresses require https.
+    # Without a policy, this call only parses. The sender checks the host's address, and rejects public http URLs.
     found = parse_endpoint_url(text, None, to_ascii=to_ascii)
     return found.message if isinstance(found, Problem) else found
 

@@ -1,7 +1,7 @@
 """Pages for the erasure of personal data: the form, the preview, the confirmation, and the receipts.
 
-An object ID can identify a person, so no URL contains it. Until the visitor confirms the erasure, an encrypted cookie
-stores the object ID.
+An erasure can select events by the ID of the object in their data. This ID can identify a person, so the URLs of these
+pages do not contain it. Until the visitor confirms the erasure, an encrypted cookie stores the ID.
 """
 
 import json
@@ -24,7 +24,7 @@ EVENT_IDS_MAX: Final = 40
 """Maximum number of event IDs in the form. The IDs must fit into a cookie."""
 _NEW: Final = "erasures/new.html"
 _DRAFT: Final = "erasure"
-"""The `subject` of the cookie that stores the validated input until the visitor confirms the erasure."""
+"""The `ShownSecret.subject` in the cookie that stores the validated input until the visitor confirms the erasure."""
 _SEPARATORS: Final = re.compile(r"[\s,]+")
 
 

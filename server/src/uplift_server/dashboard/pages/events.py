@@ -44,9 +44,9 @@ async def listed(visit: Visit) -> Response:
 
 
 async def _looked_for(visit: Visit, beginning: str, wanted: EventQuery) -> Response:
-    """Redirect to the page of the object with this ID, or of the only event with this ID prefix.
+    """Redirect to the page of the object whose ID is `beginning`, or of the only event whose ID starts with it.
 
-    If the prefix matches no event or more than one event, show the list of matches. Show a problem for any other text.
+    If no event or more than one event matches, list the matches. If `beginning` is not valid, show a problem.
     """
     prefix = beginning.partition("_")[0]
     if prefix in _PAGES:

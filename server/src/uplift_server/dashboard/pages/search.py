@@ -17,7 +17,7 @@ _PAGES: Final = {
 
 
 async def found(visit: Visit) -> Response:
-    """Search for the text in the URL."""
+    """List the objects that match the query parameter `q`, or redirect to the page of the only match."""
     text = visit.query.text("q")[:TEXT_CHARACTERS_MAX]
     hits = await visit.services.search.find(visit.caller, text)
     if len(hits) == 1:

@@ -19,7 +19,7 @@ _PATH: Final = "/you/second-factor"
 _PAGE: Final = "you/second_factor.html"
 _CODE: Final = "sign_in/code.html"
 _CODES: Final = "recovery-codes"
-"""The `subject` of the cookie that stores new recovery codes until the page shows them."""
+"""The `ShownSecret.subject` in the cookie that stores new recovery codes until the page shows them."""
 _PURPOSE: Final = b"key of an authenticator app"
 _SVG_SCALE: Final = 5
 _EXPIRED: Final = "Your session changed, so the page shows a new QR code. Scan it, and enter the new code."

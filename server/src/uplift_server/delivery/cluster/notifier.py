@@ -43,7 +43,10 @@ class NotificationKind(StrEnum):
     STORED = "stored"
     """A process stored events for accounts with listen streams. Fields: sender, accounts."""
     SESSION_ENDED = "ended"
-    """The streams of a listen session must end. Fields: sender, session, reason, time (Unix ms)."""
+    """The streams of a listen session must end if they began before a time.
+
+    Fields: sender, session, reason, time (Unix ms).
+    """
     ERASED = "erased"
     """Events were erased. Fields: the erased events that have leased deliveries, and the endpoints whose last error was
     erased."""

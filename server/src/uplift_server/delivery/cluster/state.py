@@ -47,7 +47,7 @@ class ClusterState:
         self.delivers = delivers
 
     def publish_view(self, view: int) -> None:
-        """Set the view of the workers, and publish the view with an immediate heartbeat."""
+        """Set this process's view of the workers, and publish the view with an immediate heartbeat."""
         self.view = view
         self.request_heartbeat()
 

@@ -37,8 +37,8 @@ During the delay, other endpoints of the account are added to the email.
 RECOVERED_GROUP_MS_MAX: Final = 300_000
 """The maximum delay of a recovery email, in ms.
 
-During the delay, other endpoints of the account are added to the email. Circuit breakers probe the endpoints of a
-recovered server within 5 minutes.
+During the delay, other endpoints of the account are added to the email. After a receiver recovers, circuit breakers
+probe all its endpoints within 5 minutes.
 """
 
 R = TypeVar("R")

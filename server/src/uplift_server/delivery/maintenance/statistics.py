@@ -16,7 +16,10 @@ from uplift_server.store.statistics import count, save
 BATCH_ROWS: Final = 30_000
 """The maximum number of deliveries per read, and of attempts per read. A read takes about 100 ms."""
 BATCH_CHANGES: Final = 2_000
-"""The maximum number of status changes per batch. Other writes must wait while the server deletes these changes."""
+"""The maximum number of rows of `delivery_changes` per batch.
+
+Other writes must wait while the server deletes the counted rows.
+"""
 BATCH_PAUSE_MS: Final = 20
 ROWS_PER_TURN: Final = 64
 """The number of statistics rows to encode in one iteration of the event loop. The encoding takes about 1 ms."""

@@ -40,9 +40,9 @@ AHEAD_ROWS: Final = 20_000
 AHEAD_MIN: Final = 16
 AHEAD_MS: Final = 100
 AHEAD_BODY_BYTES_MAX: Final = 256 * 1024
-"""The maximum total size of the bodies to read ahead, in bytes.
+"""The job stops reading ahead when the total size of the bodies exceeds this number of bytes.
 
-The job reads ahead as many deliveries as it sends within AHEAD_MS, but at least AHEAD_MIN.
+Up to this size, the job reads ahead as many deliveries as it sends within AHEAD_MS, but at least AHEAD_MIN.
 """
 FILTERED_AHEAD: Final = 200
 """The minimum number of events to read ahead if a replay to an endpoint with a filter creates deliveries.

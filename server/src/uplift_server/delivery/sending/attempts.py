@@ -298,7 +298,7 @@ class Attempts:
     def _end_erased(self, flight: _InFlight, outcome: Outcome, exchange: Exchange, now: int) -> None:
         """End the attempt of an erased event. The content of its response is not stored or shown anywhere."""
         if outcome is _DELIVERED:
-            # A success stores no content of the response in the endpoint's health.
+            # Record only successes in the endpoint's health. A failure could store content of the response there.
             counts = flight.event_type.name != WEBHOOK_CREATED
             self._update_health(flight, outcome, exchange, now, counts=counts)
             self._settler.write_health()

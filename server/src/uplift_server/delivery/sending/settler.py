@@ -112,8 +112,9 @@ class Settler:
             self._schedule()
 
     def note_health(self, endpoint: LiveEndpoint, now_ms: int) -> None:
-        """Store the health of an endpoint with the next batch if it is or was failing.
+        """Store the health of an endpoint with the next batch if the endpoint is failing.
 
+        Do the same if the endpoint was failing when its health was last stored.
         Store the health of any other endpoint at most once every HEALTH_SAVED_EVERY_MS.
         """
         health = endpoint.health
@@ -250,8 +251,9 @@ class Settler:
     def _split(self, batch: list[Settlement], health: dict[int, LiveEndpoint], error: BaseException) -> None:
         """Bisect a batch that the store rejected, to skip the rejected rows and write the other rows.
 
-        In a batch of n rows, each rejected row causes about log2(n) more writes. If the store rejects an outcome even
-        without its attempt, prevent further attempts of the delivery until a restart.
+        In a batch of n rows, each rejected row causes about log2(n) more writes. If the store rejects an outcome,
+        write it without its attempt. If the store rejects this too, prevent further attempts of the delivery until a
+        restart.
         """
         if batch and health:
             self._parts_left += [(batch, {}), ([], health)]

@@ -1,4 +1,4 @@
-"""Reads the messages of the event stream, oldest first. Only the process with the singleton job reads them.
+"""Reads the messages of the event stream, oldest first, while this process holds the stream's singleton job.
 
 Each process that takes over the job deletes the consumers of earlier processes, and creates its own consumer. A new
 consumer begins with the oldest message in the stream, so the order is correct even after a crash. The process removes
@@ -95,7 +95,7 @@ class Pull:
     @classmethod
     async def begin(cls, link: Link, clock: Clock) -> "Pull":
         """Delete the consumers of other processes, and create a consumer. Raises StreamUnavailable or StreamError."""
-        # Check the permission to remove messages, without removing any.
+        # Check the permission to remove messages. This call removes the messages before number 1: none.
         # Without the permission, the process would store the same messages again and again.
         await link.call(_REMOVE, {"seq": 1})
         names = (await link.call(f"CONSUMER.NAMES.{EVENTS_STREAM}"))["consumers"] or ()

@@ -183,7 +183,7 @@ class PostgresDatabase:
     def release_replay(
         self, replay_seq: int, choice: ReplaySelection, ahead: ReplayBatch, lease: ReplayLease
     ) -> Awaitable[ReplayRelease]:
-        """Lease the next deliveries of a replay for one attempt each.
+        """Release the next deliveries of a replay for one attempt each. Lease those without an order group.
 
         First, wait for the latest settlement, which can free capacity for the replay.
         """

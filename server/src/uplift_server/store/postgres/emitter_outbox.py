@@ -202,8 +202,8 @@ class Turn:
     async def take(self, rows_max: int, bytes_max: int) -> Page:
         """Lock and return up to `rows_max` of the oldest waiting rows, with up to `bytes_max` of data.
 
-        The first row may exceed `bytes_max`. The page also contains rows that another transaction has locked
-        (`is_locked` is false), and rows that the reader must block (`waits_for` is set).
+        The first row may exceed `bytes_max`. The page includes rows that this method could not lock, because another
+        transaction has locked them (`is_locked` is false), and rows that the reader must block (`waits_for` is set).
         """
         found = await self._raw.fetch(_TAKE, rows_max, bytes_max, EVENT_DATA_BYTES_MAX)
         count = found[0]["found"] if found else 0

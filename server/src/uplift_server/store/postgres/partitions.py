@@ -185,7 +185,7 @@ class PostgresPartitions:
     async def mark_for_row_cleanup(self, *, before: int, lasts_ms: int) -> None:
         """Mark old partitions for row-by-row deletion if they still have events after `before` (Unix ms).
 
-        A partition is old if it began more than twice `lasts_ms` before `before`.
+        A partition is old if it began earlier than `before` minus twice `lasts_ms`.
         """
         await self._write(lambda pair: pair.raw.execute(_MARK_FOR_ROW_CLEANUP, before, lasts_ms))
 
@@ -247,7 +247,8 @@ class PostgresPartitions:
     async def _delete_objects(self, before_seq: int, after: Key | None) -> Batch:
         """In the object ID index, delete a batch of the rows that belong to dropped events.
 
-        The position in the returned batch is the first event number of a bucket.
+        The index groups event numbers into buckets. The position in the returned batch is the first event number of a
+        bucket.
         """
         position = (after or (0,))[0] - POSTGRES_BUCKET
         found = await self._read(lambda pair: pair.raw.fetch(_OBJECT_ORPHANS, before_seq, position))

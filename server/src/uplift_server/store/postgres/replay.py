@@ -52,10 +52,10 @@ async def _ahead(raw: Raw, replay: Replay, first: int, rows: int, limit: int, bo
 async def release_replay(
     raw: Raw, replay_seq: int, choice: ReplaySelection, ahead: ReplayBatch, lease: ReplayLease
 ) -> ReplayRelease:
-    """Lease deliveries for a running replay, for one attempt each.
+    """Release deliveries of a running replay for one attempt each. Lease those without an order group.
 
-    First, lease the deliveries that were returned to the replay without an attempt. Then lease the deliveries of the
-    batch `ahead`.
+    First, release the deliveries that were returned to the replay without an attempt. Then release the deliveries of
+    the batch `ahead`.
     """
     async with transaction(raw):
         await lock_order(raw, [choice.endpoint_seq])

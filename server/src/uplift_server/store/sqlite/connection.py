@@ -243,7 +243,7 @@ class FileLock:
 
     def _checked(self, handle: int) -> int:
         # The name could be a hard link to any file. Accept files that belong to the database's owner, or to this user
-        # unless it is root. If root runs the command and owns the file, reject a hard link to other content.
+        # unless it is root. If root runs the command and owns the file, reject a hard link to anything but a lock file.
         theirs = {path.stat().st_uid for path in (self.path.with_suffix(""), self.path.parent) if path.exists()}
         found, user = os.fstat(handle), os.geteuid()
         is_ours = found.st_uid in theirs or found.st_uid == user != 0

@@ -168,10 +168,10 @@ class SqliteDatabase:
     def release_replay(
         self, replay_seq: int, choice: ReplaySelection, ahead: ReplayBatch, lease: ReplayLease
     ) -> Awaitable[ReplayRelease]:
-        """Lease deliveries for a running replay, for one attempt each.
+        """Release deliveries of a running replay for one attempt each. Lease those without an order group.
 
-        First, lease the deliveries that were returned to the replay without an attempt. Then lease the deliveries of
-        the batch `ahead`.
+        First, release the deliveries that were returned to the replay without an attempt. Then release the deliveries
+        of the batch `ahead`.
         """
         return self._writer.submit(
             lambda w: release_replay(w.raw, replay_seq, choice, ahead, lease), weight=lease.limit, guarded=True

@@ -55,9 +55,9 @@ def _read_batch(
 def release_replay(
     raw: sqlite3.Connection, replay_seq: int, choice: ReplaySelection, batch: ReplayBatch, lease: ReplayLease
 ) -> ReplayRelease:
-    """Lease deliveries for a running replay, for one attempt each.
+    """Release deliveries of a running replay for one attempt each. Lease those without an order group.
 
-    First, lease the deliveries that were returned to the replay without an attempt. Then lease the deliveries of
+    First, release the deliveries that were returned to the replay without an attempt. Then release the deliveries of
     `batch`.
     """
     of_replay = {"replay_seq": replay_seq}

@@ -10,8 +10,8 @@ revision: str = "0009"
 down_revision: str | Sequence[str] | None = "0008"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
-# Earlier releases do not store chosen IDs, so they could store one ID twice.
-# They would also wait while partitions are attached, because attaching reads both tables once.
+# Earlier releases do not use the table of chosen IDs, so they could store two events with one ID.
+# They would also wait while this migration attaches partitions, because PostgreSQL then reads both tables once.
 needs_release = "0.1.1"
 
 _PARTITION: Final = (
