@@ -29,8 +29,10 @@ from uplift_server.observe.logs import configure_logs
 from uplift_webhooks.cli.kit.calls import Calls
 
 RETRY_SCHEDULE: Final = "1s,2s,5s,15s,1m,5m,10m"
-"""The retry schedule of the demo's server. The first retries occur within seconds. The last retries occur after an
-outage of the down receiver."""
+"""The retry schedule of the demo's server.
+
+The first retries occur within seconds. The last retries occur after the outage of the receiver `down` has ended.
+"""
 PROBE_MAX: Final = "30s"
 """Longest interval between probes of an unavailable receiver, short enough to detect its recovery soon."""
 ACCOUNT: Final = "Rapids Academy"
