@@ -282,9 +282,18 @@ def test_an_unwritable_directory_ends_the_server_with_2(place: Place, database: 
     assert "is not writable" in ended.stderr
 
 
+def serve_changed(place: Place, change: str) -> subprocess.CompletedProcess[str]:
+    """Change the program with Python code, and run `serve` until it ends."""
+    directory, environ = place
+    program = f"{change}from uplift_server.cli.main import run\nrun()"
+    return subprocess.run(
+        [sys.executable, "-c", program, "serve"],
+        cwd=directory, env=environ, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
 def test_a_check_during_the_stop_does_not_report_a_lost_database(place: Place) -> None:
     """SQLite deletes its log when the server closes the database."""
-    directory, environ = place
     program = (
         "import asyncio\n"
         "from uplift_server.app import Application\n"
@@ -302,26 +311,19 @@ def test_a_check_during_the_stop_does_not_report_a_lost_database(place: Place) -
         "async def wait_for_a_check(application):\n"
         "    while not checks: await asyncio.sleep(0.01)\n"
         "Application.wait_stopped = wait_for_a_check\n"
-        "from uplift_server.cli.main import run\n"
-        "run()"
     )
-    command = [sys.executable, "-c", program, "serve"]
-    ended = subprocess.run(command, cwd=directory, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    ended = serve_changed(place, program)
     assert "lost" not in ended.stderr
     assert ended.returncode == 0
 
 
 def test_an_internal_error_ends_the_server_with_1(place: Place) -> None:
-    directory, environ = place
     program = (
         "from uplift_server.app import Application\n"
         "async def broken(application): application.failed = True\n"
         "Application.wait_stopped = broken\n"
-        "from uplift_server.cli.main import run\n"
-        "run()"
     )
-    command = [sys.executable, "-c", program, "serve"]
-    ended = subprocess.run(command, cwd=directory, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    ended = serve_changed(place, program)
     assert ended.returncode == 1
     assert "Error: an internal error stopped the server\nHow to fix: " in ended.stderr
     assert "Stopped." not in ended.stderr
