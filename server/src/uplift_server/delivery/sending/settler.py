@@ -61,9 +61,8 @@ class Settler:
         """The parts of a rejected batch that are still to be written."""
         self._lines: list[AttemptLine] = []
         self._health: dict[int, LiveEndpoint] = {}
-        self._is_writing = False
-        self._writing: list[Settlement] = []
-        """The outcomes that are being written."""
+        self._writing: list[Settlement] | None = None
+        """The outcomes that are being written. None if no batch is being written."""
         self._is_failing = False
         self._is_scheduled = False
         self._health_membership = shards.membership_id
@@ -78,7 +77,7 @@ class Settler:
 
     def is_settling(self, event_seq: int, endpoint_seq: int) -> bool:
         """Return whether the outcome of a delivery waits to be stored, or is being stored."""
-        batches = (self._gathered, self._writing, *(batch for batch, _ in self._parts_left))
+        batches = (self._gathered, self._writing or (), *(batch for batch, _ in self._parts_left))
         key = event_seq, endpoint_seq
         return any((each.event_seq, each.endpoint_seq) == key for batch in batches for each in batch)
 
@@ -151,7 +150,7 @@ class Settler:
 
     @property
     def _may_write(self) -> bool:
-        return not self._is_scheduled and not self._is_writing and not self._is_failing
+        return not self._is_scheduled and self._writing is None and not self._is_failing
 
     def _schedule(self) -> None:
         if self._may_write:
@@ -178,7 +177,6 @@ class Settler:
         # Each outcome has at most one log line, and the lines are in outcome order.
         lines_max = len(batch) if self._gathered else len(self._lines)
         lines, self._lines = self._lines[:lines_max], self._lines[lines_max:]
-        self._is_writing = True
         self._writing = batch
         rows = [health_row(endpoint) for endpoint in health.values()]
         membership_id = self._shards.membership_id
@@ -193,8 +191,7 @@ class Settler:
         membership_id: int,
         written: "asyncio.Future[frozenset[tuple[int, int]]]",
     ) -> None:
-        self._is_writing = False
-        self._writing = []
+        self._writing = None
         if written.cancelled():
             # The process is stopping, and the database did not respond in time.
             return
