@@ -67,7 +67,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mix slow and fast modules in parallel runs. Except on SQLite, deselect tests that do not depend on the engine."""
+    """Order the modules of parallel runs. Except on SQLite, deselect tests that do not depend on the engine."""
     if engines.chosen().name != "sqlite":
         config.hook.pytest_deselected(items=[item for item in items if not _has_a_database(item)])
         items[:] = filter(_has_a_database, items)
@@ -76,7 +76,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason=mark.kwargs["reason"]))
     if hasattr(config, "workerinput"):
         places = _mixed({item.path: None for item in items})
-        items.sort(key=lambda item: places[item.path])
+        # Start modules with a longer timeout first. A slow module that starts late would run alone at the end.
+        slow = {item.path for item in items if item.get_closest_marker("timeout")}
+        items.sort(key=lambda item: (item.path not in slow, places[item.path]))
 
 
 def _mixed(modules: Iterable[Path]) -> dict[Path, float]:

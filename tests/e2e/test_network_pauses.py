@@ -38,6 +38,7 @@ def fleet(tmp_path: Path, postgres_url: str) -> Iterator[Fleet]:
 
 @pytest.mark.parametrize("cut", [UnreliableNetwork.hold, UnreliableNetwork.lose])
 @pytest.mark.timing
+@pytest.mark.timeout(180)
 def test_late_outcomes_of_an_evicted_worker_are_rejected(
     fleet: Fleet, network: UnreliableNetwork, receiver: Receiver, cut: Callable[[UnreliableNetwork], None]
 ) -> None:

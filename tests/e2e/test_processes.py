@@ -129,6 +129,7 @@ def test_tests_resends_and_cancels_reach_the_worker(fleet: Fleet, receiver: Rece
 
 
 @pytest.mark.timing
+@pytest.mark.timeout(180)
 def test_changes_apply_in_two_seconds_without_notifications(
     tmp_path: Path, postgres_url: str, pooler: Pooler, receiver: Receiver
 ) -> None:
