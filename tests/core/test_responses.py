@@ -103,6 +103,7 @@ def test_any_response_has_a_bounded_and_printable_line(body: bytes) -> None:
 
 def cached_texts() -> list[str]:
     """Return the texts that the caches of all loaded modules keep."""
+    gc.unfreeze()  # get_objects omits frozen objects, and conftest.py freezes all modules
     found, waiting, seen = [], [each for each in gc.get_objects() if type(each) is _lru_cache_wrapper], set[int]()
     while waiting:
         each = waiting.pop()
