@@ -40,7 +40,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the engine."""
     config.addinivalue_line("markers", "sqlite(reason): a test that needs a SQLite file")
-    config.addinivalue_line("markers", "timing: a test of latencies, which `scripts/test` runs beside two others")
+    config.addinivalue_line(
+        "markers", "timing: a test of latencies, which `scripts/test` runs beside at most three others"
+    )
     engines.choose(config.getoption("--engine"))
     log_plainly()
 
