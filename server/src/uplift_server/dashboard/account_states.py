@@ -57,7 +57,7 @@ def _without_problems(troubles: EndpointProblems, numbers: Statistics, span: str
         what = "1 delivery" if numbers.failed == 1 else f"{words.count(numbers.failed)} deliveries"
         return Severity.ATTENTION, f"No endpoints are failing now, but {what} failed in the {span}."
     if numbers.delivered:
-        return Severity.OK, f"All endpoints are healthy. No deliveries failed in the {span}."
+        return Severity.OK, f"No endpoints are failing, and no deliveries failed in the {span}."
     return Severity.OK, f"No endpoints are failing. There were no deliveries in the {span}."
 
 
