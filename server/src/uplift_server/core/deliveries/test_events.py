@@ -11,11 +11,12 @@ DATA_WITHOUT_EXAMPLE: Final = b'{"object":{}}'
 
 
 def default_type(subscription: Subscription, names: Collection[str]) -> str | None:
-    """Return the type of a test event for which the caller chose no type. Return None if the catalog is empty.
+    """Return the type of a test event for which the caller chose no type. Return None if `names` is empty.
 
     In order of preference, the type is MOVEMENT_ANALYTICS_CREATED if the endpoint is subscribed to it, another type
-    that the endpoint is subscribed to, the type of the registration event, or any type in the catalog. If several types
-    are possible, the function selects the first one in alphabetical order. `names` contains the types in the catalog.
+    that the endpoint is subscribed to, the type of the registration event, or any other type. If several types
+    are possible, the function selects the first one in alphabetical order. `names` contains the types that accept
+    events.
     """
     subscribed = sorted(name for name in names if subscription.matches(name) and name != WEBHOOK_CREATED)
     if MOVEMENT_ANALYTICS_CREATED in subscribed:
