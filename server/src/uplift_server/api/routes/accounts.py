@@ -46,7 +46,7 @@ async def list_accounts(
 
 @router.get("/v1/account", summary="Get your account")
 async def get_own_account(response: Response, services: ServicesOf, caller: CallerOf) -> AccountView:
-    """Requires any account key. Returns the account that the key belongs to.
+    """With an account key, returns the account that the key belongs to.
 
     With an operator key, or a service key with the scope `accounts:read`, specify the account in the header
     `Uplift-Account`.
