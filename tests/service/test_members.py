@@ -183,6 +183,21 @@ async def test_a_changed_role_is_audited(world: World) -> None:
     assert entries == [{"name": ANN, "from": "member", "to": "manager"}]
 
 
+@pytest.mark.parametrize("change", ["remove", "change_role"])
+async def test_a_pending_invitation_cannot_undo_a_decision_about_a_member(world: World, change: str) -> None:
+    """A person who was invited can join with a portal link instead, so that the invitation stays pending."""
+    account, members = await world.account(), world.services.members
+    await members.invite(world.operator, account, InvitationDraft(ANN, "admin"))
+    await members.invite(world.operator, account, InvitationDraft("other@example.com", "admin"))
+    ann = await world.member(account, ANN, Role.ADMIN)
+
+    arguments = ("member",) if change == "change_role" else ()
+    await getattr(members, change)(world.operator, account, ann, *arguments)
+
+    left = await members.invitations(world.operator, account, ALL)
+    assert [each.email for each in left.items] == ["other@example.com"]
+
+
 async def test_a_guest_cannot_become_owner(world: World) -> None:
     account = await world.account()
     await world.services.sessions.open_link(await world.portal(account), address=None)

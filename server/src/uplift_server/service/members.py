@@ -161,6 +161,7 @@ class Members:
                 return found
             _require_other_owner(connection, found)
             members.set_role(connection, found, new_role)
+            self._drop_invitation(connection, found)
             details = {"name": found.person.title, "from": found.role.text, "to": new_role.text}
             self._audit(connection, caller, owner, "member.role_changed", member, details)
             return self._found(connection, owner, member)
@@ -183,6 +184,7 @@ class Members:
                 raise Forbidden(_GUEST_CANNOT_LEAVE)
             _require_other_owner(connection, found)
             members.remove(connection, found)
+            self._drop_invitation(connection, found)
             details = {"name": found.person.title, "role": found.role.text}
             self._audit(connection, caller, owner, "member.removed", member, details)
 
@@ -256,6 +258,12 @@ class Members:
         if found is None:
             raise not_found(_KIND, member)
         return found
+
+    def _drop_invitation(self, connection: Transaction, member: Member) -> None:
+        """Delete the invitation of a person who joined in another way. It would undo a removal or a new role."""
+        email = member.person.email
+        if email is not None:
+            invitations.remove(connection, member.account_seq, email, now=self._context.now())
 
     async def _invite(
         self, caller: Caller, owner: Account, email: str, role: Role, idempotency_key: IdempotencyKey | None
