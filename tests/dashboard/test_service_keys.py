@@ -8,8 +8,8 @@ from playwright.sync_api import Page
 from tests.dashboard.operators import sign_in_operator
 from tests.dashboard.page_checks import check_page
 from tests.dashboard.routes import forms
-from tests.dashboard.visitors import member, operator
-from tests.e2e.harness import Server
+from tests.dashboard.visitors import expire_confirmations, member, operator
+from tests.e2e.harness import OPERATOR_KEY, Server
 
 LIST = "/operator/keys"
 EXPIRY = "2099-01-31T12:00:07.123Z"
@@ -47,6 +47,28 @@ def test_a_service_key_is_created_updated_and_revoked(server: Server) -> None:
     assert "Service key revoked" in revoked.text
     assert holder("GET", "/v1/account").status == 401
     assert guest.get(path).status == 404
+
+
+def test_a_service_key_for_secrets_requires_a_confirmation(server: Server) -> None:
+    """Creating the key and changing its expiry both require it."""
+    guest, name = operator(server), uuid4().hex
+    wanted = {"name": name, "scopes": "secrets:read", "expires_at": "2099-01-31T12:00"}
+    expire_confirmations(server)
+    rejected = guest.post(LIST, page=LIST, **wanted)
+    assert (rejected.status, f'href="/confirm?next={LIST}"' in rejected.html, name in rejected.html) == (
+        403,
+        True,
+        True,
+    )
+    assert guest.post("/confirm", password=OPERATOR_KEY, next=LIST).path == LIST
+    assert guest.post(LIST, page=LIST, **wanted).status == 200
+
+    path = f"{LIST}/{named(server, name)['id']}"
+    expire_confirmations(server)
+    rejected = guest.post(path, page=path, name=name, expires_at="")
+    assert (rejected.status, f'href="/confirm?next={path}"' in rejected.html) == (403, True)
+    assert named(server, name)["expires_at"] == "2099-01-31T12:00:00.000Z"
+    assert guest.post(path, page=path, name=f"{name} 2", expires_at="2099-01-31T12:00").status == 200
 
 
 def test_problems_of_a_new_service_key_are_at_its_fields(server: Server) -> None:

@@ -6,7 +6,7 @@ from typing import Final
 
 from uplift_server.core import ids
 from uplift_server.core.problems import Problem
-from uplift_server.core.security.scopes import SERVICE_SCOPES
+from uplift_server.core.security.scopes import SERVICE_SCOPES, Scope
 from uplift_server.service.authentication import SERVICE_PREFIX, digest_of, ending_of
 from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.fields import given, given_or
@@ -37,11 +37,14 @@ class ServiceKeys:
     ) -> tuple[ServiceKey, str | None]:
         """Create a service key. Return the key and its text, which is None if the request is repeated.
 
-        Raises Invalid.
+        Raises Invalid, or ConfirmationRequired for a key that can read secrets, because a person must enter the
+        password again to see secrets.
         """
         caller.require_operator()
         found = draft.problems(self._context.now(), known=SERVICE_SCOPES)
         require_valid([*problems, *found, check_idempotency_key(idempotency_key)])
+        if Scope.SECRETS_READ in draft.scopes_or_default():
+            caller.require_confirmed(self._context.now())
         return await self._context.run_shielded(self._create(caller, draft, idempotency_key))
 
     async def page(self, caller: Caller, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[ServiceKey]:
@@ -62,7 +65,11 @@ class ServiceKeys:
     async def update(
         self, caller: Caller, key: str, draft: KeyDraft, *, problems: Sequence[Problem] = ()
     ) -> ServiceKey:
-        """Update a service key's name and expiry. Raises NotFound or Invalid."""
+        """Update a service key's name and expiry.
+
+        Raises NotFound or Invalid. Raises ConfirmationRequired if the request changes the expiry and the key can read
+        secrets.
+        """
         caller.require_operator()
         require_valid([*problems, *draft.problems(self._context.now())])
         return await self._context.run_shielded(self._update(caller, key, draft))
@@ -109,6 +116,8 @@ class ServiceKeys:
                 changed = replace(
                     stored, name=given_or(draft.name, stored.name), expires_at=draft.expiry_or(stored.expires_at)
                 )
+                if changed.expires_at != stored.expires_at and Scope.SECRETS_READ in stored.scopes:
+                    caller.require_confirmed(self._context.now())
                 details.update(changed_details(stored, changed))
                 return changed
 

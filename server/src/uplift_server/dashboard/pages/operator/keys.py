@@ -11,7 +11,7 @@ from uplift_server.dashboard.key_forms import SCOPE_WORDS, changed_key, new_key
 from uplift_server.dashboard.routes import operator_form, operator_page
 from uplift_server.dashboard.visit import SHOWN, Visit
 from uplift_server.service.authentication import SERVICE_PREFIX
-from uplift_server.service.errors import Conflict, Invalid
+from uplift_server.service.errors import ConfirmationRequired, Conflict, Invalid
 from uplift_server.store.records import ServiceKey
 
 _PATH: Final = "/operator/keys"
@@ -39,6 +39,8 @@ async def create(visit: Visit) -> Response:
         )
     except Invalid as error:
         return await _page(visit, invalid=error, **shown)
+    except ConfirmationRequired:
+        return await _page(visit, status=403, wants_password=True, **shown)
     except Conflict as error:
         return await _page(visit, status=409, refusal=error.detail, **shown)
     return visit.leave_with_secret(_PATH, ids.prefixed(ids.KEY, key.id), text)
@@ -55,11 +57,13 @@ async def update(visit: Visit) -> Response:
     sent, name = await visit.form(), visit.parameter("service_key")
     key = await visit.services.service_keys.get(visit.caller, name)
     draft, problems = changed_key(sent, key)
+    shown = {"name": sent.text("name"), "expires_at": sent.instant("expires_at", [])}
     try:
         changed = await visit.services.service_keys.update(visit.caller, name, draft, problems=problems)
     except Invalid as error:
-        shown = {"name": sent.text("name"), "expires_at": sent.instant("expires_at", [])}
         return visit.refuse(_ONE, error.problems, **_about(visit, key), **shown)
+    except ConfirmationRequired:
+        return visit.render(_ONE, 403, wants_password=True, **_about(visit, key), **shown)
     return visit.leave(_PATH, f"Service key {changed.name} updated.")
 
 
@@ -75,6 +79,7 @@ async def _page(
     status: int = 200,
     invalid: Invalid | None = None,
     refusal: str | None = None,
+    wants_password: bool = False,
     name: str = "",
     chosen: Collection[str] = (),
     expires_at: int | None = None,
@@ -89,6 +94,7 @@ async def _page(
         "name": name,
         "chosen": chosen,
         "expires_at": expires_at,
+        "wants_password": wants_password,
         "scopes": SCOPE_WORDS,
         "now": visit.services.context.now(),
     }
