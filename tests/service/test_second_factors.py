@@ -253,6 +253,15 @@ async def reset_token(world: World) -> str:
     return url.rpartition("/")[2]
 
 
+async def doubt(world: World) -> None:
+    """Mark the emails of all people as not verified."""
+
+    def update(connection: Any) -> None:
+        connection.execute(sa.update(people.people).values(proved=False))
+
+    await world.database.write(update)
+
+
 async def test_a_password_reset_does_not_bypass_it(world: World) -> None:
     app = await with_factor(world)
     earlier = await password(world)
@@ -315,12 +324,21 @@ async def test_a_second_factor_of_someone_else_ends_when_the_email_is_verified(w
     account = await world.account()
     await with_factor(world, account)
 
-    def doubt(connection: Any) -> None:
-        connection.execute(sa.update(people.people).values(proved=False))
-
-    await world.database.write(doubt)
+    await doubt(world)
     await world.services.sessions.open_link(await world.portal(account, email=ANN), address=ADDRESS)
     assert (await count(world, second_factors), await count(world, recovery_codes)) == (0, 0)
+
+
+async def test_a_reset_that_verifies_the_email_reports_the_end_of_the_second_factor(world: World) -> None:
+    account = await world.account()
+    await with_factor(world, account)
+    await doubt(world)
+    await world.services.sessions.reset(await reset_token(world), "a wholly new one", address=ADDRESS)
+    assert await count(world, second_factors) == 0
+    entries = [(each.action, each.details) for each in await world.audited(account)]
+    assert ("member.second_factor_turned_off", {"by": "reset"}) in entries
+    emails = await world.database.read(lambda c: outbox.due(c, now=world.clock.now, limit=10))
+    assert emails[-1].facts["change"] == "turned_off"
 
 
 async def test_the_database_contains_neither_the_key_nor_the_codes(world: World) -> None:
