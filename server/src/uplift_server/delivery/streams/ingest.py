@@ -296,7 +296,9 @@ class StreamIngest:
                             publication.subject, publication.payload, reply=reply, headers=publication.headers
                         )
             except StreamUnavailable:
-                self._link = None  # The next connection resends all unacknowledged messages.
+                # The next connection, which may already exist, resends all unacknowledged messages.
+                if self._link is link:
+                    self._link = None
 
     async def watch(self, stopping: asyncio.Event) -> None:
         """Repeat unacknowledged messages and time out requests, until the process stops or the task is cancelled."""

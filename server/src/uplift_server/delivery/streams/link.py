@@ -140,6 +140,8 @@ class Link:
             max_reconnect_attempts=1,
             reconnect_time_wait=0,
             ping_interval=PING_SECONDS,
+            # Without a limit, a message that waits for a hanging server waits even after the connection has ended.
+            flush_timeout=REQUEST_SECONDS,
             error_cb=self._note_error,
             closed_cb=self._note_closed,
             user=server.user,
