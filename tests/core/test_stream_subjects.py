@@ -16,3 +16,8 @@ def test_no_uid_names_the_subject_of_accepted_events() -> None:
     subject = accepted_subject("acc_0123")
     assert parse_subject(subject) == EventSubject("acc_0123", is_accepted=True)
     assert not is_uid(subject.removeprefix("uplift.events."))
+
+
+def test_the_subject_of_a_rejected_event_is_short() -> None:
+    assert rejected_subject("ab." * 2000) == "uplift.rejected." + "ab." * 85 + "a"
+    assert rejected_subject("a" * 255 + ".b") == "uplift.rejected." + "a" * 255

@@ -18,7 +18,9 @@ from .test_stream import EVENTS, REJECTED, body, numbers, publish, stored, throu
 
 MESSAGE_BYTES_MAX = 1024 * 1024
 """The default maximum size of a message in NATS."""
-SUBJECTS = [b"\xff", b"a\x0bb", b"a\x0cb", b"a\x00b", b"a\x85b", b"*", b">", b"a.*", b"$accepted", b"$accepted.a"]
+LONG = b"a" * 4050
+"""NATS accepts a message with this name in its subject, but a message of the server to the same account is too long."""
+SUBJECTS = [b"\xff", b"a\x0bb", b"a\x0cb", b"a\x00b", b"a\x85b", b"*", b">", b"a.*", b"$accepted", b"$accepted.a", LONG]
 HEADERS = [
     b"",
     b"ABCD",

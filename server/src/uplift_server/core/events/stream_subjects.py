@@ -14,6 +14,8 @@ REJECTED_SUBJECTS: Final = "uplift.rejected.>"
 _EVENTS: Final = "uplift.events."
 _ACCEPTED: Final = "uplift.events.$accepted."
 _REJECTED: Final = "uplift.rejected."
+_ACCOUNT_CHARACTERS_MAX: Final = 256
+"""More than the maximum length of an account's ID or uid. A subject of 4 KiB would end the connection to NATS."""
 
 
 class EventSubject(NamedTuple):
@@ -38,5 +40,5 @@ def parse_subject(subject: str) -> EventSubject:
 
 
 def rejected_subject(account: str) -> str:
-    """Return the subject for rejected events of an account."""
-    return _REJECTED + account
+    """Return the subject for rejected events. `account` is from the subject of a message, so it may be very long."""
+    return _REJECTED + account[:_ACCOUNT_CHARACTERS_MAX].rstrip(".")
