@@ -141,7 +141,7 @@ class Pull:
                 await self._ask()
             await self._clock.wait(self._changed, REMOVE_EVERY_MS if self._has_stored else within_ms)
         self._require_intact()
-        if self._clock.now_ms() - self._heard_at > SILENT_MS_MAX:
+        if not self._waiting and self._clock.now_ms() - self._heard_at > SILENT_MS_MAX:
             raise StreamUnavailable("the consumer of the event stream does not respond")
         taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), STREAM_BATCH_MESSAGES_MAX))]
         if taken and not self._expected and not self._waiting:
