@@ -1,6 +1,5 @@
 """The database of an emitter with an outbox."""
 
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,8 +10,8 @@ from tests.postgres import PostgresServer, name_of
 from uplift_server.store.postgres.emitter_outbox import SQL
 
 INSERT = """
-INSERT INTO uplift_outbox (id, account, type, data, ordering_key, expires_at)
-VALUES ($1, $2, $3, $4, $5, $6::text::timestamptz)
+INSERT INTO uplift_outbox (account, type, data, ordering_key, expires_at)
+VALUES ($1, $2, $3, $4, $5::text::timestamptz) RETURNING id
 """
 
 
@@ -43,9 +42,7 @@ async def insert(
     expires_at: str | None = None,
 ) -> str:
     """Insert a row. Return its ID."""
-    row = uuid.uuid4()
-    await connection.execute(INSERT, row, account, event_type, data, key, expires_at)
-    return str(row)
+    return str(await connection.fetchval(INSERT, account, event_type, data, key, expires_at))
 
 
 async def rows(connection: asyncpg.Connection) -> list[Any]:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,23 @@ async def test_rows_become_events_with_their_ids(
         {"id": forever, "account": "acc_1", "type": "test.numbered", "data": {}},
     ]
     assert (reader.sent, reader.rejected, await rows(emitter)) == (3, 0, [])
+
+
+async def test_generated_ids_are_in_the_order_of_the_rows(
+    emitter: asyncpg.Connection, outbox: EmitterOutbox, server: ScriptedServer
+) -> None:
+    """Events of one request have the same time, so receivers compare their IDs to find the newest event."""
+    await emitter.execute(
+        "INSERT INTO uplift_outbox (account, type, data, ordering_key)"
+        " SELECT 'acc_1', 'test.numbered', jsonb_build_object('n', n), 'a' FROM generate_series(1, 100) AS n"
+    )
+    await drain(outbox, server)
+
+    [events] = server.batches
+    found = [uuid.UUID(each["id"]) for each in events]
+    assert server.numbers == list(range(1, 101))
+    assert found == sorted(set(found))
+    assert {(each.version, each.variant) for each in found} == {(8, uuid.RFC_4122)}
 
 
 async def test_the_log_names_the_database_without_its_password(url: str, server: ScriptedServer) -> None:
@@ -418,8 +436,12 @@ async def test_the_reader_needs_few_privileges(
         grants = [line[3:] for line in SQL.splitlines() if line.startswith("-- GRANT")]
         postgres_server.execute("".join(grants), name_of(url))
         async with connected(url.replace("postgres@", "my_service@")) as service:
-            await number(service, 1, key="a")
-            await number(service, -1)
+            for n, key in ((1, "a"), (-1, None)):
+                await service.execute(
+                    "INSERT INTO uplift_outbox (account, type, data, ordering_key) VALUES ('a', 'b', $1, $2)",
+                    json.dumps({"n": n}),
+                    key,
+                )
         server.wrong = lambda event: event["data"]["n"] < 0
         await drain(reader, server)
         assert server.numbers == [1]
@@ -436,11 +458,14 @@ async def test_the_sql_can_be_repeated(
     server: ScriptedServer,
     postgres_server: PostgresServer,
 ) -> None:
-    await number(emitter, 1)
+    """The SQL replaces the random IDs of an earlier release."""
+    await emitter.execute("ALTER TABLE uplift_outbox ALTER COLUMN id SET DEFAULT gen_random_uuid()")
+    first = await number(emitter, 1)
     postgres_server.execute(SQL, name_of(url))
-    await number(emitter, 2)
+    second = await number(emitter, 2)
     await drain(outbox, server)
     assert server.numbers == [1, 2]
+    assert [uuid.UUID(each).version for each in (first, second)] == [4, 8]
 
 
 async def test_a_table_in_another_schema_works(

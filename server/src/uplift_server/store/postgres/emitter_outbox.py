@@ -39,10 +39,10 @@ _SETTINGS: Final = {
 }
 
 SQL: Final = f"""\
--- Transactional outbox for Uplift Webhooks. You can run these statements again: they change nothing that exists.
+-- Transactional outbox for Uplift Webhooks. You can run these statements again: they change no rows.
 
 CREATE TABLE IF NOT EXISTS uplift_outbox (
-    id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    id uuid PRIMARY KEY,
     account text NOT NULL,
     type text NOT NULL,
     data jsonb NOT NULL,
@@ -54,6 +54,7 @@ CREATE TABLE IF NOT EXISTS uplift_outbox (
     problem jsonb,
     waits_for uuid
 );
+ALTER TABLE uplift_outbox ALTER COLUMN id DROP DEFAULT;
 CREATE SEQUENCE IF NOT EXISTS uplift_outbox_position OWNED BY uplift_outbox.position;
 CREATE INDEX IF NOT EXISTS uplift_outbox_waiting ON uplift_outbox (position)
     WHERE rejected_at IS NULL AND waits_for IS NULL;
@@ -62,13 +63,21 @@ CREATE INDEX IF NOT EXISTS uplift_outbox_rejected ON uplift_outbox (account, ord
 CREATE INDEX IF NOT EXISTS uplift_outbox_blocked ON uplift_outbox (waits_for, position) WHERE waits_for IS NOT NULL;
 
 -- Numbers the rows. Transactions with the same account and ordering key insert one after another: each one waits until
--- the previous one ends. The positions of a key are therefore in the order of the commits.
+-- the previous one ends. The positions of a key are therefore in the order of the commits. A row without an ID gets a
+-- UUID that begins with the position: events of one request have the same time, so receivers compare their IDs.
 CREATE OR REPLACE FUNCTION uplift_outbox_number() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    digits text;
 BEGIN
     IF NEW.ordering_key IS NOT NULL THEN
         PERFORM pg_advisory_xact_lock({_KEY_LOCKS}, hashtext(NEW.account || ' ' || NEW.ordering_key));
     END IF;
     NEW.position := nextval((quote_ident(TG_TABLE_SCHEMA) || '.uplift_outbox_position')::regclass);
+    IF NEW.id IS NULL THEN
+        digits := lpad(to_hex(NEW.position), 15, '0');
+        NEW.id := overlay(overlay(gen_random_uuid()::text PLACING left(digits, 8) || '-' || substr(digits, 9, 4) FROM 1)
+            PLACING '8' || right(digits, 3) FROM 15);
+    END IF;
     RETURN NEW;
 END $$;
 CREATE OR REPLACE TRIGGER uplift_outbox_number BEFORE INSERT ON uplift_outbox
