@@ -85,6 +85,13 @@ async def outbox(url: str) -> AsyncIterator[EmitterOutbox]:
     await outbox.close()
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition is true."""
+    async with asyncio.timeout(WITHIN_SECONDS):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
 async def drain(outbox: EmitterOutbox, server: ScriptedServer) -> OutboxReader:
     """Send the waiting rows, and return the reader that sent them."""
     reader = OutboxReader(outbox, server.send)
@@ -367,19 +374,16 @@ async def test_the_reader_continues_after_failures_and_stops(
     reader = OutboxReader(outbox, server.send)
     running = asyncio.create_task(reader.run())
 
-    async def until(condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(WITHIN_SECONDS):
-            while not condition():
-                await asyncio.sleep(0.01)
-
     await number(emitter, 1)
     await until(lambda: server.numbers == [1])
     # After a success, the reader also retries permanent failures, because a deployment can cause them.
-    for is_permanent in (False, True):
-        server.failure = ServerUnavailable(OSError(), is_permanent=is_permanent, retry_after_seconds=0)
-        await number(emitter, 2)
-        requests = server.requests
-        await until(lambda requests=requests: server.requests >= requests + 2)
+    with capture_logs() as logs:
+        for is_permanent in (False, True):
+            server.failure = ServerUnavailable(OSError(), is_permanent=is_permanent, retry_after_seconds=0)
+            await number(emitter, 2)
+            requests = server.requests
+            await until(lambda requests=requests: server.requests >= requests + 2)
+    assert [each["log_level"] for each in logs if each["event"] == "outbox waiting"] == ["warning", "error"]
     server.failure = None
     await until(lambda: server.numbers == [1, 2, 2])
     await number(emitter, 3)
@@ -393,10 +397,14 @@ async def test_the_reader_continues_after_failures_and_stops(
 async def test_a_wrong_setting_ends_a_reader_that_never_worked(
     emitter: asyncpg.Connection, outbox: EmitterOutbox, server: ScriptedServer, postgres_server: PostgresServer
 ) -> None:
-    await number(emitter, 1)
+    """An empty table does not prove that the settings of the server are right."""
     server.failure = ServerUnavailable(OSError(), is_permanent=True)
+    with capture_logs() as logs:
+        running = asyncio.create_task(OutboxReader(outbox, server.send).run())
+        await until(lambda: "outbox connected" in [each["event"] for each in logs])
+    await number(emitter, 1)
     with pytest.raises(ServerUnavailable):
-        await OutboxReader(outbox, server.send).run()
+        await asyncio.wait_for(running, WITHIN_SECONDS)
 
     without_table = EmitterOutbox(postgres_server.new_database(empty=True))
     with pytest.raises(Misaddressed, match="print-sql"):

@@ -69,13 +69,13 @@ class OutboxReader:
         self.sent = 0
         self.rejected = 0
         self._rows_max = OUTBOX_BATCH_ROWS_MAX
-        self._has_worked = False
-        """Whether a turn has ended without an error.
+        self._proven: set[str] = set()
+        """The systems that have worked: `source` and `server`.
 
-        Until then, a permanent error, such as a wrong setting, stops the reader.
+        Until a system has worked, a permanent error of it, such as a wrong setting, stops the reader.
         """
-        self._outage: str | None = None
-        """The system whose failure the reader has logged: `source` or `server`. None if both systems work."""
+        self._outage: tuple[str, bool] | None = None
+        """The system whose failure the reader has logged, and whether the failure is permanent. None if both work."""
         self._failures = 0
         self._status_at = time.monotonic() + STATUS_EVERY_SECONDS
         self._unblock_at = 0.0
@@ -93,7 +93,7 @@ class OutboxReader:
         """Send rows until `stop` is called. If `once` is true, return when the outbox has no rows to send.
 
         Raises Unavailable or ServerUnavailable. If `once` is false, the call raises only permanent errors, such as a
-        wrong setting, that occur before the first successful turn. It retries after all other errors.
+        wrong setting, of a database or a server that has not worked yet. It retries after all other errors.
         """
         idle_seconds = OUTBOX_POLL_SECONDS_MIN
         while not self._stopped.is_set():
@@ -102,11 +102,11 @@ class OutboxReader:
                 await self._log_status()
                 turn = await self._take_turn()
             except (Unavailable, ServerUnavailable) as error:
-                if once or (_is_permanent(error) and not self._has_worked):
+                if once or (_is_permanent(error) and _system(error) not in self._proven):
                     raise
                 await self._back_off(error)
                 continue
-            if not (once or self._has_worked):
+            if not once and "source" not in self._proven:
                 _log.info("outbox connected", database=self._outbox.database, table="uplift_outbox")
             self._note(turn)
             if once and turn.is_own and not turn.has_more:
@@ -158,13 +158,15 @@ class OutboxReader:
 
     def _note(self, turn: _Turn) -> None:
         """Update the totals with the numbers of sent and rejected rows. Log rejections and the end of an outage."""
-        self._has_worked = True
+        self._proven.add("source")
+        if turn.sent or turn.rejected:
+            self._proven.add("server")
         self.sent += turn.sent
         self.rejected += turn.rejected
         if turn.rejected:
             fix = "see the column `problem` of the table `uplift_outbox`"
             _log.warning("outbox rows rejected", rows=turn.rejected, how_to_fix=fix)
-        if self._outage is not None and (turn.sent or turn.rejected or self._outage == "source"):
+        if self._outage is not None and (turn.sent or turn.rejected or self._outage[0] == "source"):
             _log.info("outbox recovered", failures=self._failures)
             self._outage = None
         if self._outage is None:
@@ -172,11 +174,11 @@ class OutboxReader:
 
     async def _back_off(self, error: Unavailable | ServerUnavailable) -> None:
         """Wait after a failure. Jitter prevents readers from retrying at the same time."""
-        outage = "server" if isinstance(error, ServerUnavailable) else "source"
+        outage = _system(error), _is_permanent(error)
         if self._outage != outage:
             self._outage = outage
             write = _log.error if _is_permanent(error) else _log.warning
-            write("outbox waiting", unavailable=outage, error=str(error))
+            write("outbox waiting", unavailable=_system(error), error=str(error))
         seconds = min(OUTBOX_BACKOFF_SECONDS_MAX, OUTBOX_BACKOFF_SECONDS_MIN * 2 ** min(self._failures, 10))
         seconds *= 0.5 + random.random() / 2  # noqa: S311 - no secret
         asked = error.retry_after_seconds if isinstance(error, ServerUnavailable) else None
@@ -196,6 +198,10 @@ class OutboxReader:
             rejected=status.rejected,
             oldest_age_seconds=round(status.oldest_seconds, 1),
         )
+
+
+def _system(error: Unavailable | ServerUnavailable) -> str:
+    return "server" if isinstance(error, ServerUnavailable) else "source"
 
 
 def _is_permanent(error: Unavailable | ServerUnavailable) -> bool:
