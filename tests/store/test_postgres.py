@@ -95,6 +95,13 @@ async def test_a_slow_read_times_out(database: PostgresDatabase, monkeypatch: py
     assert await database.read(stored) == 0
 
 
+async def test_a_vacuum_that_never_ends_times_out(database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uplift_server.store.postgres.database.VACUUM", ("SELECT pg_sleep(60)",))
+    monkeypatch.setattr("uplift_server.store.postgres.database.VACUUM_S_MAX", 0.2)
+    with pytest.raises(Unavailable):
+        await database.scrub()
+
+
 async def test_invalid_rows_are_rejected(database: PostgresDatabase) -> None:
     with pytest.raises(Rejected, match="rejected"):
         await database.write(lambda c: c.execute(sa.insert(table).values(name="n", value="no number")))

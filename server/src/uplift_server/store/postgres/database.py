@@ -77,6 +77,8 @@ POSITION_EVERY_MS: Final = 4
 FIRST_POSITION_EVERY_MS: Final = 40
 FIRST_POSITION_MS_MAX: Final = 2000
 UNKNOWN_LOGGED_EVERY_S: Final = 60.0
+VACUUM_S_MAX: Final = 6 * 3600
+"""The maximum duration of a VACUUM statement. Without it, a lost connection could stop all erasures for ever."""
 RETRIES_MAX: Final = 8
 """Maximum number of retries for an operation after a deadlock or serialization failure."""
 RETRY_WAIT_MS_MAX: Final = 20
@@ -225,7 +227,7 @@ class PostgresDatabase:
             raw = await self._maintenance_opener.raw()
             try:
                 for statement in VACUUM:
-                    await raw.execute(statement)
+                    await raw.execute(statement, timeout=VACUUM_S_MAX)
             finally:
                 raw.terminate()
         except DRIVER_ERRORS as error:
