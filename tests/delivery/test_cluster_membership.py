@@ -158,6 +158,21 @@ async def test_a_process_without_heartbeats_stops_before_its_eviction(place: Pla
         assert disconnected.sender.sent > sent
 
 
+async def test_events_that_a_process_without_heartbeats_accepts_are_delivered_by_others(place: Place) -> None:
+    """It loses its connection for notifications and heartbeats, but can still store events."""
+    async with Fleet(place) as fleet:
+        await fleet_with_endpoints(fleet, peers=2, hosts=10)
+        disconnected = fleet.peers[1]
+        disconnected.line.cut = True
+        fleet.switch_to(disconnected)
+        for _ in range(4):
+            await fleet.run_for(3 * SECOND)
+            await fleet.accept(1)
+        await fleet.run_for(8 * SECOND)
+        assert await fleet.statuses() == {Status.DELIVERED: 40}
+        assert len(fleet.sender.sent) == 40
+
+
 async def test_late_leases_of_an_evicted_process_are_ended(place: Place) -> None:
     async with Fleet(place) as fleet:
         [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)

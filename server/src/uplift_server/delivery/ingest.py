@@ -297,7 +297,7 @@ class EventIngest:
             if endpoint.record.state is not _ENABLED:
                 deliveries.append(NewDelivery(endpoint.seq, Status.HELD, None, 0, group_number))
                 continue
-            if not self._shards.owns(endpoint.seq):
+            if not (self._shards.owns(endpoint.seq) and self._shards.may_send()):
                 group.foreign.append(endpoint.seq)
                 deliveries.append(NewDelivery(endpoint.seq, _PENDING, now, 0, group_number))
                 continue
