@@ -16,6 +16,7 @@ from uplift_server.delivery.sending.http.request import Request
 from uplift_server.store.records import EndpointState
 
 from .endpoint_auth import set_auth
+from .fleet import Fleet, fleet_with_endpoints, owner_and_other
 from .owner import Owner
 from .world import MINUTE, SECOND, World, respond
 
@@ -164,3 +165,24 @@ async def test_a_401_response_discards_only_the_token_of_the_request(place: Plac
         await world.run_for(MINUTE)
         assert await world.statuses() == {Status.DELIVERED: 5}
         assert len(world.sender.times(TOKENS)) == 2
+
+
+async def test_an_evicted_process_sends_nothing_when_its_token_arrives(place: Place) -> None:
+    async with Fleet(place) as fleet:
+        [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
+        evicted, other = owner_and_other(fleet, seq)
+        fleet.switch_to(evicted)
+        await set_auth(fleet, fleet.cache.endpoints[seq], CLIENT)
+        await fleet.run_for(2 * SECOND)
+        fleet.sender.scripts[TOKENS] = lambda _: issue()
+        fleet.sender.latency_ms[TOKENS] = 9 * SECOND
+        await fleet.accept(5)
+        await fleet.run_for(100)
+        evicted.line.cut = True
+        fleet.sender.latency_ms[TOKENS] = 0
+        await fleet.run_for(8 * SECOND)
+        assert other.owns(seq)
+        assert len(fleet.sender.times("h0.test")) == 5
+        await fleet.run_for(10 * SECOND)
+        assert await fleet.statuses() == {Status.DELIVERED: 5}
+        assert len(fleet.sender.times("h0.test")) == 5

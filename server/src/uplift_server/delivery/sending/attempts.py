@@ -167,8 +167,8 @@ class Attempts:
                 self._release_lease(late)
             self._lanes.attempt_ended(lane, now)
             return
-        if endpoint is not None and not self._shards.owns(endpoint.seq):
-            # Another process took over the endpoint after this delivery was queued.
+        if not self._shards.may_send() or (endpoint is not None and not self._shards.owns(endpoint.seq)):
+            # Another process took over the endpoint after this delivery was queued, or could have taken it over.
             self._release_lease(delivery)
             self._lanes.attempt_ended(lane, now)
             return
