@@ -163,3 +163,11 @@ def test_a_success_of_a_process_counts_unless_a_later_attempt_failed() -> None:
 def test_a_healthy_endpoint_has_no_actions() -> None:
     for health in (Health(), Health(0, None, NOW_MS, None, Outcome.DELIVERED)):
         assert health.warn_at(RULE) is health.disable_at(RULE) is health.next_action(NOW_MS + 90 * DAY_MS, RULE) is None
+
+
+def test_an_erased_error_is_removed_only_from_the_same_failure() -> None:
+    health = Health(failing_since=1, last_failure_at=5, last_error="Hello Zebulon", last_location="https://a.example")
+    erased = health._replace(last_error=None, last_location=None)
+    assert health.with_erased_error_of(erased) == erased
+    assert health.with_erased_error_of(health) == health
+    assert health.with_erased_error_of(erased._replace(last_failure_at=4)) == health

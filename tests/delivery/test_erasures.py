@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from tests.delivery.fleet import Fleet, fleet_with_endpoints, owner_and_other
-from tests.delivery.world import MINUTE, SECOND, World, respond
+from tests.delivery.world import HOUR, MINUTE, SECOND, World, respond
 from tests.engines import Place
 
 from uplift_server.core.events import envelope
@@ -169,6 +169,30 @@ async def test_another_process_does_not_restore_the_content(place: Place, silent
         assert set(await fleet.statuses()) == {Status.CANCELLED}
         assert len(fleet.sender.sent) == before
         assert await fleet.attempts() == []
+
+
+async def test_the_owner_of_an_endpoint_forgets_an_error_without_notifications(place: Place) -> None:
+    """The last error of an endpoint quotes the response. Its owner would write the text again."""
+    async with Fleet(place, delays_ms=(HOUR,)) as fleet:
+        if fleet.database.partitions is None:
+            pytest.skip("SQLite has only one process")
+        seqs = await fleet_with_endpoints(fleet, peers=2, hosts=8)
+        [eraser] = [peer for peer in fleet.peers if peer.parts.jobs.holds(SingletonJob.ERASURE)]
+        foreign = next(seq for seq in seqs if not eraser.owns(seq))
+        owner, _ = owner_and_other(fleet, foreign)
+        for number in range(8):
+            fleet.sender.scripts[f"h{number}.test"] = lambda _: respond(500)._replace(response_body=b"Hello Zebulon")
+        fleet.switch_to(owner)
+        await fleet.run_for(MINUTE)  # the processes read new endpoints again after a while
+        accepted = await fleet.accept(1)
+        await fleet.run_for(SECOND)
+        assert owner.parts.cache.endpoints[foreign].health.last_error == "Hello Zebulon"
+        fleet.bus.silent = True
+        fleet.switch_to(eraser)
+        await start_erasure(fleet, event_seqs=[each.seq for each in accepted])
+        await fleet.run_for(5 * SECOND)
+        health = owner.parts.cache.endpoints[foreign].health
+        assert (health.last_error, health.failing_since is not None) == (None, True)
 
 
 async def test_a_replay_does_not_send_bodies_that_it_has_read(place: Place) -> None:

@@ -5,7 +5,7 @@ reader continues at the oldest transaction that was active when it last read. Th
 does not miss any. Old changes are pruned. A reader that missed pruned changes must read all objects again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import sqlalchemy as sa
@@ -18,6 +18,11 @@ from uplift_server.store.schema_processes import directory_changes
 _PRUNED: Final = "directory_changes.forgotten"
 """The name of the server value that contains the transaction ID below which changes were pruned."""
 _OLDEST_ACTIVE_XID: Final = sa.text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+_NOTE: Final = sa.text(
+    "INSERT INTO directory_changes (kind, subject_seq, xid)"
+    " VALUES (:kind, :subject_seq, pg_current_xact_id()::text::bigint)"
+    " ON CONFLICT (kind, subject_seq) DO UPDATE SET xid = EXCLUDED.xid"
+)
 _NEWEST_XID: Final = sa.select(sa.func.coalesce(sa.func.max(directory_changes.c.xid), 0))
 _FOREIGN: Final[Mapping[str, sa.ColumnElement[bool]]] = {
     "sqlite": sa.false(),
@@ -92,6 +97,15 @@ def since(connection: Connection, xid: int) -> Changes:
 def pruned_before(connection: Connection) -> int:
     """Return the transaction ID below which changes may be missing, because they were pruned."""
     return server_values.get(connection, [_PRUNED]).get(_PRUNED, 0)
+
+
+def note(connection: Connection, kind: str, subject_seqs: Sequence[int]) -> None:
+    """Record changes that the triggers ignore, so that all processes read the objects again.
+
+    Do nothing on SQLite, which has only one process.
+    """
+    if connection.dialect.name == "postgresql" and subject_seqs:
+        connection.execute(_NOTE, [{"kind": kind, "subject_seq": seq} for seq in sorted(subject_seqs)])
 
 
 def prune(connection: Connection, xid: int, *, limit: int) -> int:

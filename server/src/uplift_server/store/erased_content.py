@@ -21,7 +21,7 @@ from uplift_server.core.deliveries.responses import first_line
 from uplift_server.core.events import envelope
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.people.notifications import CONTENT_FACTS
-from uplift_server.store import endpoint_backlog, event_objects, locks, rejected_events
+from uplift_server.store import change_log, endpoint_backlog, event_objects, locks, rejected_events
 from uplift_server.store.erasures import Erasure
 from uplift_server.store.schema import (
     attempts,
@@ -106,6 +106,7 @@ def erase(
             leases_until=max((at for at in (known.leases_until, *leases.values()) if at), default=None),
         )
     )
+    change_log.note(connection, "endpoints", cleared)
     return Erased(list(leases), cleared)
 
 
@@ -127,6 +128,7 @@ def tidy(connection: Connection, erasure: Erasure, *, now: int) -> list[int]:
         written = endpoints.c.last_failure_at.between(erasure.created_at, erasure.leases_until)
         change = sa.update(endpoints).where(endpoints.c.account_seq == erasure.account_seq, written)
         cleared += connection.scalars(change.values(last_error=None, last_location=None).returning(endpoints.c.seq))
+    change_log.note(connection, "endpoints", cleared)
     connection.execute(sa.update(erasures).where(own).values(object_id=None, event_seqs=None, tidied_at=now))
     return cleared
 

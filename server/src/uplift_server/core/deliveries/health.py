@@ -123,6 +123,12 @@ class Health(NamedTuple):
             return self
         return self._replace(excused_ms=max(self.excused_ms, stored.excused_ms))
 
+    def with_erased_error_of(self, stored: "Health") -> "Health":
+        """Return a copy without the last error if an erasure removed the error of the same failure from `stored`."""
+        if stored.last_error is not None or stored.last_failure_at != self.last_failure_at:
+            return self
+        return self._replace(last_error=None, last_location=None)
+
     def with_success_of(self, stored: "Health") -> "Health":
         """Return the stored health if it shows that the endpoint recovered after the last failure in this object.
 

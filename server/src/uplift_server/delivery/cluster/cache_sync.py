@@ -289,9 +289,12 @@ class CacheSync:
                 )
                 return
         live = self._cache.endpoints[record.seq]
-        # The owner of an endpoint has the latest health. Only the excused time can be newer in the database.
-        is_own = self._shards.owns(record.seq)
-        live.health = live.health.with_excused_time_of(record.health) if is_own else record.health
+        if not self._shards.owns(record.seq):
+            live.health = record.health
+            return
+        # The owner of an endpoint has the latest health, except for excused times and erasures by other processes.
+        stored = record.health
+        live.health = live.health.with_excused_time_of(stored).with_erased_error_of(stored)
 
     async def _sync_health(self, now: int) -> None:
         """Update the health of endpoints to which other processes have made attempts."""
