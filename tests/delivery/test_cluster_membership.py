@@ -173,6 +173,20 @@ async def test_events_that_a_process_without_heartbeats_accepts_are_delivered_by
         assert len(fleet.sender.sent) == 40
 
 
+async def test_a_process_sends_what_it_accepted_without_heartbeats_after_the_next_one(place: Place) -> None:
+    async with Fleet(place) as fleet:
+        await fleet_with_endpoints(fleet, peers=1, hosts=3)
+        [peer] = fleet.peers
+        peer.line.cut = True
+        await fleet.run_for(4500)
+        await fleet.accept(2)
+        await fleet.run_for(SECOND)
+        assert fleet.sender.sent == []
+        peer.line.cut = False
+        await fleet.run_for(3 * SECOND)
+        assert await fleet.statuses() == {Status.DELIVERED: 6}
+
+
 async def test_late_leases_of_an_evicted_process_are_ended(place: Place) -> None:
     async with Fleet(place) as fleet:
         [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)

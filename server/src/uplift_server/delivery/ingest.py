@@ -101,7 +101,7 @@ class _Group(msgspec.Struct, frozen=True):
     foreign: list[int]
     """The endpoints that receive an event of the group and belong to other processes."""
     overflow: list[LiveEndpoint]
-    """The endpoints whose lanes have no room for a delivery of the group."""
+    """The endpoints with deliveries of the group that this process leases later, because it has no room now."""
     result: "asyncio.Future[list[Appended] | IdempotencyConflict]"
     accepted_at: int
     began_us: int
@@ -297,8 +297,12 @@ class EventIngest:
             if endpoint.record.state is not _ENABLED:
                 deliveries.append(NewDelivery(endpoint.seq, Status.HELD, None, 0, group_number))
                 continue
-            if not (self._shards.owns(endpoint.seq) and self._shards.may_send()):
+            is_own = self._shards.owns(endpoint.seq)
+            if not (is_own and self._shards.may_send()):
                 group.foreign.append(endpoint.seq)
+                if is_own:
+                    # If no process evicts this process, it sends the delivery after its next heartbeat.
+                    group.overflow.append(endpoint)
                 deliveries.append(NewDelivery(endpoint.seq, _PENDING, now, 0, group_number))
                 continue
             lane = self._lanes.of(endpoint)

@@ -86,6 +86,9 @@ class ShardHandover:
         if self._shards.lost or self._shards.gained or self._state.view != membership_hash(workers):
             self._wake.set()
         self._lanes.pump()
+        if self._due.backlog:
+            # Without heartbeats, the dispatcher leased nothing.
+            self._due.wake()
 
     def rejoined(self) -> None:
         """Handle the eviction of this process, which has rejoined with a new process ID."""
