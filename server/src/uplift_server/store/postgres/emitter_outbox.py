@@ -54,7 +54,6 @@ CREATE TABLE IF NOT EXISTS uplift_outbox (
     problem jsonb,
     waits_for uuid
 );
-ALTER TABLE uplift_outbox ALTER COLUMN id DROP DEFAULT;
 CREATE SEQUENCE IF NOT EXISTS uplift_outbox_position OWNED BY uplift_outbox.position;
 CREATE INDEX IF NOT EXISTS uplift_outbox_waiting ON uplift_outbox (position)
     WHERE rejected_at IS NULL AND waits_for IS NULL;
@@ -82,6 +81,7 @@ BEGIN
 END $$;
 CREATE OR REPLACE TRIGGER uplift_outbox_number BEFORE INSERT ON uplift_outbox
     FOR EACH ROW EXECUTE FUNCTION uplift_outbox_number();
+ALTER TABLE uplift_outbox ALTER COLUMN id DROP DEFAULT;
 
 -- Wakes the reader. Without this trigger, the reader looks for rows at least once a second.
 CREATE OR REPLACE FUNCTION uplift_outbox_notify() RETURNS trigger LANGUAGE plpgsql AS $$
