@@ -170,4 +170,6 @@ def test_an_erased_error_is_removed_only_from_the_same_failure() -> None:
     erased = health._replace(last_error=None, last_location=None)
     assert health.with_erased_error_of(erased) == erased
     assert health.with_erased_error_of(health) == health
+    redirected = health._replace(last_error=None)
+    assert redirected.with_erased_error_of(redirected) == redirected
     assert health.with_erased_error_of(erased._replace(last_failure_at=4)) == health

@@ -125,7 +125,8 @@ class Health(NamedTuple):
 
     def with_erased_error_of(self, stored: "Health") -> "Health":
         """Return a copy without the last error if an erasure removed the error of the same failure from `stored`."""
-        if stored.last_error is not None or stored.last_failure_at != self.last_failure_at:
+        is_erased = stored.last_error is None and stored.last_location is None
+        if not is_erased or stored.last_failure_at != self.last_failure_at:
             return self
         return self._replace(last_error=None, last_location=None)
 
