@@ -10,7 +10,7 @@ import structlog
 from uplift_server.core import ids
 from uplift_server.core.people.accounts import check_name
 from uplift_server.core.people.audit import Actor, ActorKind, AuditEntry
-from uplift_server.core.people.notifications import NotificationKind, SecondFactorChange
+from uplift_server.core.people.notifications import NotificationKind
 from uplift_server.core.people.people import (
     RESET_TTL_MS,
     SESSION_RANDOM_BYTES,
@@ -370,7 +370,6 @@ class Credentials:
             # Before the email was verified, another person may have turned on the second factor.
             if not found.proved and renewed.proved and second_factors.delete(connection, found.id):
                 audit_person(connection, known, "member.second_factor_turned_off", {"by": by}, now, address)
-                self._factors.notify(connection, found, SecondFactorChange.TURNED_OFF, now)
             sessions.end_all_of_person(connection, known.seq, except_digest=except_session)
             audit_person(connection, known, "member.password_changed", {"by": by}, now, address)
             return True

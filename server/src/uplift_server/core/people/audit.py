@@ -24,7 +24,7 @@ ACTIONS: Final = {
     "member.identity_unlinked": "A member unlinked their single sign-on identity.",
     "member.password_changed": "A member changed or reset their password.",
     "member.second_factor_turned_on": "A member turned on their second factor.",
-    "member.second_factor_turned_off": "A member turned off their second factor.",
+    "member.second_factor_turned_off": "A member or a password reset turned off the second factor.",
     "member.second_factor_reset": "An operator turned off the second factor of a member.",
     "member.recovery_codes_created": "A member created new recovery codes.",
     "operator.signed_in": "An operator signed in to the dashboard.",
