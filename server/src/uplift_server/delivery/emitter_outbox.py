@@ -56,6 +56,8 @@ class _Turn(NamedTuple):
     rejected: int = 0
     has_more: bool = False
     """Whether more rows are waiting. If so, the next turn starts immediately."""
+    has_response: bool = False
+    """Whether the server accepted or rejected a request."""
     is_own: bool = True
     """Whether this reader had access to the outbox. If not, another reader was using the outbox."""
 
@@ -72,7 +74,7 @@ class OutboxReader:
         self._proven: set[str] = set()
         """The systems that have worked: `source` and `server`.
 
-        Until a system has worked, a permanent error of it, such as a wrong setting, stops the reader.
+        Until a system has worked, a permanent error of this system, such as a wrong setting, stops the reader.
         """
         self._outage: tuple[str, bool] | None = None
         """The system whose failure the reader has logged, and whether the failure is permanent. None if both work."""
@@ -129,19 +131,20 @@ class OutboxReader:
             has_more |= bool(waiting)
             rows = in_order(page.rows)
             problems = dict(oversized(rows))
-            if rows and not problems:
+            has_response = bool(rows) and not problems
+            if has_response:
                 rejection = await self._send(batch_body(rows), len(rows))
                 if rejection is None:
                     await turn.delete([row.id for row in rows])
                     self._rows_max = min(self._rows_max * 2, OUTBOX_BATCH_ROWS_MAX)
-                    return _Turn(sent=len(rows), has_more=has_more or page.has_more)
+                    return _Turn(sent=len(rows), has_more=has_more or page.has_more, has_response=True)
                 problems |= rejected(rows, rejection)
                 if not problems:
                     self._rows_max = len(rows) // 2
-                    return _Turn(has_more=True)
+                    return _Turn(has_more=True, has_response=True)
             if problems:
                 await turn.reject(problems)
-            return _Turn(rejected=len(problems), has_more=has_more or bool(problems))
+            return _Turn(rejected=len(problems), has_more=has_more or bool(problems), has_response=has_response)
 
     async def _unblock(self, turn: Turn) -> bool:
         """Unblock a batch of the rows that no longer wait for an earlier row. Return whether more rows may be left.
@@ -159,14 +162,14 @@ class OutboxReader:
     def _note(self, turn: _Turn) -> None:
         """Update the totals with the numbers of sent and rejected rows. Log rejections and the end of an outage."""
         self._proven.add("source")
-        if turn.sent or turn.rejected:
+        if turn.has_response:
             self._proven.add("server")
         self.sent += turn.sent
         self.rejected += turn.rejected
         if turn.rejected:
             fix = "see the column `problem` of the table `uplift_outbox`"
             _log.warning("outbox rows rejected", rows=turn.rejected, how_to_fix=fix)
-        if self._outage is not None and (turn.sent or turn.rejected or self._outage[0] == "source"):
+        if self._outage is not None and (turn.has_response or self._outage[0] == "source"):
             _log.info("outbox recovered", failures=self._failures)
             self._outage = None
         if self._outage is None:
