@@ -161,8 +161,8 @@ class Members:
                 return found
             _require_other_owner(connection, found)
             members.set_role(connection, found, new_role)
-            self._drop_invitation(connection, found)
             details = {"name": found.person.title, "from": found.role.text, "to": new_role.text}
+            details |= self._drop_invitation(connection, found)
             self._audit(connection, caller, owner, "member.role_changed", member, details)
             return self._found(connection, owner, member)
 
@@ -184,8 +184,8 @@ class Members:
                 raise Forbidden(_GUEST_CANNOT_LEAVE)
             _require_other_owner(connection, found)
             members.remove(connection, found)
-            self._drop_invitation(connection, found)
             details = {"name": found.person.title, "role": found.role.text}
+            details |= self._drop_invitation(connection, found)
             self._audit(connection, caller, owner, "member.removed", member, details)
 
         await self._context.run_shielded(self._context.database.write(remove))
@@ -259,11 +259,14 @@ class Members:
             raise not_found(_KIND, member)
         return found
 
-    def _drop_invitation(self, connection: Transaction, member: Member) -> None:
-        """Delete the invitation of a person who joined in another way. It would undo a removal or a new role."""
+    def _drop_invitation(self, connection: Transaction, member: Member) -> dict[str, str]:
+        """Delete the invitation of a person who joined in another way. Return its details for the audit log.
+
+        The person could use the invitation to undo a removal or a new role.
+        """
         email = member.person.email
-        if email is not None:
-            invitations.remove(connection, member.account_seq, email, now=self._context.now())
+        role = email and invitations.remove(connection, member.account_seq, email, now=self._context.now())
+        return {} if not role else {"withdrawn_invitation": role.text}
 
     async def _invite(
         self, caller: Caller, owner: Account, email: str, role: Role, idempotency_key: IdempotencyKey | None
