@@ -59,7 +59,7 @@ def unknown_event_type(name: str | None, field: str = "type", catalog: Iterable[
     """
     if name is None:
         return Problem(
-            field, "event_type_unknown", "No event type in the catalog accepts events. Ask the operator to create one."
+            field, "event_type_unknown", "No event type in the catalog accepts events. Ask the operator for one."
         )
     suggestion = did_you_mean(name, catalog)
     text = f"The event type {name[:200]} does not exist.{suggestion} See the event catalog (GET /v1/event-types)."

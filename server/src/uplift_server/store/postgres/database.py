@@ -78,7 +78,7 @@ FIRST_POSITION_EVERY_MS: Final = 40
 FIRST_POSITION_MS_MAX: Final = 2000
 UNKNOWN_LOGGED_EVERY_S: Final = 60.0
 VACUUM_S_MAX: Final = 6 * 3600
-"""The maximum duration of a VACUUM statement. Without it, a lost connection could stop all erasures for ever."""
+"""The maximum duration of a VACUUM statement. Without it, a lost connection could stop all erasures forever."""
 RETRIES_MAX: Final = 8
 """Maximum number of retries for an operation after a deadlock or serialization failure."""
 RETRY_WAIT_MS_MAX: Final = 20
