@@ -79,9 +79,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason=mark.kwargs["reason"]))
     if hasattr(config, "workerinput"):
         places = _mixed({item.path: None for item in items})
-        # Start modules with a longer timeout first. A slow module that starts late would run alone at the end.
-        slow = {item.path for item in items if item.get_closest_marker("timeout")}
-        items.sort(key=lambda item: (item.path not in slow, places[item.path]))
+        # Start slow modules, which have a longer timeout, in the first half. Otherwise, one could run alone at the end.
+        for slow in {item.path for item in items if item.get_closest_marker("timeout")}:
+            places[slow] /= 2
+        items.sort(key=lambda item: places[item.path])
 
 
 def pytest_collection_finish() -> None:
