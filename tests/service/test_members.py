@@ -196,6 +196,7 @@ async def test_a_pending_invitation_cannot_undo_a_decision_about_a_member(world:
 
     left = await members.invitations(world.operator, account, ALL)
     assert [each.email for each in left.items] == ["other@example.com"]
+    assert (await world.audited(account))[-1].details["withdrawn_invitation"] == "admin"
 
 
 async def test_a_guest_cannot_become_owner(world: World) -> None:

@@ -265,8 +265,10 @@ class Members:
         The person could use the invitation to undo a removal or a new role.
         """
         email = member.person.email
-        role = email and invitations.remove(connection, member.account_seq, email, now=self._context.now())
-        return {} if not role else {"withdrawn_invitation": role.text}
+        if email is None:
+            return {}
+        role = invitations.remove(connection, member.account_seq, email, now=self._context.now())
+        return {} if role is None else {"withdrawn_invitation": role.text}
 
     async def _invite(
         self, caller: Caller, owner: Account, email: str, role: Role, idempotency_key: IdempotencyKey | None
