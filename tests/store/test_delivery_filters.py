@@ -177,9 +177,9 @@ def test_filters_find_what_a_search_of_all_rows_finds(
         if len(values) < sum(len(each) for each, _ in chosen):
             continue  # Both filters set the same field.
         accounts = (1, None) if "endpoint" in " ".join(names) else (1, 2, None)
-        # Search with each filter alone in both directions, and with each pair of filters in one direction.
-        ways = [(account, bool((number + place) % 2)) for place, account in enumerate(accounts)]
-        for account, ascending in product(accounts, (False, True)) if len(names) == 1 else ways:
+        # Search with each filter alone for all accounts in both directions, and with each pair of filters in one way.
+        ways = list(product(accounts, (False, True)))
+        for account, ascending in ways if len(names) == 1 else [ways[number % len(ways)]]:
             expected = [
                 (row.event_seq, row.endpoint_seq)
                 for row in ROWS
