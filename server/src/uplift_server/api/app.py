@@ -93,8 +93,9 @@ def _framework(public_url: str | None = None) -> FastAPI:
     # Disable FastAPI's documentation pages, because they load third-party scripts.
     # Disable FastAPI's OpenAPI route, because the route encodes the document for each request.
     api = FastAPI(title="Uplift Webhooks", version=__version__, redirect_slashes=False, openapi_url=None)
+    # Do not call `include_router`: at the first requests, it would build each route a second time.
     for router in _ROUTERS:
-        api.include_router(router)
+        api.router.routes.extend(router.routes)
     known: dict[str, Any] = {}
 
     def openapi() -> dict[str, Any]:
