@@ -100,7 +100,7 @@ class Scene(AbstractContextManager["Scene"]):
         with ExitStack() as stack:
             self.directory = self._given or workspace(self.options, stack)
             self.receiver = stack.enter_context(Receiver())
-            self.server = Server(self.directory, self.options.server, self._settings, self._role, self.options.prefix)
+            self.server = Server(self.directory, self.options, self._settings, self._role)
             # The database is temporary, so the server needs no clean stop.
             stack.callback(self.server.kill)
             self._stack = stack.pop_all()

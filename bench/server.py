@@ -11,11 +11,15 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from bench.processes import BIN, start, stop
+from tests import programs
+
+from bench.options import Options
+from bench.processes import BIN, environment, start
 
 KEY: Final = "op_bench_0123456789abcdef0123456789abcdef"
 READY_WITHIN_S: Final = 120.0
 _POLL_S: Final = 0.005
+_STOP_S: Final = 5.0
 
 
 class ServerFailed(Exception):
@@ -28,10 +32,9 @@ class Server:
     def __init__(
         self,
         directory: Path,
-        command: Path | None = None,
+        options: Options,
         settings: dict[str, str] | None = None,
         role: str = "all",
-        prefix: tuple[str, ...] = (),
     ) -> None:
         self.directory = directory
         self.role = role
@@ -39,9 +42,11 @@ class Server:
         self.port = free_port()
         self.database = directory / "uplift.db"
         self.log = directory / "server.log"
-        self._command = (*prefix, command or BIN / "uplift-server")
+        self._command = (*options.prefix, options.server or BIN / "uplift-server")
+        self._is_forked = options.smoke and options.server is None and not options.prefix
+        """Whether the server is a fork of a process that has imported it. Imports take most time of a smoke run."""
         self._settings = settings or {}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | programs.Program | None = None
 
     @property
     def settings(self) -> dict[str, str]:
@@ -69,7 +74,13 @@ class Server:
         """Start the server, wait until it is ready, and return the elapsed seconds."""
         began = time.monotonic()
         with self.log.open("ab") as log:
-            self._process = start(self._serve, env=self.settings, cwd=self.directory, stdout=log, stderr=log)
+            if self._is_forked:
+                command, environ = [str(part) for part in self._serve], environment() | self.settings
+                self._process = programs.start_in_session(
+                    command, directory=self.directory, environ=environ, output=log
+                )
+            else:
+                self._process = start(self._serve, env=self.settings, cwd=self.directory, stdout=log, stderr=log)
         while time.monotonic() < began + READY_WITHIN_S:
             if self._process.poll() is not None:
                 raise ServerFailed(f"the server exited with code {self._process.returncode}:\n{self.last_lines()}")
@@ -89,10 +100,14 @@ class Server:
             connection.close()
 
     def stop(self) -> None:
-        """Stop the server with SIGTERM."""
-        if self._process is not None:
-            stop(self._process)
+        """Stop the server with SIGTERM, or kill it after some seconds."""
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_STOP_S)
             self._process = None
+        self.kill()
 
     def kill(self) -> None:
         """Kill all processes of the server."""

@@ -4,6 +4,7 @@ Its first argument is the file descriptor of a socket on which it gets requests.
 """
 
 import contextlib
+import functools
 import gc
 import importlib
 import json
@@ -15,6 +16,8 @@ import sys
 import threading
 from pathlib import Path
 from typing import Any
+
+import typer.main
 
 MODULES = ("uplift_server.cli.main", "uplift_server.app", "uplift_server.app.process", "uplift_webhooks.cli.main")
 RUN_IN = {"uplift-server": "uplift_server.cli.main", "uplift": "uplift_webhooks.cli"}
@@ -60,6 +63,8 @@ def next_start(requests: socket.socket) -> dict[str, Any]:
         for each in (requests, wakeup, wakeup_writer, report, *reports.values()):
             each.close()
         start: dict[str, Any] = json.loads(message)
+        if start["has_own_session"]:
+            os.setsid()
         return start
 
 
@@ -75,9 +80,11 @@ def report_ended(reports: dict[int, socket.socket]) -> None:
 
 
 def main() -> None:
-    """Import the programs, and then run one in each child."""
+    """Import the programs and define their commands, and then run one in each child."""
+    typer.main.get_command = functools.cache(typer.main.get_command)
     for name in MODULES:
-        importlib.import_module(name)
+        if app := getattr(importlib.import_module(name), "app", None):
+            typer.main.get_command(app)
     # The children share these objects, and their garbage collections ignore them.
     gc.collect()
     gc.freeze()

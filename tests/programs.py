@@ -140,6 +140,15 @@ def start(command: Sequence[str], *, directory: Path, environ: Mapping[str, str]
     return program
 
 
+def start_in_session(
+    command: Sequence[str], *, directory: Path, environ: Mapping[str, str], output: IO[bytes]
+) -> Program:
+    """Start a program in its own session. Its output and its errors go to the same file."""
+    with Path(os.devnull).open("rb") as nothing:
+        streams = [nothing.fileno(), output.fileno(), output.fileno()]
+        return _fork(command, directory, environ, streams, has_own_session=True)
+
+
 def run(
     command: Sequence[str], *, directory: Path, environ: Mapping[str, str], text: str = "", timeout: float = 60
 ) -> subprocess.CompletedProcess[str]:
@@ -175,9 +184,19 @@ def run(
         return subprocess.CompletedProcess(command, code, *shown)
 
 
-def _fork(command: Sequence[str], directory: Path, environ: Mapping[str, str], streams: Sequence[int]) -> Program:
+def _fork(
+    command: Sequence[str],
+    directory: Path,
+    environ: Mapping[str, str],
+    streams: Sequence[int],
+    *,
+    has_own_session: bool = False,
+) -> Program:
     """Start a program with these file descriptors as its input, output and errors."""
-    request = {"command": list(command), "directory": str(directory), "environ": dict(environ)}
+    request = {
+        "command": list(command), "directory": str(directory), "environ": dict(environ),
+        "has_own_session": has_own_session,
+    }  # fmt: skip
     report, report_writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with report_writer:
         try:

@@ -124,7 +124,7 @@ def _scene(options: Options, stack: ExitStack, settings: dict[str, str]) -> Scen
     for number, role in enumerate(_ROLES[1:], 1):
         folder = scene.directory / str(number)
         folder.mkdir()
-        extra = Server(folder, options.server, settings, role=role)
+        extra = Server(folder, options, settings, role=role)
         stack.callback(extra.kill)
         extra.start()
         scene.extra_servers.append(extra)

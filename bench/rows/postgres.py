@@ -81,7 +81,7 @@ def _scene(options: Options, count: int, *, pooled: bool) -> Iterator[tuple[Scen
         for number in range(1, count):
             folder = scene.directory / str(number)
             folder.mkdir()
-            extra = Server(folder, options.server, settings)
+            extra = Server(folder, options, settings)
             stack.callback(extra.kill)
             extra.start()
             scene.extra_servers.append(extra)

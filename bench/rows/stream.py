@@ -75,7 +75,7 @@ def _scene(options: Options, stack: ExitStack, sync_interval: str) -> tuple[Nats
     scene = stack.enter_context(Scene(options, settings=settings, role="api"))
     scene.others = (postgres.pid, *(cluster.pid(node) for node in cluster.nodes))
     scene.server.start()
-    worker = Server(workspace(options, stack), options.server, settings, role="worker")
+    worker = Server(workspace(options, stack), options, settings, role="worker")
     stack.callback(worker.kill)
     worker.start()
     scene.extra_servers.append(worker)

@@ -76,7 +76,7 @@ def _scene(options: Options, stack: ExitStack, settings: dict[str, str]) -> Scen
     """Start an API server and a worker."""
     scene = stack.enter_context(Scene(options, settings=settings, role="api"))
     scene.server.start()
-    worker = Server(workspace(options, stack), options.server, settings, role="worker")
+    worker = Server(workspace(options, stack), options, settings, role="worker")
     stack.callback(worker.kill)
     worker.start()
     scene.extra_servers.append(worker)
