@@ -104,6 +104,7 @@ def test_an_unknown_name_without_a_near_match_has_no_suggestion() -> None:
         (["accounts", "updat", "x"], "No such command 'updat'. Did you mean 'update'?", "uplift-server accounts"),
         (["accounts", "add", "x"], "No such command 'add'. Use one of: list, show, create,", "uplift-server accounts"),
         (["accounts", "Rapids", "Academy"], "Got unexpected extra argument", "uplift-server accounts show"),
+        (["endpoints", "rotate-secret", "ep_1"], "No such command 'rotate-secret'. ", "uplift-server endpoints"),
         (["deliveries", "retry", "dlv_1"], "No such command 'retry'. Use one of: ", "uplift-server deliveries"),
         (["events", "explain"], "Missing argument", "uplift-server events explain"),
     ],

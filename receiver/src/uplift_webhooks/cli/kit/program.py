@@ -86,7 +86,7 @@ class Noun(Group):
 
     def _has_unknown_command(self, ctx: Any, args: list[str]) -> bool:
         """Return whether the first argument is an unknown command, such as `retry` in `deliveries retry ID`."""
-        if "show" not in self.commands or not args or not (args[0].isalpha() and args[0].islower()):
+        if "show" not in self.commands or not args or not (args[0].replace("-", "").isalpha() and args[0].islower()):
             return False
         try:
             _, left, _ = self.commands["show"].make_parser(ctx).parse_args(list(args))
