@@ -55,16 +55,14 @@ def test_a_start_with_too_few_descriptors_fails(tmp_path: Path) -> None:
 
 def test_idle_connections_are_closed_without_a_free_descriptor(tmp_path: Path, receiver: Receiver) -> None:
     with serving(tmp_path / "data", UPLIFT_LOG_FORMAT="json") as server:
-        for number in range(12):
-            _, other = server.account(f"account {number}")
-            other.endpoint(receiver.url(f"/kept/{number}"))
+        # Keep the clients: if one ended, the server would close its connection and have a free descriptor.
+        clients = [server.account(f"account {number}")[1] for number in range(12)]
+        for number, client in enumerate(clients):
+            client.endpoint(receiver.url(f"/kept/{number}"))
         _, api = server.account()
         url = receiver.url("/hook", respond(connection="close"))
         endpoint = api.endpoint(url)["id"]
-        wait_for(lambda: receiver.count("/hook") == 1, "the registration event")
-        wait_for(
-            lambda: all(receiver.count(f"/kept/{number}") for number in range(12)), "the idle connections are open"
-        )
+        wait_for(lambda: _messages(server).count("attempt") == 13, "the registration events are delivered")
         before = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (_lowest_free(server), before[1]))
         sent = api.send(1)
@@ -75,7 +73,7 @@ def test_idle_connections_are_closed_without_a_free_descriptor(tmp_path: Path, r
         assert (completed["status"], completed["attempts_made"]) == ("delivered", 1)
         assert api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]["failing_since"] is None
         assert server.api()("GET", "/healthz").status == 200, "a new connection is not served"
-        assert [each["message"] for each in _lines(server)].count("out of file descriptors") == 1
+        assert _messages(server).count("out of file descriptors") == 1
 
 
 def _used(server: Server) -> set[int]:
@@ -85,6 +83,10 @@ def _used(server: Server) -> set[int]:
 def _lowest_free(server: Server) -> int:
     used = _used(server)
     return next(number for number in range(3, 1 << 20) if number not in used)
+
+
+def _messages(server: Server) -> list[object]:
+    return [each["message"] for each in _lines(server)]
 
 
 def _lines(server: Server) -> list[dict[str, object]]:
