@@ -313,6 +313,14 @@ def test_a_batch_is_accepted_or_rejected_as_a_whole(port: int, operator: Client)
         assert "the event at index 1" in conflict.json()["detail"]
     assert len(operator.get("/v1/events?limit=500")["data"]) == before
 
+    assert problems(operator.post("/v1/events/batch", {"events": [event()]}, idempotency_key="")) == {
+        ("Idempotency-Key", "idempotency_key_invalid")
+    }
+    for headers in ({}, {"idempotency_key": "c"}):
+        sent = {"events": [event(), event(idempotency_key="")]}
+        assert problems(operator.post("/v1/events/batch", sent, **headers)) == {
+            ("events.1.idempotency_key", "idempotency_key_invalid")
+        }
     for count in (0, 1001):
         assert problems(operator.post("/v1/events/batch", {"events": [event()] * count})) == {
             ("events", "events_count")

@@ -13,6 +13,7 @@ import msgspec
 from uplift_server.api import repeats
 from uplift_server.api.problems import error_response_of
 from uplift_server.api.single_headers import check_single
+from uplift_server.core.events.idempotency import check_key
 from uplift_server.core.ids import uuid_text
 from uplift_server.core.limits import BATCH_EVENTS_MAX, EVENT_BODY_BYTES_MAX
 from uplift_server.core.problems import Problem
@@ -136,12 +137,17 @@ class IngestRoutes:
         events, problems = decode_batch(body)
         if not 1 <= len(events) <= BATCH_EVENTS_MAX:
             raise Invalid([*problems, wrong_count(len(events))])
+        batch_key = headers.idempotency_key
+        wrong_key = None if batch_key is None else check_key(batch_key, "Idempotency-Key")
+        if wrong_key is not None:
+            problems.append(wrong_key)
+            batch_key = None
         incoming = [
             Incoming(
                 event.type,
                 None if event.data is None else bytes(event.data),
                 event.id,
-                event.idempotency_key or _key_of(headers.idempotency_key, index),
+                _key_of(batch_key, index) if event.idempotency_key is None else event.idempotency_key,
                 event.expires_at,
                 event.ordering_key,
                 event.account,
