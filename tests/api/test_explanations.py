@@ -167,3 +167,7 @@ def test_listen_sessions_are_explained_separately(server: Any) -> None:
         None,
     )
     assert owner.get(f"/v1/events/{event}/explain?endpoint={session}").json["data"] == [explanation]
+
+    reader = server.owner(account, ["events:read", "deliveries:read"])
+    assert reader.get(f"/v1/events/{event}/explain").json["data"] == []
+    assert reader.get(f"/v1/events/{event}/explain?endpoint={session}").json["errors"][0]["code"] == "endpoint_unknown"

@@ -78,7 +78,7 @@ class EventOverview:
     others: list[Explained]
     """Endpoints that never had a delivery, newest first, then deleted endpoints and listen sessions.
 
-    The list has at most OTHERS_MAX entries.
+    The list has at most OTHERS_MAX entries. Listen sessions require the scope `listen`.
     """
     others_count: int
 
@@ -95,12 +95,12 @@ class Explanations:
         """Explain why an event did or did not reach one endpoint, or each endpoint of its account.
 
         The explanations of existing endpoints come first, newest endpoint first. The explanations of deleted endpoints
-        and listen sessions follow. Raises the same errors as `Events.get`, or Invalid if the account never had the
-        endpoint.
+        and listen sessions follow. Listen sessions require the scope `listen`. Raises the same errors as `Events.get`,
+        or Invalid if the account never had the endpoint.
         """
         caller.require(Scope.DELIVERIES_READ)
         found = await find_event(self._context, caller, event)
-        read = await self._context.database.read(lambda c: _read(c, found, PageRequest(DELIVERIES_MAX)))
+        read = await self._context.database.read(lambda c: _read(c, caller, found, PageRequest(DELIVERIES_MAX)))
         about, filters = _about(found), _evaluation(found)
         by_endpoint = {each.shown.delivery.endpoint_seq: each for each in await self._explain_deliveries(about, read)}
         live = {each.seq: each.record for each in self._context.cache.endpoints_of(found.account_seq)}
@@ -128,7 +128,7 @@ class Explanations:
         caller.require(Scope.DELIVERIES_READ)
         found = await find_event(self._context, caller, event)
         request = self._context.page_request(listing, 1)
-        read = await self._context.database.read(lambda c: _read(c, found, request))
+        read = await self._context.database.read(lambda c: _read(c, caller, found, request))
         about, filters = _about(found), _evaluation(found)
         live = {each.seq: each.record for each in self._context.cache.endpoints_of(found.account_seq)}
         without = sorted(live.keys() - read.endpoints, reverse=True)
@@ -224,9 +224,11 @@ class _Read(NamedTuple):
     deleted: list[tuple[Endpoint, int]]
     """Endpoints that were deleted before the event, each with the time of its deletion."""
     sessions: list[ListenSession]
+    """The listen sessions of the event's account, or none if the caller cannot read listen sessions."""
 
 
-def _read(connection: Transaction, event: Event, request: PageRequest) -> _Read:
+def _read(connection: Transaction, caller: Caller, event: Event, request: PageRequest) -> _Read:
+    sessions = PageRequest(SESSIONS_PER_ACCOUNT_MAX)
     page = deliveries.page_of_event(connection, event.seq, request)
     failures = {}
     for delivery in page.items:
@@ -239,7 +241,7 @@ def _read(connection: Transaction, event: Event, request: PageRequest) -> _Read:
         deliveries.endpoints_of_event(connection, event.seq),
         deliveries.successes_by_endpoint(connection, event.seq, limit=DELIVERIES_MAX),
         endpoints.list_deleted(connection, event.account_seq, event.created_at, limit=DELETED_MAX),
-        listening.page(connection, event.account_seq, PageRequest(SESSIONS_PER_ACCOUNT_MAX)).items,
+        listening.page(connection, event.account_seq, sessions).items if caller.principal.allows(Scope.LISTEN) else [],
     )
 
 
