@@ -97,6 +97,7 @@ def test_a_search_continues_until_its_time_is_over(server: Any, owner: Owner, mo
     search = server.services.deliveries.search
     monkeypatch.setattr("uplift_server.store.delivery_search.WINDOW_ROWS", 4)
 
+    monkeypatch.setattr("uplift_server.service.deliveries.SEARCH_MS", 60_000)
     whole = server.run(lambda: search(caller, query, Listing(5)))
     assert (whole.page.items, whole.page.next_key, whole.searched_to) == ([], None, None)
 
