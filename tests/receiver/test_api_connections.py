@@ -326,6 +326,12 @@ def test_an_invalid_proxy_is_rejected(monkeypatch: pytest.MonkeyPatch, proxy: st
     assert "hidden" not in str(caught.value)
 
 
+@pytest.mark.parametrize("host", ["webhooks..example", f"{'a' * 64}.example"])
+def test_a_host_that_no_name_server_knows_is_rejected(host: str) -> None:
+    with pytest.raises(ValueError, match="api_url is not a valid URL"):
+        Client(f"https://{host}", "sk_1")
+
+
 def test_an_invalid_environment_value_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UPLIFT_API_URL", "nonsense")
     monkeypatch.setenv("UPLIFT_API_KEY", "sk_1")

@@ -255,6 +255,8 @@ def _split(url: str, what: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         _ = parts.port
+        # Connections encode the host, which fails if a label is empty or has more than 63 characters.
+        (parts.hostname or "").encode("idna")
     except ValueError:
         raise ValueError(f"{what} is not a valid URL.") from None
     if not (url.isascii() and url.isprintable()) or " " in url:
