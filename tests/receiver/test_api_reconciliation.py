@@ -35,6 +35,17 @@ def test_events_are_returned_in_order_until_the_last_page(api: ScriptedApi, clie
     assert [request.target for request in api.requests] == [first, f"{first}&cursor=after2", f"{first}&cursor=after2"]
 
 
+def test_an_interruption_in_the_first_page_begins_again(api: ScriptedApi, client: Client) -> None:
+    api.script = [_page(1, 2, more=False)] * 2
+    run = client.reconcile()
+    next(iter(run))
+    stored = run.cursor or ""  # as in the documentation
+
+    assert _ids(client.reconcile(stored)) == ["1", "2"]
+
+    assert [request.target for request in api.requests] == ["/v1/events?order=asc&limit=200"] * 2
+
+
 @pytest.mark.parametrize("handled", range(6))
 def test_resume_from_a_stored_cursor_loses_no_event(api: ScriptedApi, client: Client, handled: int) -> None:
     api.script = [_page(1, 3, more=True), _page(4, 2, more=True)]

@@ -33,7 +33,8 @@ class Reconciliation:
         self._types: Final = None if types is None else _wanted(types) or None
         self._created_after: Final = created_after
         self._include_tests: Final = include_tests
-        self.cursor = cursor
+        # A program that was interrupted in the first page may have stored an empty text.
+        self.cursor = cursor or None
         """The cursor for the next reconciliation, or None to begin with the first event.
 
         Store the cursor after you handle each event, and once at the end.
