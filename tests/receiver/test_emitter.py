@@ -164,6 +164,7 @@ def test_an_event_that_no_error_names_is_found_by_halves(api: ScriptedApi) -> No
     "response",
     [
         problem_response(403, "forbidden"),
+        json_response({"error": "no such page"}, 404),
         json_response({"data": []}, 202),
         json_response({"data": None}, 202),
         json_response([], 202),
@@ -177,6 +178,16 @@ def test_a_response_that_no_retry_can_change_rejects_the_batch(api: ScriptedApi,
     with pytest.raises(EventsRejected):
         events.close()
     assert len(api.requests) == 1
+
+
+def test_a_proxy_without_a_server_rejects_no_event(api: ScriptedApi) -> None:
+    not_found = json_response({"error": "no backend"}, 404)
+    api.script = [accepted(0), not_found, not_found, accepted(1), problem_response(404, "account_not_found")]
+    with pytest.raises(EventsRejected) as rejected, emitter(api) as events:  # noqa: PT012
+        assert events.send(TYPE, {}).result(20)["id"] == "event 0"
+        assert events.send(TYPE, {}).result(20)["id"] == "event 1"
+        assert isinstance(events.send(TYPE, {}).exception(20), ApiError)
+    assert rejected.value.count == 1
 
 
 def test_an_error_of_the_block_is_not_hidden(api: ScriptedApi) -> None:

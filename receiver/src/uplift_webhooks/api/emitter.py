@@ -34,7 +34,10 @@ _BACKOFF_SECONDS: Final = 0.2
 _REJECTED: Final = frozenset({400, 409, 413, 415, 422})
 """Status codes of responses that reject one or more events in a request."""
 _STOPPED: Final = frozenset({401, 403, 404})
-"""Status codes of responses that reject the API key or the account, so that the emitter does not retry the request."""
+"""Status codes of responses that reject the API key or the account, so that the emitter does not retry the request.
+
+A proxy can respond with them, too, for example while no server runs behind it.
+"""
 _log: Final = logging.getLogger("uplift_webhooks.emitter")
 
 
@@ -347,7 +350,7 @@ class Emitter:
                 if isinstance(failure, ApiError) and failure.status in _REJECTED:
                     batch = self._without_rejected(batch, failure)
                     continue
-                if _is_final(failure):
+                if self._is_final(failure):
                     self._reject(batch, failure)
                     return
                 reason = str(failure)
@@ -398,6 +401,15 @@ class Emitter:
             self._reject([batch[index]], ApiError(failure.status, failure.code, detail, errors))
         return [each for index, each in enumerate(batch) if index not in wrong]
 
+    def _is_final(self, failure: ApiFailure) -> bool:
+        """Return whether the failure is permanent. In this case, a repeated request would also fail."""
+        if isinstance(failure, ApiError) and failure.status in _STOPPED:
+            # Every error from the server has a code. Without a code, the URL is wrong, unless it has worked before.
+            return bool(failure.code) or not self._accepted
+        if isinstance(failure, ApiError):
+            return 300 <= failure.status < 400
+        return isinstance(failure, ApiMisaddressed)
+
     def _reject(self, batch: Sequence[_Waiting], failure: ApiFailure) -> None:
         rejections = [Rejection(each.type, each.id, each.idempotency_key, failure) for each in batch]
         with self._changed:
@@ -414,13 +426,6 @@ class Emitter:
             self.close()
         except (EventsRejected, TimeoutError) as error:
             _log.error("emitter closed with errors at exit: %s", error)
-
-
-def _is_final(failure: ApiFailure) -> bool:
-    """Return whether the failure is permanent. In this case, a repeated request would also fail."""
-    if isinstance(failure, ApiError):
-        return failure.status in _STOPPED or 300 <= failure.status < 400
-    return isinstance(failure, ApiMisaddressed)
 
 
 def _wait_seconds(failure: ApiFailure, failures: int) -> float:
