@@ -334,20 +334,37 @@ def _claimed_at(path: Path) -> float:
 
 
 FORKED = """
-import os, sys, threading
+import os, sys, threading, time
 from uplift_webhooks.deduplication import SqliteDeduplicator
 seen = SqliteDeduplicator(sys.argv[1])
 with seen.first_time("parent"):
     pass
-seen._lock.acquire()  # a thread of the parent may hold it
+begun = threading.Event()
+def change(entry):
+    begun.set()
+    time.sleep(0.3)
+    return entry, None
+# A thread of the parent is in a transaction.
+threading.Thread(target=seen._change, args=("key", change)).start()
+begun.wait()
 child = os.fork()
 if child == 0:
     with seen.first_time("parent") as repeated, seen.first_time("child") as first:
         os._exit(10 + 2 * repeated + first)
-seen._lock.release()
 status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 with seen.first_time("after") as first:
     print(status, first)
+"""
+DAEMON = """
+import os, sys
+from uplift_webhooks.deduplication import SqliteDeduplicator
+seen = SqliteDeduplicator(sys.argv[1])
+if os.fork():
+    os._exit(0)
+for line in sys.stdin:
+    with seen.first_time(line) as first:
+        pass
+    print(first, flush=True)
 """
 
 
@@ -357,28 +374,32 @@ def test_a_forked_process_can_use_the_deduplicator(tmp_path: Path) -> None:
     assert output == "11 True\n"
 
 
-def test_a_fork_neither_uses_nor_closes_the_parents_connection(tmp_path: Path) -> None:
-    """The test calls the fork handler in this process, because coverage does not measure a forked child."""
-    seen = SqliteDeduplicator(tmp_path / "seen.db")
-    opened = seen._connection
-    assert opened is not None
+def test_a_daemon_whose_parent_has_ended_shares_its_events(tmp_path: Path) -> None:
+    with _python(DAEMON, tmp_path / "seen.db") as daemon:
+        assert daemon.stdin is not None
+        assert daemon.stdout is not None
+        assert daemon.wait(20) == 0
+        for line in ("one\n", "two\n"):
+            daemon.stdin.write(line)
+            daemon.stdin.flush()
+            assert daemon.stdout.readline() == "True\n"
+            seen = SqliteDeduplicator(tmp_path / "seen.db")
+            assert not _first(seen, line)
+            seen.close()
+
+
+def test_a_fork_closes_the_file_until_the_next_use(tmp_path: Path) -> None:
+    """The test calls the fork handlers in this process, because coverage does not measure a forked child."""
+    seen, closed = SqliteDeduplicator(tmp_path / "seen.db"), SqliteDeduplicator(tmp_path / "closed.db")
+    closed.close()
+    deduplication._before_fork()
+    assert seen._connection is None
     deduplication._after_fork()
 
     assert _first(seen)
-    assert seen._connection is not opened
-    deduplication._INHERITED.remove(opened)
-    opened.close()
+    assert _first(closed)
     seen.close()
-
-
-def test_a_closed_deduplicator_reopens_after_a_fork(tmp_path: Path) -> None:
-    seen = SqliteDeduplicator(tmp_path / "seen.db")
-    seen.close()
-    kept = list(deduplication._INHERITED)
-    seen._forked()
-    assert kept == deduplication._INHERITED
-    assert _first(seen)
-    seen.close()
+    closed.close()
 
 
 def test_a_failed_statement_leaves_no_open_transaction(tmp_path: Path) -> None:

@@ -301,18 +301,21 @@ class SqliteDeduplicator(Deduplicator):
         """
         super().__init__(remember_seconds, claim_seconds)
         self._path: Final = Path(path).absolute()
-        self._lock = threading.Lock()
+        self._lock: Final = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         with self._lock:
             self._open().executescript(_SCHEMA)
-        _FORKING.add(self)
+        _open_files.add(self)
 
     def close(self) -> None:
         """Close the file. The next use of the deduplicator opens it again."""
         with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -327,12 +330,18 @@ class SqliteDeduplicator(Deduplicator):
             self._connection = connection
         return self._connection
 
-    def _forked(self) -> None:
-        """Drop the connection in a forked process. SQLite does not allow a child process to use or close it."""
-        if self._connection is not None:
-            _INHERITED.append(self._connection)
-        self._connection = None
-        self._lock = threading.Lock()
+    def _begin_fork(self) -> None:
+        """Wait until no thread uses the file, and close it until its next use.
+
+        SQLite keeps the locks of a file in the memory of the process. If a child process inherited an open file, the
+        child would also inherit this memory, but not the locks.
+        """
+        self._lock.acquire()
+        self._drop()
+
+    def _end_fork(self) -> None:
+        """Let threads use the file again, in the parent or in the child."""
+        self._lock.release()
 
     def _change(self, key: str, change: Callable[[_Entry | None], tuple[_Entry | None, T]]) -> T:
         with self._lock:
@@ -382,15 +391,24 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA synchronous=NORMAL")
 
 
-_INHERITED: Final[list[object]] = []
-"""SQLite connections of the parent process. This list prevents the child's garbage collector from closing them."""
-_FORKING: Final[weakref.WeakSet[SqliteDeduplicator]] = weakref.WeakSet()
+_open_files: Final[weakref.WeakSet[SqliteDeduplicator]] = weakref.WeakSet()
+_fork_lock: Final = threading.Lock()
+"""The lock of the thread that forks. It protects `_forking`."""
+_forking: Final[list[SqliteDeduplicator]] = []
+
+
+def _before_fork() -> None:
+    _fork_lock.acquire()
+    for deduplicator in list(_open_files):
+        deduplicator._begin_fork()  # noqa: SLF001 - same module
+        _forking.append(deduplicator)
 
 
 def _after_fork() -> None:
-    for deduplicator in _FORKING:
-        deduplicator._forked()  # noqa: SLF001 - same module
+    while _forking:
+        _forking.pop()._end_fork()  # noqa: SLF001 - same module
+    _fork_lock.release()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no forks
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
