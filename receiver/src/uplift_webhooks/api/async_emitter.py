@@ -25,11 +25,13 @@ class AsyncEmitter:
         *,
         waiting_events_max: int = WAITING_EVENTS_MAX,
         waiting_bytes_max: int = WAITING_BYTES_MAX,
+        use_proxy: bool = True,
     ) -> None:
         """Accept the same arguments as `Emitter`."""
         self._emitter: Final = Emitter(
-            api_url, key, account, waiting_events_max=waiting_events_max, waiting_bytes_max=waiting_bytes_max
-        )
+            api_url, key, account, waiting_events_max=waiting_events_max, waiting_bytes_max=waiting_bytes_max,
+            use_proxy=use_proxy,
+        )  # fmt: skip
         self._turns: Final = asyncio.Lock()
         """Lock that keeps events in the order of the `send` calls: one call at a time waits for room in the queue."""
 

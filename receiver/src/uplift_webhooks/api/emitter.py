@@ -110,12 +110,13 @@ class Emitter:
         *,
         waiting_events_max: int = WAITING_EVENTS_MAX,
         waiting_bytes_max: int = WAITING_BYTES_MAX,
+        use_proxy: bool = True,
     ) -> None:
         """Create an emitter. Events belong to `account`, unless `send` names another account.
 
         With an account's own key (`sk_…`), events do not need an account. The environment variables `UPLIFT_API_URL`
         and `UPLIFT_API_KEY` set the default URL and key. `waiting_events_max` and `waiting_bytes_max` limit the events
-        that wait in memory.
+        that wait in memory. Without `use_proxy`, the emitter ignores the proxy that environment variables set.
 
         Raises:
             ValueError: an argument or an environment variable is not valid.
@@ -125,7 +126,7 @@ class Emitter:
         given = os.environ.get(KEY_VARIABLE, "").strip() if key is None else key
         self._needs_account: Final = not given.startswith("sk_")
         self._account: Final = account
-        self._client: Final = Client(api_url, key, timeout_seconds=REQUEST_SECONDS_MAX, retries=0)
+        self._client: Final = Client(api_url, key, timeout_seconds=REQUEST_SECONDS_MAX, retries=0, use_proxy=use_proxy)
         self._events_max: Final = waiting_events_max
         self._bytes_max: Final = waiting_bytes_max
         self._begin()

@@ -39,7 +39,7 @@ def send_file(client: Calls, output: Output, source: str, account: str | None) -
         results = _Results(output, None if source == "-" else Path(source).stat().st_size)
         with results.drawn():
             try:
-                with Emitter(client.api_url, client.api_key, account) as emitter:
+                with Emitter(client.api_url, client.api_key, account, use_proxy=False) as emitter:
                     try:
                         _send_lines(emitter, file, source, results)
                     except KeyboardInterrupt:
