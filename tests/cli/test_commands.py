@@ -134,6 +134,23 @@ def test_send_counts_the_events_of_a_file_without_a_response(api: FakeApi) -> No
     assert "correct" not in error["remedy"]
 
 
+def test_the_keys_of_lines_do_not_depend_on_other_lines(api: FakeApi) -> None:
+    api.responses["POST /v1/events/batch"] = lambda request: (
+        202, {"data": [{"id": "e1", "duplicate": False} for _ in request.body["events"]]}, {}
+    )  # fmt: skip
+
+    def keys_of(*numbers: int) -> list[str]:
+        lines = [f'{{"type": "a.b", "data": {{"n": {number}}}, "account": "acc_1"}}\n' for number in numbers]
+        api.requests.clear()
+        assert run("send", "--file", "-", stdin="".join(lines)).exit_code == 0
+        batches = [each.body["events"] for each in api.requests if each.method == "POST"]
+        return [event["idempotency_key"] for batch in batches for event in batch]
+
+    keys = keys_of(1, 2, 2, 3)
+    assert len(set(keys)) == 4
+    assert keys_of(2, 2, 3) == keys[1:]
+
+
 def test_an_interrupted_send_does_not_wait_for_the_server(api: FakeApi) -> None:
     requests = itertools.count(1)
     reached = threading.Event()

@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -32,8 +33,9 @@ _REPEAT: Final = "repeat the command: the server does not store the accepted eve
 def send_file(client: Calls, output: Output, source: str, account: str | None) -> None:
     """Send every event in a file, or from standard input if `source` is `-`. Raises CliError.
 
-    If an event has neither an ID nor an idempotency key, the command derives a key from the event's content and line
-    number. If the user repeats the command, the server therefore does not store the event again.
+    If an event has neither an ID nor an idempotency key, the command derives a key from the content of the line, and
+    from the number of identical lines before it. If the user repeats the command, even after removing or adding other
+    lines, the server therefore does not store the event again.
     """
     with _opened(source) as file, _without_emitter_errors():
         results = _Results(output, None if source == "-" else Path(source).stat().st_size)
@@ -53,8 +55,14 @@ def send_file(client: Calls, output: Output, source: str, account: str | None) -
 
 
 def _send_lines(emitter: Emitter, file: BinaryIO, source: str, results: "_Results") -> None:
+    identical: Counter[int] = Counter()
     for number, line in _lines(file, source):
         event = _event(source, number, line)
+        if event.get("id") is None and event.get("idempotency_key") is None:
+            digest = hashlib.sha256(line.strip()).hexdigest()[:32]
+            start = int(digest[:16], 16)  # A short number takes less memory.
+            identical[start] += 1
+            event["idempotency_key"] = f"{digest}/{identical[start]}"
         try:
             future = emitter.send(event.pop("type"), event.pop("data"), **event)
         except ValueError as error:
@@ -111,8 +119,6 @@ def _event(source: str, number: int, line: bytes) -> dict[str, Any]:
         raise _wrong(source, number, 'not an event such as {"type": "athlete.created", "data": {}}')
     if unknown := sorted(event.keys() - _FIELDS):
         raise _wrong(source, number, f"unknown field {unknown[0]}; known fields: {', '.join(sorted(_FIELDS))}")
-    if event.get("id") is None and event.get("idempotency_key") is None:
-        event["idempotency_key"] = f"{hashlib.sha256(line.strip()).hexdigest()[:32]}/{number}"
     return event
 
 
