@@ -123,7 +123,15 @@ async def test_tls_to_a_plain_port_has_its_own_error(smtp_server: SmtpStub) -> N
 
 
 @pytest.mark.parametrize(
-    ("response", "permanent"), [("550 no such user here", True), ("450 busy", False), ("530 log in first", False)]
+    ("response", "permanent"),
+    [
+        ("550 no such user here", True),
+        ("550 5.1.1 no such user here", True),
+        ("450 busy", False),
+        ("530 log in first", False),
+        ("554 5.7.1 relay access denied", False),
+        ("550 5.1.8 sender address rejected", False),
+    ],
 )
 async def test_a_rejected_recipient(smtp_server: SmtpStub, response: str, permanent: bool) -> None:
     smtp_server.reject_recipient = lambda _: response

@@ -1,6 +1,7 @@
 """The reasons why an email was not sent, as text for the operator."""
 
 import os
+import re
 import socket
 import ssl
 from typing import TYPE_CHECKING, Final, Literal
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 RESPONSE_CHARACTERS_SHOWN_MAX: Final = 200
 _AUTHENTICATION_REQUIRED: Final = 530
+_OF_THE_SENDER: Final = re.compile(r"5\.(7\.|1\.[78]\b)")
+"""The enhanced status codes (RFC 3463) of policies and of wrong senders. Mail servers also send them at later steps."""
 
 Step = Literal["sender", "recipient", "message"]
 _REMEDIES: Final[dict[Step, str]] = {
@@ -39,9 +42,11 @@ class MailNotSent(Exception):
 def rejected(error: "SMTPResponseException", step: Step, *, disconnected: bool) -> MailNotSent:
     """Return the error for a rejected email. `step` is the part of the email that the mail server rejected."""
     # A problem with the sender or the login is not permanent: it affects all emails until the operator fixes it.
-    permanent = error.code >= 500 and step != "sender" and error.code != _AUTHENTICATION_REQUIRED
+    is_of_sender = step == "sender" or _OF_THE_SENDER.match(error.message) is not None
+    permanent = error.code >= 500 and not is_of_sender and error.code != _AUTHENTICATION_REQUIRED
     cause = f"the mail server rejected the {step}: {response_text(error)}"
-    return MailNotSent(cause, _REMEDIES[step], permanent=permanent, disconnected=disconnected)
+    remedy = _REMEDIES["sender" if is_of_sender else step]
+    return MailNotSent(cause, remedy, permanent=permanent, disconnected=disconnected)
 
 
 def unreachable(server: str, error: Exception) -> MailNotSent:
