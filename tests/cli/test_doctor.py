@@ -209,6 +209,17 @@ def test_an_empty_database_differs_from_an_older_schema() -> None:
         assert (code, found["schema"][0]) == (int(result == "fail"), result)
 
 
+def test_the_key_of_an_older_schema_is_not_checked_but_must_exist() -> None:
+    path = database()
+    raw = connect(path, read_only=False)
+    raw.execute("UPDATE alembic_version SET version_num = '0000'")
+    raw.close()
+    assert examine()[1]["secret key"][0] == "warn"
+    load({}).secret_key_path.unlink()
+    code, found = examine()
+    assert (code, found["secret key"]) == (1, ("fail", "the database exists, but its key is missing"))
+
+
 def test_traces_without_packages_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "traces" not in examine()[1]
     environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}

@@ -244,15 +244,25 @@ def _contents(config: Config, path: Path) -> Iterator[Finding]:
         yield Finding("database", "ok", f"{path} passed the integrity check")
     revision = schema_version.current(path)
     yield _schema(revision)
-    if revision != schema_version.HEAD:
+    if revision is None or revision > schema_version.HEAD:
+        return
+    if revision < schema_version.HEAD and not _lacks_key(config):
+        text = "not checked, because this version cannot read the secrets in an older schema"
+        yield Finding("secret key", "warn", text, "run: uplift-server migrate && uplift-server doctor")
         return
     yield _key(config, path)
+    if revision < schema_version.HEAD:
+        return
     yield from stored_findings(config)
+
+
+def _lacks_key(config: Config) -> bool:
+    return config.secret_key is None and not config.secret_key_path.exists()
 
 
 def _key(config: Config, path: Path) -> Finding:
     remedy = f"restore the database's key to UPLIFT_SECRET_KEY or {config.secret_key_path}"
-    if config.secret_key is None and not config.secret_key_path.exists():
+    if _lacks_key(config):
         return Finding("secret key", "fail", "the database exists, but its key is missing", remedy)
     unbound = inspection.accepts_unbound(path)
     found = _opening(config, inspection.encrypted_values(path), remedy, unbound=unbound)
