@@ -1,13 +1,17 @@
 """The command `uplift-server backup`, which copies a SQLite database to a file."""
 
 import os
+import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from uplift_server.cli.session import Session, command
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+
+_FREE_BYTES_MIN: Final = 64 * 1024 * 1024
+"""The minimum free space after a backup. The server may use the same disk."""
 
 
 def register(app: typer.Typer) -> None:
@@ -46,6 +50,7 @@ def backup(
     if not os.access(directory, os.W_OK | os.X_OK):
         remedy = "give your user write access, or use another directory"
         raise CliError(f"your user cannot write to {directory}", remedy, ExitCode.USAGE)
+    _require_space(path, directory)
     try:
         copied = copy(path, file)
     except FileExistsError as error:
@@ -63,3 +68,13 @@ def backup(
     session.output.note(
         f"Back up the encryption key ({where}) separately. The backup's secrets are unreadable without it."
     )
+
+
+def _require_space(database: Path, directory: Path) -> None:
+    """Raise CliError if the copy of a database would fill the disk of a directory."""
+    log = database.with_name(f"{database.name}-wal")
+    needed = database.stat().st_size + (log.stat().st_size if log.exists() else 0)
+    free = shutil.disk_usage(directory).free
+    if free < needed + _FREE_BYTES_MIN:
+        cause = f"the backup takes up to {needed:,} bytes, but {directory} has only {free:,} bytes of free space"
+        raise CliError(cause, "delete old backups, or use a directory on a larger disk", ExitCode.FAILED)
