@@ -246,14 +246,13 @@ def _contents(config: Config, path: Path) -> Iterator[Finding]:
     yield _schema(revision)
     if revision is None or revision > schema_version.HEAD:
         return
-    if revision < schema_version.HEAD and not _lacks_key(config):
+    if revision == schema_version.HEAD or _lacks_key(config):
+        yield _key(config, path)
+    else:
         text = "not checked, because this version cannot read the secrets in an older schema"
         yield Finding("secret key", "warn", text, "run: uplift-server migrate && uplift-server doctor")
-        return
-    yield _key(config, path)
-    if revision < schema_version.HEAD:
-        return
-    yield from stored_findings(config)
+    if revision == schema_version.HEAD:
+        yield from stored_findings(config)
 
 
 def _lacks_key(config: Config) -> bool:

@@ -34,7 +34,7 @@ def send_file(client: Calls, output: Output, source: str, account: str | None) -
     """Send every event in a file, or from standard input if `source` is `-`. Raises CliError.
 
     If an event has neither an ID nor an idempotency key, the command derives a key from the content of the line, and
-    from the number of identical lines before it. If the user repeats the command, even after removing or adding other
+    from its place among identical lines. If the user repeats the command, even after removing or adding other
     lines, the server therefore does not store the event again.
     """
     with _opened(source) as file, _without_emitter_errors():
@@ -60,9 +60,9 @@ def _send_lines(emitter: Emitter, file: BinaryIO, source: str, results: "_Result
         event = _event(source, number, line)
         if event.get("id") is None and event.get("idempotency_key") is None:
             digest = hashlib.sha256(line.strip()).hexdigest()[:32]
-            start = int(digest[:16], 16)  # A short number takes less memory.
-            identical[start] += 1
-            event["idempotency_key"] = f"{digest}/{identical[start]}"
+            short = int(digest[:16], 16)  # An integer takes less memory than the whole digest.
+            identical[short] += 1
+            event["idempotency_key"] = f"{digest}/{identical[short]}"
         try:
             future = emitter.send(event.pop("type"), event.pop("data"), **event)
         except ValueError as error:
