@@ -22,6 +22,7 @@ from tests.programs import Program
 T = TypeVar("T")
 
 PROGRAM = str(Path(sys.executable).with_name("uplift-server"))
+AUTHORITY = Path(__file__).parent.with_name("authority.pem")
 OPERATOR_KEY = "op_end-to-end-tests-know-this-one"
 READY_WITHIN_S = 60
 TYPE = "test.numbered"
@@ -135,6 +136,7 @@ class Server:
             "UPLIFT_PORT": str(self.port),
             "UPLIFT_OPERATOR_KEY": OPERATOR_KEY,
             "UPLIFT_ALLOW_PRIVATE_NETWORKS": "true",
+            "UPLIFT_EGRESS_CA_FILE": str(AUTHORITY),
             "UPLIFT_LOG_FORMAT": "none",
             "UPLIFT_RETRY_SCHEDULE": "300ms,300ms,300ms,300ms",
             **environ,

@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from uplift_server.core.http.addresses import AddressPolicy
 from uplift_server.delivery.sending.http import Resolver, Sender, SenderSettings
 
 from .scripted import Client, Clock, Connect, Listen, NameServer, Receiver, Script
+
+AUTHORITY = str(Path(__file__).parent.with_name("authority.pem"))
 
 
 def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -43,7 +46,7 @@ async def listen() -> AsyncIterator[Listen]:
 async def connect() -> AsyncIterator[Connect]:
     """Return a function that starts a sender: `await connect(attempt_timeout_ms=50)`.
 
-    Private networks are allowed unless `private=False`.
+    Private networks are allowed unless `private=False`. Without `ca_file`, no certificate is trusted.
     """
     clients = []
 
@@ -55,7 +58,7 @@ async def connect() -> AsyncIterator[Connect]:
         monotonic: Callable[[], float] | None = None,
         **settings: Any,
     ) -> Client:
-        settings.setdefault("attempt_timeout_ms", 5000)
+        settings = {"attempt_timeout_ms": 5000, "ca_file": AUTHORITY, **settings}
         chosen = SenderSettings(**settings)
         clock = {} if monotonic is None else {"monotonic": monotonic}
         resolver = Resolver(chosen, nameservers=nameservers, **clock)

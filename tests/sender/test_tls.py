@@ -66,6 +66,15 @@ async def test_an_address_in_the_certificate_is_accepted(
     assert (await tls_client.post(receiver.target("127.0.0.1", encrypted=True))).failure is None
 
 
+async def test_without_a_file_the_authorities_of_the_system_are_trusted(
+    listen: Listen, connect: Connect, authority: trustme.CA, ca_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", ca_file)
+    client = await connect(ca_file=None)
+    receiver = await listen(serve_ok, tls=server_context(authority.issue_cert("127.0.0.1")))
+    assert (await client.post(receiver.target("127.0.0.1", encrypted=True))).failure is None
+
+
 @pytest.mark.parametrize("host", ["::1", "[::1]", "localhost."])
 async def test_brackets_and_trailing_dots_are_not_part_of_the_name(
     listen: Listen, tls_client: Client, authority: trustme.CA, host: str
