@@ -99,7 +99,9 @@ def test_a_replay_is_paused_resumed_and_cancelled(server: Any, owner: Owner) -> 
     assert owner.client.post(f"{path}/cancel").status == 200
     entries = server.run(
         lambda: server.database.read(
-            lambda c: c.execute(sa.select(audit_log).where(audit_log.c.subject == job["id"])).all()
+            lambda c: c.execute(
+                sa.select(audit_log).where(audit_log.c.subject == job["id"]).order_by(audit_log.c.seq)
+            ).all()
         )
     )
     actions = [entry.action for entry in entries]
