@@ -18,6 +18,11 @@ def test_short_durations(ms: float, text: str) -> None:
     assert rendering.span_ms(ms) == text
 
 
+def test_long_latencies_are_not_distinguished() -> None:
+    texts = [rendering.latency(ms) for ms in (None, 12, 14_900, 15_000)]
+    assert texts == ["\u2013", "12 ms", "14.9 s", "15.0 s or more"]
+
+
 @pytest.mark.parametrize(
     ("share", "text"),
     [

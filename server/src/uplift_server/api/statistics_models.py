@@ -85,9 +85,13 @@ class NumbersView(BaseModel):
     first_try_rate: float | None = Field(
         description="Share of first attempts that succeeded, 0 to 1. Null if there were no attempts."
     )
-    p50_ms: float | None = Field(description="Median attempt duration in milliseconds. Null if there were no attempts.")
+    p50_ms: float | None = Field(
+        description="Median attempt duration in milliseconds, at most 15,000: longer attempts count as 15 s. Null if"
+        " there were no attempts."
+    )
     p95_ms: float | None = Field(
-        description="95th percentile of attempt durations in milliseconds. Null if there were no attempts."
+        description="95th percentile of attempt durations in milliseconds, at most 15,000: longer attempts count as"
+        " 15 s. Null if there were no attempts."
     )
 
 

@@ -20,6 +20,7 @@ from uplift_server import __version__
 from uplift_server.core import ids
 from uplift_server.core.durations import SPANS, format_span
 from uplift_server.core.endpoint_settings import ENDPOINT_SETTINGS
+from uplift_server.core.operations.statistics import DURATION_BOUNDS_US
 from uplift_server.core.own_data import metadata_of
 from uplift_server.core.people.audit import without_query
 from uplift_server.core.texts import printable
@@ -33,6 +34,8 @@ from uplift_server.dashboard.words import OUTCOMES, count, day
 from uplift_server.service.versions import version_of
 
 ID_CHARACTERS_SHOWN: Final = 13
+LATENCY_MS_MAX: Final = DURATION_BOUNDS_US[-1] / 1000
+"""The largest percentile of attempt durations in statistics, in ms. Longer attempts count as this long."""
 _URL_PART: Final = re.compile(r"(?:[^/?&]+:/{2})?[^/?&]{0,40}[/?&]?", re.DOTALL)
 """A part of a URL: the scheme with `://`, if any, up to 40 characters, and the separator after them.
 
@@ -108,6 +111,7 @@ def _environment() -> Environment:
         "ago": ago,
         "shortened": shortened,
         "span": format_span,
+        "latency": latency,
         "span_ms": span_ms,
         "count": count,
         "percent": percent,
@@ -134,6 +138,7 @@ def _environment() -> Environment:
     environment.globals |= {"asset": url_of, "version": __version__, "charts": charts}
     environment.globals["endpoint_settings"] = ENDPOINT_SETTINGS
     environment.globals["auth_types"] = AUTH_TYPES
+    environment.globals["latency_ms_max"] = LATENCY_MS_MAX
     environment.globals |= {"once_field": ONCE_FIELD, "once_text": lambda: secrets.token_hex(ONCE_BYTES)}
     environment.globals["p"] = environment.get_template("parts.html").module
     return environment
@@ -248,6 +253,13 @@ def span_ms(ms: float) -> str:
     if ms < 1000:
         return f"{ms:.0f} ms" if ms >= 10 or ms == int(ms) else f"{ms:.1f} ms"
     return f"{ms / 1000:.1f} s" if ms < 60_000 else format_span(ms / 1000)
+
+
+def latency(ms: float | None) -> str:
+    """Format a percentile of the attempt durations, and None as a dash. Long durations are not distinguished."""
+    if ms is None:
+        return "\u2013"
+    return span_ms(ms) if ms < LATENCY_MS_MAX else f"{span_ms(ms)} or more"
 
 
 def percent(share: float | None) -> str:
