@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.dashboard.visitors import Guest, PageResponse, member, operator
-from tests.e2e.harness import TYPE, Server, settled, wait_for
+from tests.e2e.harness import TYPE, Server, serving, settled, wait_for
 from tests.e2e.receiving import Receiver, after_failing, respond
 
 
@@ -164,6 +165,22 @@ def test_the_activity_tab_lists_changes_for_permitted_roles(server: Server, rece
     manager = member(server, owner.account, "manager")
     assert "Activity" not in owner.get(guest=manager).text
     assert owner.get("activity", manager).status == 403
+
+
+def test_operators_and_members_see_that_the_server_disabled_an_endpoint(tmp_path: Path, receiver: Receiver) -> None:
+    with serving(tmp_path / "data", UPLIFT_GONE_DISABLES_ENDPOINT="true") as server:
+        owner = EndpointOwner(server, receiver.url("/gone"))
+        receiver.url("/gone", respond(410))
+        owner.send(1)
+        wait_for(
+            lambda: owner.api.ok("GET", f"/v1/endpoints/{owner.endpoint}")["state"] == "disabled", "it is disabled"
+        )
+        response = owner.get("activity")
+        accounts = operator(server).get(f"/operator/accounts?search={owner.account}")
+    assert (response.status, "endpoint.disabled" in response.text) == (200, True)
+    assert re.search(r"failing since:\s*<time datetime=", response.html)
+    assert "1 failing or disabled" in accounts.text
+    assert "Healthy" not in accounts.text
 
 
 def test_forbidden_actions_are_hidden_from_members_and_rejected(server: Server, receiver: Receiver) -> None:

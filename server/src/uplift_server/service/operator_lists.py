@@ -80,6 +80,8 @@ class AccountSummary:
     account: Account
     endpoints: int
     failing: int
+    broken: int
+    """The number of endpoints that are failing, or that the server disabled because of failures or a 410 response."""
     off: int
     """The number of endpoints that are paused or disabled."""
     backlog: EndpointBacklog
@@ -134,12 +136,12 @@ class OperatorLists:
         text = (search or "").casefold()
         found = [each for each in self._context.cache.accounts.values() if _account_matches(each, text)]
         page = _page(found, before, listing.limit)
-        reading = await self._backlogs.for_page()
+        reading = await self._backlogs.latest()
         return Page([self._account_summary(each, reading) for each in page.items], page.next_key)
 
     async def account_summary(self, account: Account) -> AccountSummary:
         """Return an account with its endpoint counts."""
-        return self._account_summary(account, await self._backlogs.for_page())
+        return self._account_summary(account, await self._backlogs.latest())
 
     def _account_summary(self, account: Account, reading: Reading | None) -> AccountSummary:
         own = list(self._context.cache.endpoints_of(account.seq))
@@ -147,7 +149,7 @@ class OperatorLists:
         backlog = UNKNOWN if reading is None else total([reading.of(each.seq) for each in own])
         broken = sum(each.is_broken for each in own)
         severity = of_endpoints(broken, sum(each.takes_deliveries or each.is_broken for each in own))
-        return AccountSummary(account, len(own), sum(map(_is_failing, own)), off, backlog, severity)
+        return AccountSummary(account, len(own), sum(map(_is_failing, own)), broken, off, backlog, severity)
 
     async def endpoints(self, caller: Caller, search: EndpointSearch, listing: Listing) -> EndpointList:
         """Return a page of the endpoints that match a search, newest first.
@@ -158,7 +160,7 @@ class OperatorLists:
         """
         caller.require_operator(reads=True)
         before = self._context.decode_cursor(listing, 1)
-        reading = await self._backlogs.for_page()
+        reading = await self._backlogs.latest()
         with_held = set(
             await self._context.database.read(
                 lambda c: endpoint_backlog.endpoints_with_held(c, limit=ENDPOINTS_WITH_HELD_MAX)
