@@ -241,8 +241,26 @@ def test_a_form_does_not_overwrite_a_change_made_after_it_was_opened(server: Ser
         True,
     )
     assert newest(api)["description"] == "by another person"
+    assert "Description: by another person" in stale.text
+    assert "URL: " not in stale.text.partition("Current values")[2].partition("\n")[0]
     again = guest.post(edit, url=URL, description="mine", version=hidden_version(stale))
     assert (again.status, newest(api)["description"]) == (200, "mine")
+
+
+def test_a_rejected_form_keeps_the_version_that_its_visitor_has_seen(server: Server, account: tuple[str, Api]) -> None:
+    name, api = account
+    guest = member(server, name)
+    create_endpoint(guest, name)
+    endpoint = newest(api)["id"]
+    edit = pages(name, endpoint, "edit")
+    opened = hidden_version(guest.get(edit))
+    api.ok("PATCH", f"/v1/endpoints/{endpoint}", {"description": "by another person"})
+    wrong = guest.post(edit, url="nothing", description="mine", version=opened)
+    assert (wrong.status, hidden_version(wrong)) == (422, opened)
+    preview = guest.post(edit, url=URL, filter='{"a": [1]}', version=opened, preview="1")
+    assert (preview.status, hidden_version(preview)) == (200, opened)
+    assert guest.post(edit, url=URL, description="mine", version=hidden_version(wrong)).status == 409
+    assert newest(api)["description"] == "by another person"
 
 
 def hidden_version(page: PageResponse) -> str:

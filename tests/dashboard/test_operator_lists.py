@@ -74,7 +74,8 @@ def test_an_account_has_an_own_id_and_metadata(server: Server) -> None:
     version = re.findall(r'name="version" value="([0-9a-f]+)"', page.html)[0]
     server.api().ok("PATCH", f"/v1/accounts/{uid}", {"metadata": {"plan": "pro"}})
     stale = guest.post(page.path, name="Mine", uid=uid, metadata="", version=version)
-    assert "Another person changed these settings" in problem(stale, "name")
+    assert (stale.status, "Another person changed these settings" in stale.text) == (409, True)
+    assert 'Name: Otters; Metadata: { "plan": "pro" }.' in stale.text
     assert guest.post(page.path, name="Otters", contact_emails="").status == 200
     kept = server.api().ok("GET", f"/v1/accounts/{uid}")
     assert (kept["uid"], kept["metadata"], kept["name"]) == (uid, {"plan": "pro"}, "Otters")

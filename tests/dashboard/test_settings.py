@@ -37,6 +37,19 @@ def test_an_admin_updates_the_contacts(server: Server) -> None:
     assert entry["details"]["to"] == {"contact_emails": ["one@rapids.example", "two@rapids.example"]}
 
 
+def test_two_admins_do_not_overwrite_each_others_contacts(server: Server) -> None:
+    account, _ = server.account()
+    path = f"/accounts/{account}/settings/contacts"
+    admin = member(server, account, "admin")
+    version = re.findall(r'name="version" value="([0-9a-f]+)"', admin.get(path).html)[0]
+    server.api().ok("PATCH", f"/v1/accounts/{account}", {"contact_emails": ["first@rapids.example"]})
+    stale = admin.post(path, contact_emails="second@rapids.example", version=version)
+    assert stale.status == 409
+    assert "Email addresses: first@rapids.example" in stale.text
+    assert "second@rapids.example" in stale.html
+    assert contacts_of(server, account) == ["first@rapids.example"]
+
+
 def test_an_invalid_contact_shows_an_error_and_keeps_the_input(server: Server) -> None:
     account, _ = server.account()
     admin = member(server, account, "admin")

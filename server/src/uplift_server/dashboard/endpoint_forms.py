@@ -103,6 +103,27 @@ def filled_with(shown: ShownEndpoint) -> Filled:
     )
 
 
+def field_texts(filled: Filled) -> dict[str, str]:
+    """Return the values of the fields, except secrets, by label."""
+    return {
+        "URL": filled.url,
+        "Description": filled.description,
+        "Event types": ", ".join(filled.event_types),
+        "Filter": filled.filter,
+        "Custom headers": filled.headers,
+        **{
+            each.label: "" if value == each.text(each.initial) else value
+            for each in ENDPOINT_SETTINGS
+            for value in [filled.settings.get(each.name, "")]
+        },
+        "Your own ID": filled.uid,
+        "Metadata": filled.metadata,
+        "Authentication": " ".join(
+            (filled.auth.auth_type, filled.auth.token_url, filled.auth.client_id, filled.auth.scope)
+        ),
+    }
+
+
 def as_sent(form: Form) -> Filled:
     """Return the submitted field values, so that the page can show the form again."""
     return Filled(

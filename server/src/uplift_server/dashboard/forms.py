@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -11,6 +12,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import ClientDisconnect, Request
 
 from uplift_server.core.problems import Problem
+from uplift_server.core.texts import printable
 from uplift_server.core.timestamps import parse_timestamp
 from uplift_server.dashboard.security import CSRF_FIELD
 from uplift_server.service.errors import Malformed, PayloadTooLarge
@@ -27,9 +29,8 @@ FORM_FIELDS_MAX: Final = 500
 ONCE_FIELD: Final = "once"
 ONCE_BYTES: Final = 16
 
-CHANGED_SINCE: Final = (
-    "Another person changed these settings after you opened this page. Check the settings, and save again."
-)
+_CHANGED_SINCE: Final = "Another person changed these settings after you opened this page."
+_QUOTED_CHARACTERS_MAX: Final = 200
 _OFFSET: Final = re.compile(r"(?:[zZ]|[+-]\d\d:?\d\d)$")
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 
@@ -130,6 +131,27 @@ def seen_versions(form: Form) -> Versions:
     """
     version = form.optional("version")
     return None if version is None else frozenset({version})
+
+
+def by_label(values: Mapping[str, str], labels: Mapping[str, str]) -> dict[str, str]:
+    """Return the values of the fields in `labels`, by label."""
+    return {label: values[name] for name, label in labels.items()}
+
+
+def changed_since(sent: Mapping[str, str], current: Mapping[str, str]) -> str:
+    """Return the message for a form whose object another person changed. It shows the current values that differ.
+
+    `sent` and `current` contain the submitted and the current values by the labels of the fields.
+    """
+    texts = {label: " ".join(printable(value, lines=True).split()) for label, value in current.items()}
+    different = [
+        f"{label}: {textwrap.shorten(text, _QUOTED_CHARACTERS_MAX, placeholder=' …') or 'none'}"
+        for label, text in texts.items()
+        if text != " ".join(printable(sent.get(label, ""), lines=True).split())
+    ]
+    if not different:
+        return f"{_CHANGED_SINCE} Check the settings, and save again."
+    return f"{_CHANGED_SINCE} To replace the current values, save again. Current values: {'; '.join(different)}."
 
 
 async def read_form(request: Request, reservation: Reservation, *, bytes_max: int, advice: str) -> Form:

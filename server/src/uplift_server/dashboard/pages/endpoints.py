@@ -17,6 +17,7 @@ from uplift_server.dashboard.endpoint_forms import (
     Filled,
     as_sent,
     draft_of,
+    field_texts,
     filled_with,
     groups,
     named_at_fields,
@@ -24,7 +25,7 @@ from uplift_server.dashboard.endpoint_forms import (
 from uplift_server.dashboard.endpoint_states import Summary, summary
 from uplift_server.dashboard.figures import attempt_columns, attempt_words, success_share
 from uplift_server.dashboard.filter_forms import PREVIEW_FIELD, ShownPreview, filter_of, named_paths
-from uplift_server.dashboard.forms import CHANGED_SINCE, Form, key_of, seen_versions
+from uplift_server.dashboard.forms import Form, changed_since, key_of, seen_versions
 from uplift_server.dashboard.routes import Door, Page, account_form, account_page
 from uplift_server.dashboard.snippets import all_receivers, variable_line
 from uplift_server.dashboard.visit import Visit, link
@@ -34,6 +35,7 @@ from uplift_server.service.endpoints import ShownEndpoint
 from uplift_server.service.errors import Conflict, Invalid, NotFound, PreconditionFailed
 from uplift_server.service.fields import Unset
 from uplift_server.service.filter_previews import FilterPreviewDraft
+from uplift_server.service.versions import version_of
 from uplift_server.store.records import EventType
 
 _NEW: Final = "endpoints/new.html"
@@ -144,18 +146,21 @@ async def update(visit: Visit) -> Response:
     endpoint = visit.parameter("endpoint")
     shown = await visit.services.endpoints.get(visit.caller, endpoint)
     if form.flag(PREVIEW_FIELD):
-        return await _form(visit, _EDIT, as_sent(form), shown=shown, preview=await _previewed(visit, form))
+        preview = await _previewed(visit, form)
+        return await _form(visit, _EDIT, as_sent(form), shown=shown, version=form.text("version"), preview=preview)
     draft, problems = draft_of(form, shown)
     try:
         await visit.services.endpoints.update(
             visit.caller, endpoint, draft, versions=seen_versions(form), problems=problems
         )
     except Invalid as error:
-        return await _form(visit, _EDIT, as_sent(form), error.problems, shown=shown)
+        return await _form(visit, _EDIT, as_sent(form), error.problems, shown=shown, version=form.text("version"))
     except PreconditionFailed:
-        return await _form(visit, _EDIT, as_sent(form), refusal=CHANGED_SINCE, shown=shown)
+        shown = await visit.services.endpoints.get(visit.caller, endpoint)
+        refusal = changed_since(field_texts(as_sent(form)), field_texts(filled_with(shown)))
+        return await _form(visit, _EDIT, as_sent(form), refusal=refusal, shown=shown)
     except Conflict as error:
-        return await _form(visit, _EDIT, as_sent(form), refusal=error.detail, shown=shown)
+        return await _form(visit, _EDIT, as_sent(form), refusal=error.detail, shown=shown, version=form.text("version"))
     return visit.leave(
         visit.path("endpoints", endpoint, "subscription"), "Endpoint updated. The changes apply from the next attempt."
     )
@@ -225,12 +230,15 @@ async def _form(
     *,
     refusal: str | None = None,
     shown: ShownEndpoint | None = None,
+    version: str | None = None,
     preview: ShownPreview | None = None,
 ) -> Response:
+    """Return a page with the form. `version` is the version that the visitor has seen, by default that of `shown`."""
     context: dict[str, Any] = {
         "filled": filled,
         "groups": groups(await catalog(visit), filled.event_types),
         "shown": shown,
+        "version": version_of(shown.endpoint) if version is None and shown is not None else version,
         "preview": preview,
     }
     if problems:

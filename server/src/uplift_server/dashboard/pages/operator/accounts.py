@@ -8,7 +8,7 @@ from starlette.responses import Response
 from uplift_server.core import ids
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.rights import Role
-from uplift_server.dashboard.forms import CHANGED_SINCE, Form, key_of, seen_versions
+from uplift_server.dashboard.forms import Form, by_label, changed_since, key_of, seen_versions
 from uplift_server.dashboard.own_data import metadata_input, own_data
 from uplift_server.dashboard.pages.operator.volumes import volume
 from uplift_server.dashboard.routes import operator_form, operator_page
@@ -17,11 +17,14 @@ from uplift_server.service.accounts import AccountDraft
 from uplift_server.service.context import Listing
 from uplift_server.service.errors import Conflict, Invalid, PreconditionFailed
 from uplift_server.service.portal_links import LinkDraft
+from uplift_server.service.versions import version_of
+from uplift_server.store.records import Account
 
 _NEW: Final = "operator/new_account.html"
 _ONE: Final = "operator/account.html"
 _SEARCH_CHARACTERS_MAX: Final = 200
 LINKS_SHOWN: Final = 20
+_LABELS: Final = {"name": "Name", "contact_emails": "Contacts", "uid": "Your own ID", "metadata": "Metadata"}
 ROLES: Final = tuple((role.text, role.text.capitalize()) for role in Role)
 
 
@@ -74,11 +77,13 @@ async def update(visit: Visit) -> Response:
             visit.caller, visit.parameter("account"), draft, versions=seen_versions(form), problems=problems
         )
     except Invalid as error:
-        return await _one(visit, error.problems, form=_sent(form))
+        return await _one(visit, error.problems, form=_sent(form), version=form.text("version"))
     except PreconditionFailed:
-        return await _one(visit, [Problem("name", "changed_since", CHANGED_SINCE)], form=_sent(form))
+        current = _filled(await visit.services.accounts.get(visit.caller, visit.parameter("account")))
+        refusal = changed_since(by_label(_sent(form), _LABELS), by_label(current, _LABELS))
+        return await _one(visit, form=_sent(form), refusal=refusal)
     except Conflict as error:
-        return await _one(visit, [_taken(error)], form=_sent(form))
+        return await _one(visit, [_taken(error)], form=_sent(form), version=form.text("version"))
     return visit.leave(_path(account.id), "Account updated.")
 
 
@@ -112,32 +117,30 @@ async def _one(
     problems: Sequence[Problem] = (),
     *,
     form: dict[str, str] | None = None,
+    version: str | None = None,
+    refusal: str | None = None,
     invited: tuple[str, str] = ("", Role.MEMBER.text),
 ) -> Response:
+    """Return an account's page. `version` is the version that the visitor has seen, by default the current one."""
     text = visit.parameter("account")
     account = await visit.services.accounts.get(visit.caller, text)
     series = (await visit.services.statistics.of_accounts(visit.caller, [text]))[text]
     links = await visit.services.portal_links.page(visit.caller, text, Listing(LINKS_SHOWN))
-    filled = form or {
-        "name": account.name,
-        "contact_emails": "\n".join(account.contact_emails),
-        "uid": account.uid or "",
-        "metadata": metadata_input(account.metadata),
-    }
     context: dict[str, Any] = {
         "id": text,
         "account": account,
+        "version": version_of(account) if version is None else version,
         "listed": await visit.services.operator_lists.account_summary(account),
         "volume": volume(series),
         "roles": ROLES,
         "links": [(ids.prefixed(ids.LINK, each.id), each) for each in links.items],
         "secret": visit.shown_secret(text),
         "invited": invited,
-        **filled,
+        **(form or _filled(account)),
     }
     if problems:
         return visit.refuse(_ONE, problems, **context)
-    return visit.render(_ONE, **context)
+    return visit.render(_ONE, 200 if refusal is None else 409, refusal=refusal, **context)
 
 
 def _draft(form: Form) -> tuple[AccountDraft, list[Problem]]:
@@ -149,6 +152,15 @@ def _draft(form: Form) -> tuple[AccountDraft, list[Problem]]:
 def _taken(error: Conflict) -> Problem:
     """Return a conflict as a problem with `uid`. A duplicate uid is the only possible conflict in account forms."""
     return Problem("uid", "taken", error.detail)
+
+
+def _filled(account: Account) -> dict[str, str]:
+    return {
+        "name": account.name,
+        "contact_emails": "\n".join(account.contact_emails),
+        "uid": account.uid or "",
+        "metadata": metadata_input(account.metadata),
+    }
 
 
 def _sent(form: Form) -> dict[str, str]:

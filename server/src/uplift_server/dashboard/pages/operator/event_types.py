@@ -8,18 +8,26 @@ from starlette.responses import Response
 
 from uplift_server.core.events import envelope
 from uplift_server.core.problems import Problem
-from uplift_server.dashboard.forms import CHANGED_SINCE, Form, seen_versions
+from uplift_server.dashboard.forms import Form, by_label, changed_since, seen_versions
 from uplift_server.dashboard.rendering import pretty
 from uplift_server.dashboard.routes import operator_form, operator_page
 from uplift_server.dashboard.visit import Visit
 from uplift_server.service.errors import Invalid, PreconditionFailed
 from uplift_server.service.event_types import EventTypeDraft
 from uplift_server.service.fields import UNSET
+from uplift_server.service.versions import version_of
 from uplift_server.store.records import EventType
 
 _NEW: Final = "operator/new_event_type.html"
 _ONE: Final = "operator/event_type.html"
 _TEXTS: Final = ("name", "group", "description", "api_version", "schema", "example")
+_LABELS: Final = {
+    "group": "Group",
+    "description": "Description",
+    "api_version": "Version",
+    "schema": "Schema",
+    "example": "Example",
+}
 FIRST: Final[Mapping[str, Any]] = {
     "name": "",
     "group": "",
@@ -65,7 +73,7 @@ async def publish(visit: Visit) -> Response:
 async def one(visit: Visit) -> Response:
     """Show the form that edits an event type."""
     record = visit.services.event_types.get(visit.parameter("name"))
-    return visit.render(_ONE, **_about(visit, record), **_filled(record))
+    return visit.render(_ONE, version=version_of(record), **_about(visit, record), **_filled(record))
 
 
 async def update(visit: Visit) -> Response:
@@ -77,11 +85,14 @@ async def update(visit: Visit) -> Response:
         await visit.services.event_types.update(
             visit.caller, record.name, draft, versions=seen_versions(form), problems=problems
         )
-    except (Invalid, PreconditionFailed) as error:
-        found = (
-            error.problems if isinstance(error, Invalid) else [Problem("description", "changed_since", CHANGED_SINCE)]
-        )
-        return visit.refuse(_ONE, _at_fields(found), **_about(visit, record), **{**_sent(form), "name": record.name})
+    except Invalid as error:
+        context = _about(visit, record) | _sent(form) | {"name": record.name, "version": form.text("version")}
+        return visit.refuse(_ONE, _at_fields(error.problems), **context)
+    except PreconditionFailed:
+        record = visit.services.event_types.get(record.name)
+        context = _about(visit, record) | _sent(form) | {"name": record.name, "version": version_of(record)}
+        refusal = changed_since(by_label(_sent(form), _LABELS), by_label(_filled(record), _LABELS))
+        return visit.render(_ONE, 409, refusal=refusal, **context)
     return visit.leave(_path(record.name), f"Event type {record.name} updated.")
 
 
