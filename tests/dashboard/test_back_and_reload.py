@@ -1,6 +1,9 @@
 """Back and reload after forms: the path of each form shows a page, and a reload never submits a form twice."""
 
 import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -10,7 +13,7 @@ from tests.dashboard.form_cases import CASES, FormCase, Forms
 from tests.dashboard.page_checks import check_page
 from tests.dashboard.routes import path_with_ids
 from tests.dashboard.visitors import Guest, PageResponse, member, operator
-from tests.e2e.harness import Server
+from tests.e2e.harness import Server, serving
 
 from uplift_server.dashboard.app import PAGES
 from uplift_server.dashboard.routes import Door, Page
@@ -169,6 +172,21 @@ def test_back_and_reload_after_a_rejected_form_in_a_browser(server: Server, page
     page.reload()
     expect(page).to_have_url(f"{server.url}{path}")
     assert len(api.ok("GET", "/v1/endpoints")["data"]) == 1
+
+
+@pytest.mark.sqlite(reason="only a database file can be locked completely")
+def test_a_reload_submits_a_form_again_that_an_unavailable_database_rejected(tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as server:
+        account, api = server.account()
+        guest = member(server, account)
+        assert server.place.file is not None
+        with closing(sqlite3.connect(server.place.file, isolation_level=None, timeout=10)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            response = guest.post(f"/accounts/{account}/endpoints/new", url="http://127.0.0.1:9/x")
+        assert response.status == 503
+        assert "To submit your input again, reload this page." in response.text
+        assert "data-submitted" not in response.html
+        assert api.ok("GET", "/v1/endpoints")["data"] == []
 
 
 def test_a_secret_is_shown_only_in_its_account(server: Server) -> None:

@@ -152,10 +152,12 @@ async def _serve(page: Page, visit: Visit) -> Response:
 def refused(visit: Visit, error: Exception, page: Page | None = None) -> Response:
     """Return the error page for an exception. `page` is the route that raised the exception, for the log."""
     if isinstance(error, StoreError):
-        return _told(visit, 503, "Temporarily unavailable", "The database is not available. Try again in a moment.")
+        text = "The database is not available. Try again in a moment."
+        return _told(visit, 503, "Temporarily unavailable", text, may_resend=True)
     if isinstance(error, errors.ServiceError):
         status, title = next(told for kind, told in _STATUS.items() if isinstance(error, kind))
-        return _told(visit, status, title, error.detail)
+        may_resend = isinstance(error, errors.RateLimited | errors.Busy)
+        return _told(visit, status, title, error.detail, may_resend=may_resend)
     # Log the route, not the path, because some paths contain tokens.
     _log.error("page request failed with unexpected error", page=None if page is None else page.path, exc_info=error)
     return _told(
@@ -166,5 +168,6 @@ def refused(visit: Visit, error: Exception, page: Page | None = None) -> Respons
     )
 
 
-def _told(visit: Visit, status: int, title: str, text: str) -> Response:
-    return visit.render("error.html", status, title=title, text=text)
+def _told(visit: Visit, status: int, title: str, text: str, *, may_resend: bool = False) -> Response:
+    """Return the error page. If `may_resend` is true, a reload of the page submits its form again."""
+    return visit.render("error.html", status, title=title, text=text, may_resend=may_resend)
