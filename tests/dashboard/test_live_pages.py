@@ -149,6 +149,20 @@ def test_a_lost_stream_says_so_and_recovers(own_server: Server, browser: Browser
     contexts.close()
 
 
+def test_a_page_that_cannot_be_updated_says_so_and_recovers(server: Server, browser: Browser) -> None:
+    contexts = BrowserContexts(browser, server.url, "stale")
+    page, api, _ = _events(server, contexts.open)
+    path = re.compile("/events$")
+    page.route(path, lambda route: route.fulfill(status=503, body="The database is not available."))
+    added = api.send(2).json["id"]
+    state = page.locator("#live-state")
+    expect(state).to_have_text("Not up to date. Updating again…")
+    page.unroute(path)
+    expect(page.locator(f'#live a[href$="/events/{added}"]')).to_be_visible()
+    expect(state).to_have_text("Live")
+    contexts.close()
+
+
 def test_a_page_says_that_the_visitor_is_signed_out(server: Server, browser: Browser) -> None:
     account, api = server.account()
     contexts = BrowserContexts(browser, server.url, "signed out")

@@ -36,6 +36,7 @@ RETRY_MS: Final = 3000
 
 _COMMENT: Final = b":\n\n"
 _CHANGE: Final = b"event: change\ndata:\n\n"
+_UNAVAILABLE: Final = "unavailable"
 
 
 class _Watch:
@@ -152,12 +153,15 @@ class Live:
         before: Hashable = None
         while True:
             self._load.look(visit)
-            with suppress(Unavailable):
+            try:
                 # Pages for operators show all accounts, so assume that these pages always change.
                 stamp = object() if caller.account_seq is None else await visit.services.accounts.version(caller)
-                if before is not None and stamp != before:
-                    watch.tell()
-                before = stamp
+            except Unavailable:
+                # The page tries to reload, and then says that it is not up to date.
+                stamp = _UNAVAILABLE
+            if before is not None and stamp != before:
+                watch.tell()
+            before = stamp
             await asyncio.sleep(LOOK_SECONDS_BUSY if self._load.busy or caller.account_seq is None else LOOK_SECONDS)
 
 

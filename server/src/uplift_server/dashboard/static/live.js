@@ -103,12 +103,22 @@
     const page = new DOMParser().parseFromString(xhr.responseText, "text/html");
     latest = page.getElementById("live");
     if (latest) {
+      if (state?.dataset.kind === "stale") say("live", "Live");
       update();
     } else if (new URL(xhr.responseURL).pathname.startsWith("/sign-in")) {
       end();
       say("out", "You are signed out.");
     }
   });
+  // A page that cannot be loaded, for example because the database is not available.
+  let staleTimer = 0;
+  const stale = (event) => {
+    if (event.target !== region()) return;
+    say("stale", "Not up to date. Updating again…");
+    clearTimeout(staleTimer);
+    staleTimer = setTimeout(() => refresh(2000), LOST_MS);
+  };
+  for (const name of ["htmx:responseError", "htmx:sendError"]) document.addEventListener(name, stale);
   const refresh = (within) => setTimeout(() => { if (region() && !document.hidden) htmx.trigger(region(), "live:change"); }, Math.random() * within);
 
   // The stream. The tab that holds the lock opens it, and the other tabs listen to the channel. A tab in the background
@@ -128,7 +138,7 @@
       streamed = true;
       clearTimeout(lostTimer);
       lostTimer = 0;
-      say("live", "Live");
+      if (state?.dataset.kind !== "stale") say("live", "Live");
     } else if (told === "change") {
       refresh(source ? 0 : 1000);
     } else {
@@ -171,6 +181,7 @@
   const end = () => {
     clearTimeout(retryTimer);
     clearTimeout(lostTimer);
+    clearTimeout(staleTimer);
     lostTimer = 0;
     source?.close();
     source = null;
