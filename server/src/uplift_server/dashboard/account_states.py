@@ -50,9 +50,15 @@ def backlog_sentence(troubles: EndpointProblems, now: int) -> str:
 
 def _without_problems(troubles: EndpointProblems, numbers: Statistics, span: str) -> tuple[str, str]:
     """Return the CSS class and the sentence for an account that has no failing or disabled endpoints."""
-    if count := max(troubles.holding, len(troubles.shown)):
+    if count := troubles.holding:
         counted = "1 endpoint has" if count == 1 else f"{words.count(count)} endpoints have"
         return "paused", f"Action required: {counted} held deliveries. Release or drop them."
+    if count := len(troubles.shown):
+        counted = "1 endpoint" if count == 1 else f"{words.count(count)} endpoints"
+        return (
+            Severity.OK,
+            f"No endpoints are failing. The server is sending or dropping the held deliveries of {counted}.",
+        )
     if numbers.failed:
         what = "1 delivery" if numbers.failed == 1 else f"{words.count(numbers.failed)} deliveries"
         return Severity.ATTENTION, f"No endpoints are failing now, but {what} failed in the {span}."

@@ -10,7 +10,7 @@ from uplift_server.service.backlogs import Backlogs, EndpointBacklog, total
 from uplift_server.service.context import ServiceContext
 from uplift_server.service.endpoints import Endpoints, ShownEndpoint
 from uplift_server.service.principals import Caller
-from uplift_server.store.records import EndpointState
+from uplift_server.store.records import Endpoint, EndpointState, HeldAction
 
 LISTED_MAX: Final = 20
 """The maximum number of listed endpoints.
@@ -33,7 +33,7 @@ class EndpointProblems:
     delivering: int
     """The number of endpoints that are enabled or counted in `broken`: the total for the share of broken endpoints."""
     holding: int
-    """The number of endpoints with held deliveries."""
+    """The number of endpoints whose held deliveries wait until someone releases or drops them."""
     backlog: EndpointBacklog
     """The combined backlog of the account's endpoints."""
     shown: Sequence[ShownEndpoint]
@@ -57,7 +57,7 @@ class ProblemFinder:
         live = list(self._context.cache.endpoints_of(caller.require_account()))
         candidates = sorted(filter(_is_candidate, live), key=_rank)[:LISTED_MAX]
         shown = await self._endpoints.get_many([each.seq for each in candidates])
-        backlogs = (await self._backlogs.of_endpoints([each.seq for each in live])).values()
+        backlogs = await self._backlogs.of_endpoints([each.seq for each in live])
         broken = sum(each.is_broken for each in live)
         return EndpointProblems(
             endpoints=len(live),
@@ -66,8 +66,12 @@ class ProblemFinder:
             failing=sum(_is_failing(each) for each in live),
             broken=broken,
             delivering=sum(each.takes_deliveries or each.is_broken for each in live),
-            holding=sum(bool(each.held) for each in backlogs),
-            backlog=total(backlogs),
+            holding=max(
+                sum(bool(backlogs[each.seq].held) and _keeps_held(each.record) for each in live),
+                # These counts are newer.
+                sum(bool(each.held_deliveries) and _keeps_held(each.endpoint) for each in shown),
+            ),
+            backlog=total(backlogs.values()),
             shown=[each for each in shown if _needs_attention(each)],
         )
 
@@ -93,6 +97,13 @@ def _rank(live: LiveEndpoint) -> tuple[int, int, int]:
     kinds = [live.record.state is EndpointState.DISABLED, _is_failing(live), not live.takes_deliveries]
     kind = kinds.index(True) if True in kinds else len(kinds)
     return kind, live.health.failing_since or 0, -live.seq
+
+
+def _keeps_held(endpoint: Endpoint) -> bool:
+    """Return whether the server neither sends nor drops the endpoint's held deliveries."""
+    if endpoint.state is EndpointState.ENABLED:
+        return endpoint.held_action is HeldAction.KEEP
+    return endpoint.held_action is not HeldAction.DROP
 
 
 def _needs_attention(shown: ShownEndpoint) -> bool:
