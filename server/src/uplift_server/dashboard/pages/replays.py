@@ -39,9 +39,9 @@ class Progress:
     left: int | None
     """The number of deliveries that the replay has not sent yet, or None while the server counts them."""
     rate: float
-    """The average number of deliveries per second since the replay was created."""
+    """The average number of deliveries per second since the replay was created, including pauses."""
     seconds_left: float | None
-    """The estimated remaining time in seconds, or None while the replay is not sending deliveries."""
+    """The remaining time at the maximum rate, in seconds, or None while the replay is not sending deliveries."""
 
 
 async def listed(visit: Visit) -> Response:
@@ -129,9 +129,7 @@ def _progress(visit: Visit, shown: ShownReplay) -> Progress:
     sends = replay.state is ReplayState.RUNNING and shown.reason is None
     if left is None or not sends:
         return Progress(sent, left, rate, None)
-    # At the start, use the maximum rate, because the average rate is not meaningful yet.
-    expected = min(rate, replay.rate_per_second) if sent >= replay.rate_per_second else replay.rate_per_second
-    return Progress(sent, left, rate, left / expected)
+    return Progress(sent, left, rate, left / replay.rate_per_second)
 
 
 def _read(sent: Form, *, status_default: bool = False) -> tuple[ReplayDraft, list[Problem]]:
