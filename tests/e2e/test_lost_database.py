@@ -77,6 +77,10 @@ def test_the_saved_file_replaces_the_lost_file(tmp_path: Path) -> None:
         assert server.place.file is not None
         # SQLite would apply a leftover log to the file that replaces the lost one.
         assert not server.place.file.with_name("uplift.db-wal").exists()
+        for arguments in ((), ("--new-database",)):
+            ended = server.run("serve", *arguments)
+            assert ended.returncode == 2, "a restart accepts no events into another file"
+            assert str(saved) in " ".join(ended.stderr.split())
         saved.rename(server.place.file)
 
         server.start()

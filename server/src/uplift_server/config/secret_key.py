@@ -69,24 +69,32 @@ def publish_key(config: Config) -> None:
 
 
 def check_database(config: Config, *, new: bool = False) -> None:
-    """Raise ConfigError if the SQLite database was lost: its key exists, but the database does not.
+    """Raise ConfigError if the SQLite database was lost: its key exists without it, or a server saved its content.
 
-    If `new` is true, the server must create a new database. In this case, ignore a lost database, and raise ConfigError
-    if a database exists.
+    If `new` is true, the server must create a new database. In this case, ignore a lost database without saved content,
+    and raise ConfigError if a database exists.
     """
     path = config.database_path
     try:
         missing = is_missing(path)
         has_key = config.secret_key is None and config.secret_key_path.exists()
+        saved = [each for each in path.parent.glob(f"{path.name}.rescued-*") if each.suffix != ".partial"]
     except OSError as error:
         raise storage_error(f"be read from {config.secret_key_path}", error) from error
+    if saved:
+        # Otherwise, the server would accept events into the file that replaced the lost one, or into a new one.
+        rescued = max(saved, key=str)
+        reason = f"points to {path}, but {rescued} has the content of a lost database"
+        remedy = (
+            f"move {path} away, if it exists, and {rescued} to {path}. To give up this content, move {rescued} away"
+        )
+        raise ConfigError(ConfigProblem("UPLIFT_DATABASE_URL", reason, remedy))
     if new and not missing:
         reason = f"requires an empty database, but {path} exists"
         raise ConfigError(ConfigProblem("--new-database", reason, "omit the option, or move the file"))
     if missing and has_key and not new:
         reason = f"points to {path}, which is missing or empty, but its key {config.secret_key_path} exists"
-        rescued = max(path.parent.glob(f"{path.name}.rescued-*"), default="a backup", key=str)
-        remedy = f"restore the database from {rescued}, or create a new one: uplift-server serve --new-database"
+        remedy = "restore the database from a backup, or create a new one: uplift-server serve --new-database"
         raise ConfigError(ConfigProblem("UPLIFT_DATABASE_URL", reason, remedy))
 
 
