@@ -201,7 +201,12 @@ class Opener:
         self._settings = _SETTINGS | (_NO_TIMEOUTS if no_timeouts else _BY_INDEX) | dict(settings or {})
         self._command_seconds = None if no_timeouts else STATEMENT_SECONDS_MAX
         self._engine = create_async_engine(
-            "postgresql+asyncpg://", creator=self._connect_dbapi, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT"
+            "postgresql+asyncpg://",
+            creator=self._connect_dbapi,
+            poolclass=sa.NullPool,
+            isolation_level="AUTOCOMMIT",
+            # Errors are logged, and parameters can contain personal data and credentials in URLs.
+            hide_parameters=True,
         )
         sa.event.listen(self._engine.sync_engine, "before_cursor_execute", _with_storable_texts, retval=True)
 

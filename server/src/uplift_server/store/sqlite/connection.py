@@ -118,7 +118,8 @@ def empty_log(path: Path) -> bool:
 
 def bound(connection: sqlite3.Connection) -> sa.Connection:
     """Wrap a connection for SQLAlchemy. SQLAlchemy neither begins nor commits transactions on this connection."""
-    engine = sa.create_engine("sqlite://", creator=lambda: connection, poolclass=sa.StaticPool)
+    # Errors are logged, and parameters can contain personal data and credentials in URLs.
+    engine = sa.create_engine("sqlite://", creator=lambda: connection, poolclass=sa.StaticPool, hide_parameters=True)
     return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
 
