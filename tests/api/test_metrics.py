@@ -1,6 +1,7 @@
 """GET /metrics: permissions, and responses during a database outage."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.service import backlogs
+from uplift_server.service.backlogs import STALE_MS
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.processes import Process
 
@@ -104,6 +106,20 @@ def test_due_deliveries_are_reported_by_the_cause_of_their_delay(server: Any) ->
         return
     assert after["uplift_database_bytes"] > 4096
     assert after["uplift_database_disk_size_bytes"] > after["uplift_database_disk_free_bytes"]
+
+
+def test_a_slow_reading_replaces_an_old_one(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    read(server)
+    backlogs, probe = server.services.metrics._backlogs, server.services.readiness.probe
+    old = backlogs._last.stored.read_at - STALE_MS - 1
+    backlogs._last = replace(backlogs._last, stored=replace(backlogs._last.stored, read_at=old), next_at=0)
+
+    async def slow() -> None:
+        await asyncio.sleep(0.2)
+        await probe()
+
+    monkeypatch.setattr(server.services.readiness, "probe", slow)
+    assert "uplift_oldest_due_age_seconds server" in read(server)
 
 
 def test_failing_endpoints_are_counted_with_their_backlog(server: Any) -> None:

@@ -6,6 +6,7 @@ about one account read the backlogs of the account's endpoints directly.
 
 import asyncio
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -30,16 +31,11 @@ REST_PER_READING: Final = 20
 STALLED_MS: Final = 10_000
 """The maximum duration of a reading, in ms. After this time, the database is reported as not responding."""
 STALE_MS: Final = 60_000
-"""The maximum age of a reading that `latest` and `for_page` return, in ms."""
-WAIT_SECONDS: Final = 0.02
-"""How long, in seconds, a request for metrics waits for a new reading before it uses the last reading."""
-FIRST_WAIT_SECONDS: Final = 1.0
-"""How long, in seconds, a request for metrics waits for the first reading of the database.
-
-A page waits this long if no reading is recent.
-"""
+"""The maximum age of a reading that `latest` returns, in ms."""
+WAIT_SECONDS: Final = 1.0
+"""How long, in seconds, a page or a request for metrics waits for a reading if no reading is recent."""
 RECENT_MS: Final = 5_000
-"""The maximum age, in ms, of a reading that a page uses without waiting for a newer reading."""
+"""The maximum age, in ms, of a reading that is used without waiting for a newer reading."""
 
 
 class EndpointBacklog(NamedTuple):
@@ -113,32 +109,23 @@ class Backlogs:
         """Whether the database responds: the last reading succeeded, and no reading in progress has stalled."""
         return self._last_succeeded and (self._done is None or self._context.now() - self._began_at < STALLED_MS)
 
-    async def latest(self, wait_seconds: float = WAIT_SECONDS) -> Reading | None:
-        """Start a reading if one is due, wait briefly until it finishes, and return the newest reading.
+    async def latest(self) -> Reading | None:
+        """Start a reading if one is due, and return the last reading. If it is not recent, first wait for the new one.
 
-        The wait takes up to `wait_seconds`, or up to FIRST_WAIT_SECONDS before the first reading. Return None if there
-        is no reading, or if the newest reading is older than STALE_MS.
+        The wait takes up to WAIT_SECONDS. Return None if there is no reading, or if the newest one is older than
+        STALE_MS.
         """
         if self._done is None and (self._last is None or self._context.now() >= self._last.next_at):
             self._done = asyncio.Event()
             self._context.run_in_background(self._read(self._done))
-        if self._done is not None:
-            try:
-                async with asyncio.timeout(FIRST_WAIT_SECONDS if self._last is None else wait_seconds):
-                    await self._done.wait()
-            except TimeoutError:
-                pass
-        last = self._last
-        return None if last is None or self._context.now() - last.stored.read_at > STALE_MS else last
-
-    async def for_page(self) -> Reading | None:
-        """Return the last reading. If that reading is older than RECENT_MS, wait for a new reading.
-
-        Return None if the newest reading after the wait is older than STALE_MS, or if there is no reading.
-        """
         last = self._last
         is_recent = last is not None and self._context.now() - last.stored.read_at <= RECENT_MS
-        return await self.latest(0 if is_recent else FIRST_WAIT_SECONDS)
+        if self._done is not None and not is_recent:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(WAIT_SECONDS):
+                    await self._done.wait()
+        last = self._last
+        return None if last is None or self._context.now() - last.stored.read_at > STALE_MS else last
 
     async def of_endpoints(self, endpoint_seqs: Collection[int]) -> dict[int, EndpointBacklog]:
         """Return the current backlog of each endpoint. If the database does not respond, each backlog is UNKNOWN."""

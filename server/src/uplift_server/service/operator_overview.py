@@ -102,7 +102,7 @@ class OperatorOverview:
         """Return the state of the server. Raises Unavailable."""
         caller.require_operator(reads=True)
         context, status = self._context, self._context.engine.status
-        reading = await self._backlogs.for_page()
+        reading = await self._backlogs.latest()
         running = await context.database.read(lambda c: replays.unfinished(c, limit=REPLAYS_LISTED_MAX))
         counts = await self._count(reading)
         load, processes = status.load(), status.processes()
