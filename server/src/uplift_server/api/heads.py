@@ -9,6 +9,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uplift_server.api.corking import CorkedTransport
 from uplift_server.api.guard import ANSWER_SECONDS_MAX, Receive, Scope, Send, send_error
 from uplift_server.api.problems import problem
+from uplift_server.api.vital_signs import PATHS
 from uplift_server.core.limits import (
     DISCARDED_BODY_BYTES_MAX,
     LINGER_SECONDS_MAX,
@@ -38,6 +39,7 @@ _NO_HTTP: Final = _answer("malformed_request", _NO_HTTP_DETAIL)
 _TOO_SLOW: Final = _answer(
     "request_timeout", "The request did not arrive in time. Send a smaller request, or use a faster connection."
 )
+_VITAL_SIGNS: Final = frozenset(path.encode() for path in PATHS)
 _CLOSE: Final = ((b"connection", b"close"),)
 
 
@@ -169,10 +171,11 @@ class BoundedHeads(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Record the end of the request headers.
 
-        Reject the request if the server has more than `connections_max` connections.
+        Reject the request if the server has more than `connections_max` connections, except for requests that check the
+        server.
         """
         # Do not use uvicorn's own limit, because its responses are plain text without a Retry-After.
-        crowded = len(self.connections) > self.connections_max
+        crowded = len(self.connections) > self.connections_max and self.url.partition(b"?")[0] not in _VITAL_SIGNS
         self.app = cast(Any, _reject_crowded) if crowded else self.config.loaded_app
         super().on_headers_complete()
         # This line does not run if the headers are malformed, because uvicorn then raises an error above.
