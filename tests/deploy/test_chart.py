@@ -285,6 +285,14 @@ def test_network_policies_follow_the_values(rendered: Callable[[str], Objects]) 
     assert "ingress" not in migrate
 
 
+def test_network_policies_open_the_ports_of_the_pooler_and_of_an_issuer_over_http() -> None:
+    secrets = "secrets.UPLIFT_DATABASE_DIRECT_URL.name=uplift,secrets.UPLIFT_DATABASE_DIRECT_URL.key=direct"
+    values = f"networkPolicy.postgresqlPort=6432,settings.UPLIFT_OIDC_ISSUER=http://id.example.com/realms/a,{secrets}"
+    objects = render("--values", CHART / "ci/minimal-values.yaml", "--set", values)
+    rules = objects["NetworkPolicy", "uplift-api"]["spec"]["egress"]
+    assert [port["port"] for rule in rules for port in rule["ports"]] == [53, 53, 6432, 5432, 80]
+
+
 def test_monitoring_finds_all_servers(rendered: Callable[[str], Objects]) -> None:
     objects = rendered("full")
     service = objects["Service", "uplift-metrics"]
