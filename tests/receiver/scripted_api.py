@@ -42,7 +42,9 @@ def json_response(value: Any = None, status: int = 200, **headers: str) -> bytes
 def problem_response(status: int, code: str, detail: str = "No.", **more: Any) -> bytes:
     """Return a response with an RFC 9457 problem."""
     retry_after = more.pop("retry_after", None)
-    headers = {} if retry_after is None else {"retry_after": retry_after}
+    headers = {"content_type": "application/problem+json"} | (
+        {} if retry_after is None else {"retry_after": retry_after}
+    )
     return json_response({"status": status, "code": code, "detail": detail, **more}, status, **headers)
 
 

@@ -294,6 +294,36 @@ def test_the_program_retries_events_and_keeps_rejected_ones(api: ScriptedApi, mo
     database.close()
 
 
+@pytest.mark.parametrize(
+    "response",
+    [
+        json_response(None, 301, location="/v1/events"),
+        json_response({}, 200),
+        json_response({}, 404),
+        problem_response(401, "unauthorized"),
+    ],
+    ids=["redirect", "another server", "wrong URL", "wrong key"],
+)
+def test_the_program_stops_and_keeps_the_event_unless_the_server_accepted_it(
+    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, response: bytes
+) -> None:
+    """urllib would follow the redirect with GET, to which the server responds with 200."""
+    monkeypatch.setenv("UPLIFT_API_URL", api.url)
+    monkeypatch.setenv("KEY", "op_1")
+    api.script = [response, json_response({"data": []}, 200)]
+    defined = _run("sending", "def relay")
+    database = sqlite3.connect(":memory:")
+    database.executescript(defined["TABLES"])
+    defined["add_athlete"](database, "acc_1", "a1", "Ana")
+
+    with pytest.raises(SystemExit):
+        defined["relay"](database)
+
+    assert len(api.requests) == 1
+    assert database.execute("SELECT problem FROM outbox").fetchall() == [(None,)]
+    database.close()
+
+
 def test_the_sample_request_has_every_header_and_verifies() -> None:
     [sample] = _blocks("receiving", "http")
     head, _, shown = sample.partition("\n\n")
