@@ -110,7 +110,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("UPLIFT_BREAKER_FAILURES", "breaker_failures", "0 to 10000", parsers.integer(0, 10_000), "10",
             "the number of consecutive failed attempts after which an endpoint's circuit breaker opens; 0: never"),
     Setting("UPLIFT_BREAKER_PROBE_MAX", "breaker_probe_max_ms", "10ms to 1d", parsers.duration("10ms", "1d"), "5m",
-            "the longest time between two probes, and the longest Retry-After that the server respects"),
+            "the longest time between two probes, and the longest time that a Retry-After pauses an endpoint"),
     Setting("UPLIFT_WARN_AFTER", "warn_after_ms", "1s to 365d", parsers.duration("1s", "365d"), "3d",
             "how long an endpoint must be failing before the server warns the account's contacts by email"),
     Setting("UPLIFT_DISABLE_AFTER", "disable_after_ms", "2s to 730d", parsers.duration("2s", "730d"), "5d",
