@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from uplift_server.cli.session import Session
-from uplift_server.config import Config, ConfigError, ConfigProblem
+from uplift_server.config import Config, ConfigError, ConfigProblem, check_rescued
 from uplift_server.config.parsers import POSTGRESQL, SQLITE, InvalidValue, direct_database_url
 from uplift_server.config.secret_key import NAME, read_key
 from uplift_server.store.errors import InUse, Misaddressed
@@ -36,6 +36,7 @@ def run(session: Session, source: str, target: str | None) -> None:
         remedy = "stop that server, then repeat this command; after the migration, start servers only on the target"
         raise CliError(str(error).partition("; ")[0], remedy, ExitCode.TRY_LATER) from error
     try:
+        check_rescued(path)
         _check_key(config, path)
         moved = asyncio.run(transfer(path, url, _ProgressReporter(session.output)))
     except CannotTransfer as error:

@@ -9,7 +9,7 @@ import typer
 
 from uplift_server.cli.reach import database_exists, database_is_used, no_database
 from uplift_server.cli.session import Session, command
-from uplift_server.config import Config
+from uplift_server.config import Config, check_rescued
 from uplift_server.config.key_rotation import begin
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.program import add, group
@@ -103,6 +103,8 @@ async def _rotate(config: Config, new_key_file: Path | None) -> "tuple[Reencrypt
         database = SqliteDatabase(config.database_path)
         database.lock()
     try:
+        if not config.on_postgresql:
+            check_rescued(config.database_path)
         rotation = begin(config, new_key_file)
         # First upgrade the database, which may be from an earlier release.
         if config.on_postgresql:

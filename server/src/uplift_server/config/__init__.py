@@ -1,7 +1,7 @@
 """Settings of the server: names, sources and validation."""
 
 from uplift_server.config.problems import ConfigError, ConfigProblem
-from uplift_server.config.secret_key import check_database, publish_key, secret_key
+from uplift_server.config.secret_key import check_database, check_rescued, publish_key, secret_key
 from uplift_server.config.settings import OTHER_TOOLS, SETTINGS, Config, Setting
 from uplift_server.config.sources import FILE_NAME, DescribedSetting, describe, find_file, load
 
@@ -16,6 +16,7 @@ __all__ = [
     "secret_key",
     "publish_key",
     "check_database",
+    "check_rescued",
     "ConfigError",
     "ConfigProblem",
     "FILE_NAME",

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import os
+import re
 from pathlib import Path
 from typing import Final
 
@@ -78,23 +79,37 @@ def check_database(config: Config, *, new: bool = False) -> None:
     try:
         missing = is_missing(path)
         has_key = config.secret_key is None and config.secret_key_path.exists()
-        saved = [each for each in path.parent.glob(f"{path.name}.rescued-*") if each.suffix != ".partial"]
     except OSError as error:
         raise storage_error(f"be read from {config.secret_key_path}", error) from error
-    if saved:
-        # Otherwise, the server would accept events into the file that replaced the lost one, or into a new one.
-        rescued = max(saved, key=str)
-        reason = f"points to {path}, but {rescued} has the content of a lost database"
-        remedy = (
-            f"move {path} away, if it exists, and {rescued} to {path}. To give up this content, move {rescued} away"
-        )
-        raise ConfigError(ConfigProblem("UPLIFT_DATABASE_URL", reason, remedy))
+    check_rescued(path)
     if new and not missing:
         reason = f"requires an empty database, but {path} exists"
         raise ConfigError(ConfigProblem("--new-database", reason, "omit the option, or move the file"))
     if missing and has_key and not new:
         reason = f"points to {path}, which is missing or empty, but its key {config.secret_key_path} exists"
         remedy = "restore the database from a backup, or create a new one: uplift-server serve --new-database"
+        raise ConfigError(ConfigProblem("UPLIFT_DATABASE_URL", reason, remedy))
+
+
+def check_rescued(database: Path) -> None:
+    """Raise ConfigError if a server saved the content of a lost SQLite file in the directory of `database`.
+
+    Otherwise, the server would accept events into the file that replaced the lost one, or into a new one.
+    """
+    name = re.compile(re.escape(database.name) + r"\.rescued-\d{8}T\d{6}Z")
+    try:
+        saved = sorted(each for each in database.parent.iterdir() if name.fullmatch(each.name))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise storage_error(f"be read from {database.parent}", error) from error
+    if saved:
+        names = ", ".join(map(str, saved))
+        reason = f"points to {database}, but a server saved the content of a lost database: {names}"
+        remedy = (
+            f"if {database} is the correct database, move the saved file to another directory. Otherwise, move"
+            f" {database} away, and the newest saved file to {database}"
+        )
         raise ConfigError(ConfigProblem("UPLIFT_DATABASE_URL", reason, remedy))
 
 
