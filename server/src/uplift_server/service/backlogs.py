@@ -30,7 +30,7 @@ REST_PER_READING: Final = 20
 """The pause after a reading, as a multiple of the reading's duration. The pause limits the load on the database."""
 STALLED_MS: Final = 10_000
 """The maximum duration of a reading, in ms. After this time, the database is reported as not responding."""
-STALE_MS: Final = 60_000
+STALE_MS: Final = 150_000
 """The maximum age of a reading that `latest` returns, in ms."""
 WAIT_SECONDS: Final = 1.0
 """How long, in seconds, a page or a request for metrics waits for a reading if no reading is recent."""
