@@ -1,12 +1,14 @@
 """Streams of live pages: events, permissions and limits."""
 
+import asyncio
 import socket
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from itertools import pairwise
-from typing import Final
+from types import SimpleNamespace
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,7 +16,9 @@ from tests.dashboard.visitors import Guest, member, operator
 from tests.e2e.harness import Server, wait_for
 
 from uplift_server.core.limits import STREAMS_PER_ACCOUNT_CROWDED_MAX, STREAMS_PER_ACCOUNT_MAX
-from uplift_server.dashboard.live import TURN_SECONDS_MAX
+from uplift_server.dashboard.live import TURN_SECONDS_MAX, Live
+from uplift_server.delivery.clock import SystemClock
+from uplift_server.store.errors import Unavailable
 
 PAGES: Final = 8
 
@@ -110,6 +114,35 @@ def test_open_pages_reload_one_after_another(server: Server) -> None:
     # The process can be busy during one reload, so check the median and the total instead of each interval.
     assert statistics.median(intervals) >= 0.8 * TURN_SECONDS_MAX
     assert reported_at[-1] - reported_at[0] >= 0.8 * TURN_SECONDS_MAX * (PAGES - 1)
+
+
+async def test_an_unavailable_database_is_reported_so_that_pages_notice_it() -> None:
+    async def version(_caller: object) -> str:
+        if is_down:
+            raise Unavailable("the database does not respond")
+        return "1"
+
+    async def is_still_let_in() -> bool:
+        return True
+
+    visit: Any = SimpleNamespace(
+        caller=SimpleNamespace(account_seq=1),
+        services=SimpleNamespace(
+            accounts=SimpleNamespace(version=version), context=SimpleNamespace(clock=SystemClock())
+        ),
+        finish=lambda response: response,
+        is_still_let_in=is_still_let_in,
+    )
+    is_down = False
+    stream: Any = Live().stream(visit)
+    lines = stream.body_iterator
+    assert b"retry" in await anext(lines)
+    await asyncio.sleep(0.1)
+    for change in ("outage", "recovery"):
+        is_down = change == "outage"
+        async with asyncio.timeout(10):
+            assert b"event: change" in await anext(lines)
+    await lines.aclose()
 
 
 def test_configuration_changes_are_reported(server: Server) -> None:

@@ -103,13 +103,14 @@
     const page = new DOMParser().parseFromString(xhr.responseText, "text/html");
     latest = page.getElementById("live");
     if (latest) {
-      if (state?.dataset.kind === "stale") say("live", "Live");
+      if (state?.dataset.kind === "stale") lostTimer ? sayLost() : say("live", "Live");
       update();
     } else if (new URL(xhr.responseURL).pathname.startsWith("/sign-in")) {
       end();
       say("out", "You are signed out.");
     }
   });
+  const sayLost = () => say("lost", "Connection lost. Reconnecting…");
   // A page that cannot be loaded, for example because the database is not available.
   let staleTimer = 0;
   const stale = (event) => {
@@ -143,7 +144,7 @@
       refresh(source ? 0 : 1000);
     } else {
       if (told === "closed") refresh(0);
-      lostTimer ||= setTimeout(() => say("lost", "Connection lost. Reconnecting…"), LOST_MS);
+      lostTimer ||= setTimeout(sayLost, LOST_MS);
     }
   };
   const tell = (told) => {
