@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import json
 import re
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -145,7 +144,9 @@ def changed_since(sent: Mapping[str, str], current: Mapping[str, str]) -> str:
     """
     texts = {label: " ".join(printable(value, lines=True).split()) for label, value in current.items()}
     different = [
-        f"{label}: {textwrap.shorten(text, _QUOTED_CHARACTERS_MAX, placeholder=' …') or 'none'}"
+        f"{label}: {text if len(text) <= _QUOTED_CHARACTERS_MAX else text[:_QUOTED_CHARACTERS_MAX] + ' …'}"
+        if text
+        else f"{label}: none"
         for label, text in texts.items()
         if text != " ".join(printable(sent.get(label, ""), lines=True).split())
     ]
