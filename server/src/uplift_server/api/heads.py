@@ -72,7 +72,7 @@ class BoundedHeads(HttpToolsProtocol):
     connections_max: ClassVar[int] = 10_000
     """Maximum number of open connections at which the server handles requests.
 
-    While more connections are open, the server rejects every request.
+    While more connections are open, the server rejects every request, except requests that check the server.
     """
     files_max: ClassVar[int] = 10_000
     """Maximum number of open connections. The protocol immediately closes additional connections."""

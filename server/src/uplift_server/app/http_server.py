@@ -40,8 +40,8 @@ class HttpServer(uvicorn.Server):
 def http_server(app: Any, connections_max: int) -> HttpServer:
     """Create a server for an ASGI application.
 
-    While more than 7/8 of `connections_max` connections are open, the server responds to every request with 503. It
-    immediately closes connections beyond `connections_max`.
+    While more than 7/8 of `connections_max` connections are open, the server responds to every request with 503,
+    except requests that check the server. It immediately closes connections beyond `connections_max`.
     """
     limits = {"connections_max": connections_max - connections_max // 8, "files_max": connections_max}
     return HttpServer(
