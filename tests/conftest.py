@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -45,6 +46,9 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     engines.choose(config.getoption("--engine"))
     log_plainly()
+    # A shell starts parallel runs with this signal ignored, so that Ctrl-C would not end them.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and not hasattr(config, "workerinput"):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
