@@ -93,7 +93,8 @@ class Owners(User):
         endpoint.off_at = None
         if action is not HeldAction.SEND:
             for event in self.model.events.values():
-                if endpoint in event.matching:
+                # A process that had not seen a change of the types yet may have created a delivery without a match.
+                if event.account == endpoint.account:
                     self.model.delivery(event, endpoint).may_have_ended = True
         kind, _ = await self.call(
             f"enable {action.text}",
