@@ -150,7 +150,8 @@ DELIVERY_OPTIONS: Final = {
 
 def one_or_matching(delivery: str | None, **filters: object) -> dict[str, Any]:
     """Return the filters that the user passed. Raises CliError unless the user passed either a delivery or filters."""
-    given = {name: value for name, value in filters.items() if value}
+    # Keep an empty text, such as an unset variable, for the server to reject. Without it, too much would match.
+    given = {name: value for name, value in filters.items() if value is not None and value != []}
     if (delivery is None) == (not given):
         raise CliError(
             "the command needs either a delivery or filters",
