@@ -1,5 +1,6 @@
 """Output of commands, as text or as JSON. Results go to standard output, everything else to standard error."""
 
+import io
 import json
 import os
 import sys
@@ -59,6 +60,9 @@ class Output:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # In a locale without some characters, results must not end in an error after the action.
+            sys.stdout.reconfigure(errors="replace")
         # With NO_COLOR, rich would still write bold text.
         colors: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
         self.results: Console = _Console(highlight=False, soft_wrap=not sys.stdout.isatty(), color_system=colors)
@@ -77,7 +81,8 @@ class Output:
     def json(self, value: Any) -> None:
         """Print a JSON value on one line."""
         with self._printing():
-            print(json.dumps(value, ensure_ascii=False), flush=True)
+            is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+            print(json.dumps(value, ensure_ascii=not is_utf8), flush=True)
 
     def print(self, *values: Any, **options: Any) -> None:
         """Print tables, text and other rich renderables to standard output."""
@@ -149,6 +154,7 @@ class Output:
                 print("\t".join(each.heading for each in columns))
                 for item in found:
                     print("\t".join(cell(item.get(each.name)).replace("\n", " ") or "-" for each in columns))
+                sys.stdout.flush()
 
     def _table(self, items: Sequence[Mapping[str, Any]], columns: Sequence[Column], *, wide: bool) -> None:
         texts = {each.name: [cell(item.get(each.name)) for item in items] for each in columns}
