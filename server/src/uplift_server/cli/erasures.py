@@ -77,6 +77,8 @@ def create(
             if counted["events"]:
                 session.output.note("To erase the events, repeat the command with --yes.")
             return
+        if wait:
+            _require_server(session, client)
         made = client.post(path, body)
         if not client.sends:
             session.output.note(f"The request for the erasure is stored. {when_sent(session.config())}")
@@ -115,10 +117,16 @@ def show(
         _show(session, client, find(client, path, "erasure", "ers_", erasure), path, wait=wait)
 
 
+def _require_server(session: Session, client: Calls) -> None:
+    """Raise CliError unless a server can erase the events."""
+    if not client.sends:
+        raise CliError("--wait requires a running server", remedy_to_send(session.config()), ExitCode.TRY_LATER)
+
+
 def _show(session: Session, client: Calls, erasure: dict[str, Any], path: str, *, wait: bool) -> None:
     """Show an erasure. With `wait`, first wait until the erasure is completed."""
-    if wait and not client.sends:
-        raise CliError("--wait requires a running server", remedy_to_send(session.config()), ExitCode.TRY_LATER)
+    if wait:
+        _require_server(session, client)
     while wait and erasure["state"] == "running":
         time.sleep(LOOK_SECONDS)
         erasure = client.get(f"{path}/{segment(erasure['id'])}")

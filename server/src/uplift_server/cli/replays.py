@@ -92,6 +92,8 @@ def create_replay(
         dry_run=dry_run,
     )
     with reach(session.config()) as client:
+        if wait and not dry_run:
+            _require_server(session, client)
         owner = lookup.owner(client, account)
         body["endpoint"] = lookup.endpoint(client, endpoint, owner)["id"]
         with options(**REPLAY_OPTIONS):
@@ -167,16 +169,20 @@ def _change(session: Session, replay: str, account: str | None, verb: str) -> No
 
 def _show(session: Session, client: Calls, replay: dict[str, Any], owner: str | None, *, wait: bool) -> None:
     """Show a replay. With `wait`, show its progress until the replay ends."""
-    if wait and not client.sends:
-        remedy = remedy_to_send(session.config())
-        raise CliError("--wait requires a running server", remedy, ExitCode.TRY_LATER)
     if wait:
+        _require_server(session, client)
         with _Bar(session.output) as bar:
             while replay["state"] in _RUNNING:
                 bar.draw(replay)
                 time.sleep(LOOK_SECONDS)
                 replay = client.get(f"/v1/replays/{segment(replay['id'])}", account=owner)
     print_replay(session.output, replay)
+
+
+def _require_server(session: Session, client: Calls) -> None:
+    """Raise CliError unless a server can send the replay's deliveries."""
+    if not client.sends:
+        raise CliError("--wait requires a running server", remedy_to_send(session.config()), ExitCode.TRY_LATER)
 
 
 class _Bar:
