@@ -128,7 +128,7 @@ def test_send_counts_the_events_of_a_file_without_a_response(api: FakeApi) -> No
     api.responses["POST /v1/events/batch"] = (202, {}, {})
     result = run("send", "--file", "-", "--json", stdin='{"type": "a.b", "data": {}, "account": "acc_1"}\n' * 2)
     assert result.exit_code == 75
-    assert json.loads(result.stdout) == {"accepted": 0, "duplicates": 0, "rejected": 0}
+    assert json.loads(result.stdout) == {"accepted": 0, "duplicates": 0, "rejected": 0, "rejections": []}
     error = json.loads(result.stderr)["error"]
     assert error["cause"] == "the server did not respond to 2 of the events"
     assert "correct" not in error["remedy"]

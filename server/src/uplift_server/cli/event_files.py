@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from uplift_server.core.limits import EVENT_BODY_BYTES_MAX
 from uplift_webhooks import Emitter, EventsRejected
-from uplift_webhooks.api import ApiFailure, ApiUnreachable
+from uplift_webhooks.api import ApiError, ApiFailure, ApiUnreachable
 from uplift_webhooks.cli.kit.calls import Calls
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.inputs import input_name
@@ -27,6 +27,7 @@ _FIELDS: Final = frozenset({"type", "data", "account", "id", "idempotency_key", 
 INTERRUPTED_SECONDS_MAX: Final = 1.0
 """Maximum time, in seconds, that an interrupted command waits for responses to the events that it has already read."""
 _REPORTED_MAX: Final = 10
+_NOT_ALLOWED: Final = frozenset({401, 403})
 _REPEAT: Final = "repeat the command: the server does not store the accepted events again"
 
 
@@ -173,13 +174,21 @@ class _Results:
 
     def report(self, source: str) -> None:
         """Print the counts. Raises CliError if the server did not accept every event."""
-        self._output.fields(dict(self._counts))
-        for number, error in sorted(self._rejected, key=lambda each: each[0]):
+        rejected_lines = sorted(self._rejected, key=lambda each: each[0])
+        if self._output.as_json:
+            rejections = [{"line": number, "error": str(error)} for number, error in rejected_lines]
+            self._output.json({**self._counts, "rejections": rejections})
+        else:
+            self._output.fields(dict(self._counts))
+        for number, error in rejected_lines:
             self._output.note(f"line {number} of {input_name(source)}: {error}")
         if self._without_response:
             cause = f"the server did not respond to {self._without_response} of the events"
             raise CliError(cause, f"check the server, and {_REPEAT}", ExitCode.TRY_LATER)
         if rejected := self._counts["rejected"]:
+            if all(isinstance(error, ApiError) and error.status in _NOT_ALLOWED for _, error in self._rejected):
+                cause = f"the server rejected the key: {self._rejected[0][1]}"
+                raise CliError(cause, f"correct UPLIFT_OPERATOR_KEY, and {_REPEAT}", ExitCode.NOT_ALLOWED)
             raise CliError(
                 f"the server did not accept {rejected} of the events", f"correct the reported lines, and {_REPEAT}"
             )
