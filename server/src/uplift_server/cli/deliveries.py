@@ -1,6 +1,7 @@
 """Commands that list, show, resend and cancel deliveries."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Annotated, Any, Final
 
 import typer
@@ -38,6 +39,8 @@ from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column, distance
 from uplift_webhooks.cli.kit.views import resend_matching, show_delivery
 
+_EVENT_DELIVERIES_MAX: Final = 10_000
+"""Maximum number of an event's deliveries among which `list --event` searches."""
 _COLUMNS: Final = [
     Column("id", "DELIVERY", "id"),
     Column("endpoint", "ENDPOINT", "id"),
@@ -149,7 +152,7 @@ def list_deliveries(
             found = client.items("/v1/deliveries", limit=limit, account=owner, **query)
         else:
             path = f"/v1/events/{segment(lookup.event(client, event, owner)['id'])}/deliveries"
-            found = _filtered(client.items(path, limit=limit, account=owner), query)
+            found = islice(_filtered(client.items(path, limit=_EVENT_DELIVERIES_MAX, account=owner), query), limit)
         for_people = session.output.results.is_terminal and not session.output.as_json
         with options(**DELIVERY_OPTIONS):
             session.output.rows(
