@@ -37,7 +37,10 @@ def test_endpoints(api: FakeApi) -> None:
     assert run(*arguments, *oauth, stdin="s3cret\n").exit_code == 0
     auth = {"token_url": "https://t.example/", "client_id": "c", "client_secret": "s3cret"}
     assert api.requests[-1].body == {**body, "auth": {"type": "oauth2_client_credentials", **auth}}
-    assert output("endpoints", "delete", "ep_0e") == {"id": "ep_0e11", "deleted": True}
+    unconfirmed = run("endpoints", "delete", "ep_0e")
+    assert (unconfirmed.exit_code, "--yes" in unconfirmed.stderr) == (2, True)
+    assert all(request.method != "DELETE" for request in api.requests)
+    assert output("endpoints", "delete", "ep_0e", "--yes") == {"id": "ep_0e11", "deleted": True}
     assert api.requests[-1].headers["uplift-account"] == "acc_0a11"
 
 

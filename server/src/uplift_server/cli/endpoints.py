@@ -303,11 +303,25 @@ def place(client: Calls, endpoint: str, account: str | None) -> tuple[str, str |
     return f"/v1/endpoints/{segment(found['id'])}", owner or found.get("account")
 
 
-@command(endpoint_app, "delete", examples=("uplift-server endpoints delete ep_0197f0c2",))
-def delete_endpoint(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> None:
-    """Delete an endpoint and cancel its pending and held deliveries."""
+@command(endpoint_app, "delete", examples=("uplift-server endpoints delete ep_0197f0c2 --yes",))
+def delete_endpoint(
+    session: Session,
+    endpoint: Endpoint,
+    account: AnyAccount = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Confirm the deletion.")] = False,
+) -> None:
+    """Delete an endpoint and cancel its pending and held deliveries.
+
+    You cannot undo the deletion.
+    """
     with reach(session.config()) as client:
         owner = lookup.owner(client, account)
         found = lookup.endpoint(client, endpoint, owner)
+        if not yes:
+            raise CliError(
+                f"the command deletes {found['id']} ({found['url']}) and cancels its pending and held deliveries",
+                "to confirm, repeat the command with --yes",
+                ExitCode.USAGE,
+            )
         client.delete(f"/v1/endpoints/{segment(found['id'])}", account=owner or found.get("account"))
         session.output.fields({"id": found["id"], "deleted": True})
