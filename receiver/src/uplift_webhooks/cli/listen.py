@@ -30,7 +30,8 @@ LOCAL_TIMEOUT_SECONDS: Final = 15.0
 UNREACHABLE_SECONDS_MAX: Final = 30.0
 """How long the command keeps an event for a local server that is not reachable, in seconds."""
 _SESSIONS: Final = "/v1/listen-sessions"
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""The signals that stop the command. A closed terminal sends SIGHUP, which Windows does not have."""
 
 
 def register(app: typer.Typer) -> None:
@@ -139,7 +140,8 @@ def listen(
             while expired := asyncio.run(_listen(calls, made, target, narration, timing, mischief, begun)):
                 session.output.state("The session expired. A new session continues with the next event.")
                 begun = expired.begun
-                made = _session(calls, types, expired.behind or start or made["created_at"])
+                start = expired.behind or start or made["created_at"]
+                made = _session(calls, types, start)
                 narration = Narration(session.output, made, target, show_secret=show_secret)
         except Ended as ended:
             raise _explained(calls, made, ended) from ended
@@ -210,7 +212,11 @@ def _on_signals(act: Callable[[], object]) -> Iterator[None]:
     try:
         # Only the main thread can set signal handlers. Tests call this function from other threads.
         with suppress(ValueError):
-            before.extend((number, signal.signal(number, handle)) for number in _SIGNALS)
+            # Under nohup, the command keeps ignoring SIGHUP.
+            numbers = [
+                each for each in _SIGNALS if each.name != "SIGHUP" or signal.getsignal(each) is not signal.SIG_IGN
+            ]
+            before.extend((number, signal.signal(number, handle)) for number in numbers)
         yield
     finally:
         for number, handler in before:
