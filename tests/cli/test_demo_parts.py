@@ -197,6 +197,8 @@ def test_unverified_or_unsettled_events_make_a_run_incomplete() -> None:
         tally.arrived(replace(ARRIVAL, receiver=receiver))
     assert tally.summary(unfinished=0, seconds=1).complete
     assert not tally.summary(unfinished=1, seconds=1).complete
+    assert tally.summary(unfinished=0, seconds=1, planned=1).complete
+    assert not tally.summary(unfinished=0, seconds=1, planned=2).complete
     tally.arrived(replace(ARRIVAL, event="e2", problem="no signature fits", status=400))
     assert not tally.summary(unfinished=0, seconds=1).complete
 

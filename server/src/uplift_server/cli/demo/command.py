@@ -90,6 +90,9 @@ def demo(
 
         summary = runner.run(course())
     screen.summary(summary)
+    if summary.planned not in (None, summary.sent):
+        cause = f"the demo was stopped after {summary.sent} of {summary.planned} events"
+        raise CliError(cause, "repeat the command, and wait until it ends", ExitCode.INTERRUPTED)
     if not summary.complete:
         raise CliError(
             "some events did not arrive or were not verified",

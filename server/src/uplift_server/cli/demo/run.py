@@ -192,7 +192,7 @@ class Demo:
         await self._settled(time.perf_counter() + timeout)
         seconds = time.perf_counter() - began
         unfinished = await self._unfinished(client, account)
-        return self._tally.summary(unfinished=unfinished, seconds=seconds)
+        return self._tally.summary(unfinished=unfinished, seconds=seconds, planned=self.plan.events)
 
     async def _send(self, client: Calls, account: str) -> None:
         began = time.perf_counter()

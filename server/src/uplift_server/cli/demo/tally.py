@@ -28,10 +28,17 @@ class Summary:
     p50_ms: float | None
     p99_ms: float | None
     seconds: float
+    planned: int | None = None
+    """Number of events to send (`--events`), or None if there is no limit."""
 
     @property
     def complete(self) -> bool:
-        """Whether both receivers accepted every event, all signatures were valid, and no delivery is unfinished."""
+        """Whether both receivers accepted every event, all signatures were valid, and no delivery is unfinished.
+
+        False if the demo was stopped before it had sent the planned number of events.
+        """
+        if self.planned not in (None, self.sent):
+            return False
         everywhere = self.steady_verified == self.shaky_verified == self.sent
         return everywhere and not self.unverified and not self.unfinished
 
@@ -114,7 +121,7 @@ class Tally:
         at = self._in_flight.get(arrival.event, self._finished.get(arrival.event))
         return None if at is None else round((arrival.at - at) * 1000, 2)
 
-    def summary(self, *, unfinished: int, seconds: float) -> Summary:
+    def summary(self, *, unfinished: int, seconds: float, planned: int | None = None) -> Summary:
         """Return the summary so far."""
         latencies = sorted(self._latencies)
         return Summary(
@@ -129,6 +136,7 @@ class Tally:
             p50_ms=_percentile(latencies, 50),
             p99_ms=_percentile(latencies, 99),
             seconds=round(seconds, 2),
+            planned=planned,
         )
 
 
