@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Literal
 
 from rich.console import Console
@@ -62,7 +62,8 @@ class Output:
         self.as_json = as_json
         if isinstance(sys.stdout, io.TextIOWrapper):
             # In a locale without some characters, results must not end in an error after the action.
-            sys.stdout.reconfigure(errors="replace")
+            with suppress(OSError):
+                sys.stdout.reconfigure(errors="replace")
         # With NO_COLOR, rich would still write bold text.
         colors: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
         self.results: Console = _Console(highlight=False, soft_wrap=not sys.stdout.isatty(), color_system=colors)
