@@ -188,6 +188,40 @@ async def test_a_partition_with_another_copy_stays(bench: Bench, monkeypatch: py
     assert await rows(bench, events.c.seq) == [1, NUMBERS, 2 * NUMBERS]
 
 
+async def test_an_interrupted_drop_leaves_no_copy(bench: Bench, other_connection: Any) -> None:
+    """An erasure would not find the content in a copy."""
+    partitions, partition = await partition_with_remainder(bench)
+    copy_exists = "SELECT to_regclass('events_aside') IS NOT NULL OR to_regclass('attempts_aside') IS NOT NULL"
+    async with other_connection.transaction():
+        await other_connection.execute("LOCK TABLE events IN ROW EXCLUSIVE MODE")
+        with pytest.raises(Unavailable):
+            await partitions.drop(partition)
+        assert not await other_connection.fetchval(copy_exists)
+    # The process was killed between the copy and the drop, and nothing is needed any more.
+    assert await partitions._transact(lambda pair: _copy_aside(pair.raw, partition, None, [NUMBERS])) is not None
+    assert await other_connection.fetchval(copy_exists)
+    await bench.database.write(lambda c: c.execute(sa.delete(deliveries).where(deliveries.c.event_seq == NUMBERS)))
+    assert await partitions.drop(partition) == 2
+    assert not await other_connection.fetchval(copy_exists)
+
+
+async def test_an_erasure_during_a_drop_takes_effect(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    partitions, partition = await partition_with_remainder(bench)
+
+    async def erase() -> None:
+        erased = sa.update(events).where(events.c.seq.in_([1, NUMBERS])).values(erased_at=NOW, body=b"")
+        await bench.database.write(lambda c: c.execute(erased).rowcount)
+
+    run_before(partitions, "_write", erase, monkeypatch)
+    assert await partitions.drop(partition) == 0
+    assert await partitions.drop(partition) == 1
+    kept = sa.select(events.c.seq, events.c.body).order_by(events.c.seq)
+    assert [tuple(row) for row in await bench.database.read(lambda c: c.execute(kept).all())][:2] == [
+        (1, b""),
+        (NUMBERS, b""),
+    ]
+
+
 async def test_a_partition_whose_remainder_was_dropped_stays(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     partitions, partition = await partition_with_remainder(bench)
 

@@ -134,6 +134,10 @@ _COPY_LATER_ATTEMPTS: Final = (
     " ON CONFLICT DO NOTHING"
 )
 _ASIDE: Final = "SELECT to_regclass('events_aside')::oid"
+_IS_OUTDATED: Final = (
+    "SELECT EXISTS (SELECT FROM {events} e JOIN events_aside a ON a.seq = e.seq"
+    " WHERE e.erased_at IS DISTINCT FROM a.erased_at)"
+)
 _BY_ROW: Final = "UPDATE event_partitions SET goes_by_row = true WHERE first_seq = $1"
 _SWEPT: Final = ("trace_parents", "chosen_event_ids")
 _OBJECT_ORPHANS: Final = (
@@ -205,6 +209,9 @@ class PostgresPartitions:
 
     async def drop(self, partition: Partition) -> int:
         """Drop a partition. Call this method after `delete_ended_deliveries`. Return the number of deleted events."""
+        if await self._read(lambda pair: pair.raw.fetchval(_ASIDE)) is not None:
+            # An earlier drop was interrupted.
+            await self._transact(lambda pair: _discard_copy(pair.raw))
         needed = await self._seqs(_NEEDED, *partition)
         if not await self._is_small(needed):
             await self._write(lambda pair: pair.raw.execute(_BY_ROW, partition.first_seq))
@@ -216,7 +223,12 @@ class PostgresPartitions:
             if aside is None:
                 return 0
         began = time.monotonic()
-        count = await self._write(lambda pair: _drop(pair.raw, partition, rest, needed, aside))
+        count = None
+        try:
+            count = await self._write(lambda pair: _drop(pair.raw, partition, rest, needed, aside))
+        finally:
+            if count is None and aside is not None:
+                await self._transact(lambda pair: _discard_copy(pair.raw))
         if count is None:
             return 0
         # The duration is an upper bound on the delay that the drop caused for other statements.
@@ -359,8 +371,8 @@ async def _drop(
 ) -> int | None:
     """Replace a partition and the partition `rest` with the copy, which contains only the events to keep.
 
-    Return the number of deleted events. Change nothing and return None if another process has changed the partitions or
-    the copy.
+    Return the number of deleted events. Change nothing and return None if another process has changed the partitions,
+    the copy, or the content of copied events.
     """
     # Check the copy: after a delay, another process may have replaced it with a copy that has fewer rows.
     if aside is not None and not (await _lock_aside(raw) and await raw.fetchval(_ASIDE) == aside):
@@ -376,6 +388,8 @@ async def _drop(
     count: int = await raw.fetchval(_COUNT, *partition)
     if needed:
         for each in dropped:
+            if await raw.fetchval(_IS_OUTDATED.format(events=table_name("events", *each))):
+                return None  # an erasure changed events after the copy
             await raw.execute(_COPY_LATER_ATTEMPTS.format(attempts=table_name("attempts", *each)))
     await _drop_tables(raw, dropped)
     if needed:
@@ -387,6 +401,13 @@ async def _drop(
         await raw.execute("INSERT INTO event_partitions VALUES ($1, $2, 0, 0, true)", *copied)
         await raw.execute(_VOID_COUNT)
     return count - len(needed)
+
+
+async def _discard_copy(raw: Raw) -> None:
+    """Drop the copies of kept events: erasures do not find their content. Do nothing if another process uses them."""
+    if await _lock_aside(raw):
+        for table in _TABLES:
+            await raw.execute(f"DROP TABLE IF EXISTS {_aside(table)}")
 
 
 async def _lock_aside(raw: Raw) -> bool:
