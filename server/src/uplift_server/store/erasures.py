@@ -146,7 +146,7 @@ def page(connection: Connection, account_seq: int, request: PageRequest) -> Page
 
 
 def unfinished(connection: Connection, *, limit: int) -> list[Erasure]:
-    """List the erasures that are not completed, oldest first."""
+    """List the erasures that are not completed: first the oldest of each account, then the second oldest, and so on."""
     return [_erasure(row) for row in connection.execute(_LIST_UNFINISHED, {"limit": limit})]
 
 
@@ -258,7 +258,10 @@ _PLAIN: Final = tuple(name for name in Erasure.__slots__ if name not in {"accoun
 _DETAILS: Final = sa.select(erasures, accounts.c.id.label("account_id")).join(
     accounts, accounts.c.seq == erasures.c.account_seq
 )
-_LIST_UNFINISHED: Final = _DETAILS.where(sa.text(_UNFINISHED)).order_by(erasures.c.seq).limit(sa.bindparam("limit"))
+_IN_ACCOUNT: Final = sa.func.row_number().over(partition_by=erasures.c.account_seq, order_by=erasures.c.seq)
+_LIST_UNFINISHED: Final = (
+    _DETAILS.where(sa.text(_UNFINISHED)).order_by(_IN_ACCOUNT, erasures.c.seq).limit(sa.bindparam("limit"))
+)
 
 
 def _one(connection: Connection, which: sa.ColumnElement[bool]) -> Erasure:

@@ -72,6 +72,7 @@ class ErasureJobs:
         self._jobs = jobs
         self._clock = clock
         self._wake = asyncio.Event()
+        self._completing: asyncio.Task[None] | None = None
 
     def wake(self) -> None:
         """Start new erasures now, if this process holds the singleton job for erasures."""
@@ -79,19 +80,24 @@ class ErasureJobs:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Erase events until the process stops or the task is cancelled."""
-        while not stopping.is_set():
-            self._wake.clear()
-            wait_ms = self._idle_ms
-            if self._jobs.holds(SingletonJob.ERASURE):
-                try:
-                    wait_ms = await self._round()
-                except Unavailable:
-                    wait_ms = UNAVAILABLE_WAIT_MS
-                except Exception:
-                    # A defect must not stop deliveries.
-                    _log.exception("erasure failed")
-                    wait_ms = DEFECT_WAIT_MS
-            await self._clock.wait(self._wake, wait_ms)
+        try:
+            while not stopping.is_set():
+                self._wake.clear()
+                wait_ms = self._idle_ms
+                if self._jobs.holds(SingletonJob.ERASURE):
+                    try:
+                        wait_ms = await self._round()
+                    except Unavailable:
+                        wait_ms = UNAVAILABLE_WAIT_MS
+                    except Exception:
+                        # A defect must not stop deliveries.
+                        _log.exception("erasure failed")
+                        wait_ms = DEFECT_WAIT_MS
+                await self._clock.wait(self._wake, wait_ms)
+        finally:
+            if self._completing is not None:
+                self._completing.cancel()
+                await asyncio.gather(self._completing, return_exceptions=True)
 
     @property
     def _idle_ms(self) -> int:
@@ -99,27 +105,38 @@ class ErasureJobs:
 
     async def _round(self) -> int:
         """Run the next step of every erasure. Return the wait before the next steps, in ms."""
+        if self._completing is not None and self._completing.done():
+            completing, self._completing = self._completing, None
+            completing.result()
         found = await self._database.read(lambda c: erasures.unfinished(c, limit=ERASURES_PER_ROUND))
         if not found:
             return self._idle_ms
         advanced = [await self._advance(each) for each in found]
+        ready = [each for each in found if not each.has_events_left and each.tidied_at is not None]
+        if ready and self._completing is None:
+            # Do not wait: on PostgreSQL, this can take hours, and other erasures must begin.
+            self._completing = asyncio.create_task(self._complete(ready), name="complete erasures")
         return BATCH_PAUSE_MS if any(advanced) else CHECK_MS
 
     async def _advance(self, erasure: Erasure) -> bool:
-        """Run the next step of an erasure. Return False if the erasure must wait."""
+        """Run the next step of an erasure. Return False if the erasure must wait, or if it has no more steps."""
         now = self._clock.now_ms()
         if erasure.has_events_left:
             await self._erase(erasure, now)
             return True
-        if erasure.tidied_at is None:
-            if erasure.leases_until is not None and now <= erasure.leases_until:
-                return False
-            self._forget([], await self._database.write(lambda c: erased_content.tidy(c, erasure, now=now)))
-        if not await self._database.scrub():
+        if erasure.tidied_at is not None or (erasure.leases_until is not None and now <= erasure.leases_until):
             return False
-        done = await self._database.write(lambda c: erasures.complete(c, erasure, now=now))
-        _log.info("erasure completed", erasure=prefixed(ERASURE, done.id), events=done.events)
+        self._forget([], await self._database.write(lambda c: erased_content.tidy(c, erasure, now=now)))
         return True
+
+    async def _complete(self, ready: Sequence[Erasure]) -> None:
+        """Remove the dead rows of erasures without further steps once for all of them, and complete them."""
+        if not await self._database.scrub():
+            return
+        for erasure in ready:
+            now = self._clock.now_ms()
+            done = await self._database.write(lambda c: erasures.complete(c, erasure, now=now))  # noqa: B023 - awaited
+            _log.info("erasure completed", erasure=prefixed(ERASURE, done.id), events=done.events)
 
     async def _erase(self, erasure: Erasure, now: int) -> None:
         step = await self._database.read(lambda c: erasures.next_step(c, erasure))

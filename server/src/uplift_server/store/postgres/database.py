@@ -92,6 +92,7 @@ exclusively and use no other locks.
 
 _WITH_CONTENT: Final = (
     "events", "attempts", "endpoints", "notices", "replays", "audit_log", "listen_answers", "erasures",
+    "rejected_events", "trace_parents",
 )  # fmt: skip
 VACUUM: Final = (
     *(f"VACUUM {table}" for table in _WITH_CONTENT),
