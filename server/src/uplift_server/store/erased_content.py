@@ -41,6 +41,11 @@ from uplift_server.store.schema_traces import trace_parents
 ERASED_OBJECT_ID: Final = ""
 """The text that replaces an erased object ID in replay filters. No event has this object ID."""
 _RESENT: Final = "deliveries.resent"
+_GROUPED_MS_MAX: Final = 600_000
+"""How much older than a failure the email about it can be, in ms.
+
+The server adds failures to an email for up to 5 minutes, and the clocks of processes differ.
+"""
 _BLOB, _TEXT = 12, 13
 """The serial types of an empty BLOB and an empty string in SQLite's record format.
 
@@ -240,12 +245,12 @@ def _erase_object_id(connection: Connection, account_seq: int, object_id: str) -
 
 
 def _erase_in_emails(connection: Connection, account_seq: int, since: int) -> None:
-    """Erase the failure causes in the account's emails that were added at `since` (Unix ms) or later.
+    """Erase the failure causes in the account's emails that can be from `since` (Unix ms) or later.
 
     A cause can contain a receiver's response.
     """
     query = sa.select(notices.c.seq, notices.c.facts).where(
-        notices.c.account_seq == account_seq, notices.c.created_at >= since
+        notices.c.account_seq == account_seq, notices.c.created_at >= since - _GROUPED_MS_MAX
     )
     for row in connection.execute(query).all():
         facts = json.loads(row.facts)
