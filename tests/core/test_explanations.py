@@ -146,9 +146,13 @@ def test_a_delivery_that_a_replay_created_and_did_not_attempt_is_explained() -> 
     failed = replace(DELIVERY, status=Status.FAILED, attempts_made=0)
 
     found = explain(delivery=failed)
-    assert found.text == "A replay created the delivery and was paused or cancelled before the attempt."
-    assert found.hint == "Resume the replay, or resend the delivery."
+    assert found.text == (
+        "A replay created the delivery, and ended it before the attempt, because the replay, the delivery or the"
+        " endpoint was paused, disabled or cancelled."
+    )
+    assert found.hint == "Enable the endpoint, and resend the delivery."
     assert explain(endpoint=None, delivery=failed).hint is None
+    assert explain(replace(EVENT, expires_at=NOW), delivery=failed).hint == "Send a new event."
 
 
 def test_a_failed_test_delivery_cannot_be_resent() -> None:
@@ -172,6 +176,15 @@ def test_an_expired_delivery_has_a_time() -> None:
         "The event expired at 2025-11-24T16:00:00.000Z before it was delivered. The server made no attempt."
     )
     assert explain(delivery=expired).text.startswith("The event expired before")
+
+    later = replace(EVENT, expires_at=NOW + 1)
+    found = explain(later, delivery=expired)
+    assert found.text == (
+        "The next retry would have started after the event expires at 2025-11-24T16:00:00.001Z. The server made no"
+        " attempt."
+    )
+    assert found.hint == "Resend the delivery before then."
+    assert explain(later, endpoint=None, delivery=expired).hint is None
 
 
 @pytest.mark.parametrize("state", ["paused", "disabled"])

@@ -114,9 +114,9 @@ def explain_delivery(
         assert endpoint is not None, "a deleted endpoint without a delivery is explained by `explain_deleted_endpoint`"
         return _no_delivery(event, endpoint)
     if event.is_erased:
-        return _erased(event, delivery, deleted=endpoint is None)
+        return _erased(event, delivery, now_ms, deleted=endpoint is None)
     if delivery.status in _ENDED:
-        return _ended(event, delivery, deleted=endpoint is None)
+        return _ended(event, delivery, now_ms, deleted=endpoint is None)
     if endpoint is None:
         return DeliveryExplanation(
             Reason.ENDPOINT_DELETED,
@@ -203,28 +203,37 @@ def _update(event: EventFacts, endpoint: EndpointFacts, what: str) -> str:
     return f" The endpoint was updated after the event was accepted, so its {what} may have been different."
 
 
-def _ended(event: EventFacts, delivery: DeliveryFacts, *, deleted: bool) -> DeliveryExplanation:
+def _ended(event: EventFacts, delivery: DeliveryFacts, now_ms: int, *, deleted: bool) -> DeliveryExplanation:
     if delivery.status is Status.DELIVERED:
         time = "" if delivery.completed_at is None else f" at {format_timestamp(delivery.completed_at)}"
         return DeliveryExplanation(Reason.DELIVERED, f"The event was delivered{time}.{_attempt_count(delivery)}")
+    will_expire = event.expires_at is not None and event.expires_at > now_ms
     if delivery.failed_reason is FailedReason.EXPIRED:
         time = "" if event.expires_at is None else f" at {format_timestamp(event.expires_at)}"
+        if will_expire:
+            text = f"The next retry would have started after the event expires{time}.{_progress(delivery)}"
+            return DeliveryExplanation(Reason.EXPIRED, text, None if deleted else "Resend the delivery before then.")
         text = f"The event expired{time} before it was delivered.{_progress(delivery)}"
         return DeliveryExplanation(Reason.EXPIRED, text, "Send a new event.")
     if not delivery.attempts_made and not event.is_test:
-        text = "A replay created the delivery and was paused or cancelled before the attempt."
-        return DeliveryExplanation(
-            Reason.FAILED, text, None if deleted else "Resume the replay, or resend the delivery."
+        text = (
+            "A replay created the delivery, and ended it before the attempt, because the replay, the delivery or the"
+            " endpoint was paused, disabled or cancelled."
         )
+        is_expired = event.expires_at is not None and not will_expire
+        hint = (
+            "Send a new event." if is_expired else None if deleted else "Enable the endpoint, and resend the delivery."
+        )
+        return DeliveryExplanation(Reason.FAILED, text, hint)
     text = "The server does not retry test events." if event.is_test else "Retries are exhausted."
     then = "Then send another test event." if event.is_test else "Then resend the delivery."
     return DeliveryExplanation(Reason.FAILED, text + _progress(delivery), _hint(delivery, None if deleted else then))
 
 
-def _erased(event: EventFacts, delivery: DeliveryFacts, *, deleted: bool) -> DeliveryExplanation:
+def _erased(event: EventFacts, delivery: DeliveryFacts, now_ms: int, *, deleted: bool) -> DeliveryExplanation:
     if delivery.status in _ENDED:
         # Omit the hint to resend, because the event was erased.
-        return replace(_ended(event, delivery, deleted=deleted), hint=None)
+        return replace(_ended(event, delivery, now_ms, deleted=deleted), hint=None)
     text = f"The delivery was cancelled, because the event was erased.{_progress(delivery)}"
     return DeliveryExplanation(Reason.CANCELLED, text)
 
