@@ -21,6 +21,8 @@ TEXT_CHARACTERS_MAX: Final = 300
 _EVENTS_MAX: Final = 10
 """The maximum number of events whose deliveries are read when the text is a delivery ID prefix."""
 _UUID_DIGITS: Final = 32
+_DELIVERIES_PER_EVENT_MAX: Final = 10_000
+"""Maximum number of an event's deliveries among which a search by delivery ID looks."""
 _DELIVERY_DIGITS: Final = 44
 
 
@@ -102,8 +104,10 @@ class Search:
         candidates = await self._events_with_id(caller, digits[:_UUID_DIGITS], _EVENTS_MAX)
 
         def read(connection: Transaction) -> Iterator[Hit]:
+            # The digits of the endpoint select among all deliveries of an event.
+            limit = HITS_MAX if len(digits) <= _UUID_DIGITS else _DELIVERIES_PER_EVENT_MAX
             for event in candidates:
-                for each in deliveries.page_of_event(connection, event.seq, PageRequest(HITS_MAX)).items:
+                for each in deliveries.page_of_event(connection, event.seq, PageRequest(limit)).items:
                     text = ids.delivery_id(each.event_id, each.endpoint_id)
                     if text.removeprefix(f"{ids.DELIVERY}_").startswith(digits):
                         account = ids.prefixed(ids.ACCOUNT, each.account_id)
