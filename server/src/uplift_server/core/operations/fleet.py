@@ -342,7 +342,7 @@ def _egress(state: FleetState) -> Iterator[FleetProblem]:
             "egress_failing",
             Severity.CRITICAL,
             "Attempts fail because of this server",
-            f"In the last 2 minutes, {number(state.own_failures)} of {number(state.attempts)} attempts of this process"
+            f"In the last 4 minutes, {number(state.own_failures)} of {number(state.attempts)} attempts of this process"
             " failed because of this server.",
             "Check the egress IP, the egress proxy and the open file limit. The log shows the cause.",
         )
