@@ -4,8 +4,10 @@ import asyncio
 
 import pytest
 
+from uplift_server.core import ids
 from uplift_server.core.people.people import GUEST_NAME, LINK_TTL_MS, PORTAL_SESSION_TTL_MS
 from uplift_server.core.security.rights import Role
+from uplift_server.service.context import Listing
 from uplift_server.service.errors import Forbidden, Invalid, NotFound, Unauthorized
 from uplift_server.service.portal_links import LinkDraft
 from uplift_server.store import members, people, sessions
@@ -104,6 +106,25 @@ async def test_a_portal_session_has_one_account_and_ends_after_twelve_hours(worl
     await world.visitor(cookie)
     world.clock.now += 1
     assert await world.services.sessions.visitor(cookie) is None
+
+
+@pytest.mark.parametrize("email", [ANN, None])
+async def test_a_removal_revokes_unused_links_and_ends_sessions(world: World, email: str | None) -> None:
+    account, other = await world.account(), await world.account("other")
+    draft = {} if email is None else {"email": email}
+    opened = await open_link(world, await world.portal(account, **draft))
+    elsewhere = await open_link(world, await world.portal(other, **draft))
+    unused, theirs = await world.portal(account, **draft), await world.portal(other, **draft)
+    [member] = (await world.services.members.page(world.operator, account, Listing(10))).items
+
+    await world.services.members.remove(world.operator, account, ids.prefixed(ids.MEMBER, member.id))
+
+    assert not await world.services.sessions.can_open_link(unused)
+    assert await world.services.sessions.can_open_link(theirs)
+    assert await world.services.sessions.visitor(opened) is None
+    assert await world.services.sessions.visitor(elsewhere) is not None
+    last = (await world.audited(account))[-1]
+    assert (last.action, last.details["revoked_portal_links"]) == ("member.removed", 1)
 
 
 async def test_guests_of_one_role_are_one_member(world: World) -> None:

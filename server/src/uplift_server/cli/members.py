@@ -144,7 +144,7 @@ def change_role(session: Session, member: Member, role: Role, account: Account) 
 def remove(session: Session, member: Member, account: Account) -> None:
     """Remove a member from an account.
 
-    The member's dashboard sessions end immediately. You cannot remove the last owner.
+    The member's dashboard sessions no longer show the account. You cannot remove the last owner.
     """
     with reach(session.config()) as client:
         path = lookup.account_path(client, account)

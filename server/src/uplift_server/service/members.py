@@ -20,7 +20,7 @@ from uplift_server.service.portal_links import ShownLink
 from uplift_server.service.principals import Caller, PrincipalKind
 from uplift_server.service.rejections import not_found, parse_id, require_valid
 from uplift_server.service.second_factors import SecondFactors
-from uplift_server.store import accounts, audit, invitations, members, outbox, people, second_factors
+from uplift_server.store import accounts, audit, invitations, members, outbox, people, second_factors, sessions
 from uplift_server.store.contract import Transaction
 from uplift_server.store.records import Account, Invitation, Member, Page
 
@@ -183,9 +183,13 @@ class Members:
             elif found.person.email is None:
                 raise Forbidden(_GUEST_CANNOT_LEAVE)
             _require_other_owner(connection, found)
+            # The person could use an unused link to undo the removal.
+            revoked = sessions.end_portal_access(connection, owner.seq, found)
             members.remove(connection, found)
-            details = {"name": found.person.title, "role": found.role.text}
+            details: dict[str, object] = {"name": found.person.title, "role": found.role.text}
             details |= self._drop_invitation(connection, found)
+            if revoked:
+                details["revoked_portal_links"] = revoked
             self._audit(connection, caller, owner, "member.removed", member, details)
 
         await self._context.run_shielded(self._context.database.write(remove))

@@ -10,7 +10,7 @@ from uplift_server.core.people.people import SESSIONS_PER_PERSON_MAX
 from uplift_server.core.security.rights import Role
 from uplift_server.store import accounts
 from uplift_server.store.pages import PageRequest
-from uplift_server.store.records import Link, Page, Session
+from uplift_server.store.records import Link, Member, Page, Session
 from uplift_server.store.schema_people import links, sessions
 
 LINK_KEY_NUMBERS: Final = 4
@@ -84,6 +84,19 @@ def end_all_of_person(connection: Connection, person_seq: int, *, except_digest:
     """End all sessions of a person, except the session with the digest `except_digest`."""
     query = sa.delete(sessions).where(sessions.c.person_seq == person_seq)
     connection.execute(query if except_digest is None else query.where(sessions.c.digest != except_digest))
+
+
+def end_portal_access(connection: Connection, account_seq: int, member: Member) -> int:
+    """End the sessions of a member that show only this account, and delete unused links for the member.
+
+    Return the number of deleted links. For a guest, delete all links for guests with the same role.
+    """
+    own = sa.and_(sessions.c.person_seq == member.person.seq, sessions.c.account_seq == account_seq)
+    connection.execute(sa.delete(sessions).where(own))
+    email = member.person.email
+    is_guest = sa.and_(links.c.email.is_(None), links.c.role == int(member.role))
+    theirs = sa.and_(links.c.account_seq == account_seq, is_guest if email is None else links.c.email == email)
+    return connection.execute(sa.delete(links).where(theirs)).rowcount
 
 
 def end_all_of_operator(connection: Connection, key_digest: bytes, subject: str) -> None:
