@@ -175,7 +175,7 @@ async def test_an_ip_address_is_limited_after_thirty_failures(world: World) -> N
 async def test_the_address_of_an_unknown_proxy_is_not_limited(world: World) -> None:
     limits = SignInLimits(has_unknown_proxy=True)
     for _ in range(40):
-        for address in ("127.0.0.1", "10.0.0.5", "fd00::1"):
+        for address in ("127.0.0.1", "10.0.0.5", "100.64.1.1", "fd00::1"):
             limits.begin(world.clock.now, email=None, address=address)
     for _ in range(30):
         limits.begin(world.clock.now, email=None, address="8.8.8.8")

@@ -138,7 +138,8 @@ class SignInLimits:
             return []
         if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
             parsed = parsed.ipv4_mapped
-        if self._has_unknown_proxy and parsed.is_private:
+        # Also the shared addresses of RFC 6598 (100.64.0.0/10), which Python does not call private.
+        if self._has_unknown_proxy and not parsed.is_global:
             return []
         return [
             (counts, str(ip_network((int(parsed), prefix), strict=False)))

@@ -22,7 +22,7 @@ from uplift_server.service.sign_ins import SignInLimits
 from uplift_server.service.visitors import Visitor
 from uplift_server.store import accounts, audit, identities, invitations, people, sessions
 from uplift_server.store.contract import Transaction
-from uplift_server.store.errors import Conflict
+from uplift_server.store.errors import Conflict, StoreError
 from uplift_server.store.records import Invitation, Person, Session
 
 BY: Final = "single sign-on"
@@ -106,10 +106,10 @@ class SingleSignOn:
         try:
             code = await self._code(response, address)
             identified = await self._identify(code, transaction, address)
-        except Busy:
+            cookie = await self._context.run_shielded(self._sign_in(identified, address, again=transaction.again))
+        except (Busy, StoreError):
             attempt.cancel()
             raise
-        cookie = await self._context.run_shielded(self._sign_in(identified, address, again=transaction.again))
         attempt.succeed()
         return cookie
 
