@@ -373,17 +373,6 @@ async def test_the_first_password_requires_a_recently_opened_link(world: World) 
         await world.services.sessions.change_password(visitor, "", NEW, address=ADDRESS)
 
 
-async def test_a_session_for_one_account_sets_no_password_for_others(world: World) -> None:
-    """The application behind a portal must not give access to other accounts of the person."""
-    mine, other = await world.account("mine"), await world.account("other")
-    await world.services.sessions.open_link(await world.portal(other, email=ANN), address=ADDRESS)
-    visitor = await world.visitor(
-        await world.services.sessions.open_link(await world.portal(mine, email=ANN), address=ADDRESS)
-    )
-    with pytest.raises(Forbidden, match="several accounts"):
-        await world.services.sessions.change_password(visitor, "", NEW, address=ADDRESS)
-
-
 async def test_operators_and_guests_have_no_password(world: World) -> None:
     guest = await world.services.sessions.open_link(await world.portal(await world.account()), address=ADDRESS)
     operator = await world.services.sessions.sign_in_operator(world.operator_key, address=ADDRESS)

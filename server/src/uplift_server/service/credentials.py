@@ -43,10 +43,6 @@ _WRONG_FOR_INVITATION: Final = (
 )
 _NO_INVITATION: Final = "This invitation was accepted or withdrawn, or it has expired. Ask for a new invitation."
 _NO_PENDING: Final = "This sign-in has expired. Enter your password again."
-_ONE_ACCOUNT: Final = (
-    "You are a member of several accounts, and this session shows only one of them. To set a password, accept an"
-    " invitation by email."
-)
 _NO_RESET: Final = "This link was used or has expired. Request a new one. Each link works once, for one hour."
 
 
@@ -222,8 +218,7 @@ class Credentials:
         """Replace the visitor's password, and end all the visitor's other sessions.
 
         If the visitor signed in with a link and has no password yet, set the first password. Raises Unauthorized if
-        `current` is wrong, Invalid (`password`), ConfirmationRequired, Forbidden (also for the first password of a
-        member of several accounts whose session shows only one), RateLimited, Busy or Conflict.
+        `current` is wrong, Invalid (`password`), ConfirmationRequired, Forbidden, RateLimited, Busy or Conflict.
         """
         person = visitor.person
         if person is None or person.email is None:
@@ -231,9 +226,6 @@ class Credentials:
         if person.password_hash is None:
             if not visitor.is_confirmed(self._context.now()):
                 raise ConfirmationRequired
-            if visitor.is_portal and await self._has_several_accounts(person):
-                # The password would also give access to the other accounts, which the portal does not.
-                raise Forbidden(_ONE_ACCOUNT)
         else:
             person = await self.verify_password(person.email, current, address, visitor=visitor)
         require_valid([check_password(password, person.email)])
@@ -241,9 +233,6 @@ class Credentials:
         await self._context.run_shielded(
             self._renew(person, renewed, "change", address, except_session=visitor.session_id)
         )
-
-    async def _has_several_accounts(self, person: Person) -> bool:
-        return len(await self._context.database.read(lambda c: people.memberships(c, person.seq))) > 1
 
     async def rename(self, visitor: Visitor, name: str, *, address: str | None) -> None:
         """Change the visitor's display name. Raises Invalid (`name`), or Forbidden for guests and operators."""
