@@ -6,6 +6,7 @@ of the account's events without a stored object ID, because early releases did n
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -23,6 +24,8 @@ from uplift_server.store.records import Page
 from uplift_server.store.schema import accounts, deliveries, events
 from uplift_server.store.schema_erasures import erasures
 
+UNFINISHED_READ_MAX: Final = 10_000
+"""Maximum number of unfinished erasures among which the server chooses the next ones."""
 EVENTS_PER_STEP: Final = 40
 """Maximum number of events that one step erases. A step is one transaction."""
 DELIVERIES_PER_STEP: Final = 200
@@ -147,7 +150,14 @@ def page(connection: Connection, account_seq: int, request: PageRequest) -> Page
 
 def unfinished(connection: Connection, *, limit: int) -> list[Erasure]:
     """List the erasures that are not completed: first the oldest of each account, then the second oldest, and so on."""
-    return [_erasure(row) for row in connection.execute(_LIST_UNFINISHED, {"limit": limit})]
+    before: Counter[int] = Counter()
+    ranked = []
+    for row in connection.execute(_UNFINISHED_KEYS):
+        ranked.append((before[row.account_seq], row.seq))
+        before[row.account_seq] += 1
+    order = {seq: place for place, (_, seq) in enumerate(sorted(ranked)[:limit])}
+    found = connection.execute(_DETAILS.where(erasures.c.seq.in_(order)))
+    return sorted(map(_erasure, found), key=lambda each: order[each.seq])
 
 
 def find_seqs(connection: Connection, account_seq: int, event_ids: Sequence[bytes]) -> dict[bytes, int]:
@@ -258,9 +268,11 @@ _PLAIN: Final = tuple(name for name in Erasure.__slots__ if name not in {"accoun
 _DETAILS: Final = sa.select(erasures, accounts.c.id.label("account_id")).join(
     accounts, accounts.c.seq == erasures.c.account_seq
 )
-_IN_ACCOUNT: Final = sa.func.row_number().over(partition_by=erasures.c.account_seq, order_by=erasures.c.seq)
-_LIST_UNFINISHED: Final = (
-    _DETAILS.where(sa.text(_UNFINISHED)).order_by(_IN_ACCOUNT, erasures.c.seq).limit(sa.bindparam("limit"))
+_UNFINISHED_KEYS: Final = (
+    sa.select(erasures.c.seq, erasures.c.account_seq)
+    .where(sa.text(_UNFINISHED))
+    .order_by(erasures.c.seq)
+    .limit(UNFINISHED_READ_MAX)
 )
 
 
