@@ -193,6 +193,8 @@ async def test_a_mailed_invitation_overrides_an_unproved_password(world: World) 
     with pytest.raises(Unauthorized):
         await world.sign_in(ANN, "their own choice")
     assert await is_proved(world)
+    changes = [each.details for each in await world.audited(theirs) if each.action == "member.password_changed"]
+    assert changes == [{"by": "invitation"}]
     await world.sign_in(ANN, NEW)
 
 

@@ -174,6 +174,8 @@ async def test_a_portal_link_overrides_an_unproved_password(world: World) -> Non
     assert await world.services.sessions.visitor(before) is None
     with pytest.raises(Unauthorized):
         await world.services.sessions.sign_in(ANN, "their own choice", address=ADDRESS)
+    last = (await world.audited(theirs))[-1]
+    assert (last.action, last.details) == ("member.password_changed", {"by": "portal link"})
 
 
 async def test_a_link_to_a_deleted_account_is_rejected(world: World) -> None:

@@ -1,15 +1,12 @@
 """Signs people in with a password, accepts invitations, and changes and resets passwords."""
 
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
 
-from uplift_server.core import ids
 from uplift_server.core.people.accounts import check_name
-from uplift_server.core.people.audit import Actor, ActorKind, AuditEntry
 from uplift_server.core.people.notifications import NotificationKind
 from uplift_server.core.people.people import (
     RESET_TTL_MS,
@@ -26,14 +23,15 @@ from uplift_server.service.dashboard_links import DashboardLinks
 from uplift_server.service.errors import Busy, ConfirmationRequired, Forbidden, NotFound, Unauthorized
 from uplift_server.service.joining import NewIds, join_by_invitation, must_enter_password
 from uplift_server.service.passwords import Passwords
+from uplift_server.service.person_audit import audit_member_action, audit_person
 from uplift_server.service.rejections import as_conflict, require_valid
 from uplift_server.service.second_factors import WRONG_CODE, PendingSignIn, SecondFactorRequired, SecondFactors
 from uplift_server.service.sign_ins import SignInLimits
 from uplift_server.service.visitors import Visitor
-from uplift_server.store import audit, invitations, outbox, people, second_factors, sessions
+from uplift_server.store import invitations, outbox, people, second_factors, sessions
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict, StoreError
-from uplift_server.store.records import Invitation, Member, Person, Session
+from uplift_server.store.records import Invitation, Person, Session
 
 _log = structlog.get_logger()
 _WRONG_SIGN_IN: Final = "The email address or password is not correct. Check both."
@@ -335,7 +333,14 @@ class Credentials:
 
         def join(connection: Transaction) -> PendingSignIn | bool:
             member = join_by_invitation(
-                connection, invitation, known, new_ids, now, name=name.strip(), password_hash=password_hash
+                connection,
+                invitation,
+                known,
+                new_ids,
+                now,
+                name=name.strip(),
+                password_hash=password_hash,
+                address=address,
             )
             if member is None:
                 return False
@@ -396,22 +401,3 @@ def new_session(
 def new_cookie(context: ServiceContext) -> str:
     """Return a random session cookie."""
     return urlsafe_b64encode(context.random_bytes(SESSION_RANDOM_BYTES)).rstrip(b"=").decode("ascii")
-
-
-def audit_member_action(
-    connection: Transaction, member: Member, action: str, by: str, now: int, address: str | None
-) -> None:
-    """Add a member's action to the account's audit log. `by` is the sign-in method, such as `portal link`."""
-    subject = ids.prefixed(ids.MEMBER, member.id)
-    actor = Actor(ActorKind.MEMBER, member.person.title, subject, address)
-    details = {"by": by, "role": member.role.text} if action == "member.joined" else {"by": by}
-    audit.add(connection, AuditEntry(member.account_seq, now, actor, action, subject, details))
-
-
-def audit_person(
-    connection: Transaction, person: Person, action: str, details: Mapping[str, object], now: int, address: str | None
-) -> None:
-    """Add a person's action to the audit logs of all the person's accounts."""
-    for place in people.memberships(connection, person.seq):
-        actor = Actor(ActorKind.MEMBER, person.title, ids.prefixed(ids.MEMBER, place.member_id), address)
-        audit.add(connection, AuditEntry(place.account_seq, now, actor, action, actor.id or "", details))

@@ -8,12 +8,13 @@ email if the provider has verified it. On later sign-ins, the server identifies 
 Therefore, a person who changes the email at the provider does not get access as another person.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
 from uplift_server.core.people.people import GUEST_NAME
 from uplift_server.core.security.id_tokens import Identity
+from uplift_server.service.person_audit import audit_person
 from uplift_server.store import accounts, identities, invitations, members, people, second_factors, sessions
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
@@ -46,7 +47,7 @@ class LinkedPerson(NamedTuple):
     """Whether this is the person's first sign-in with single sign-on."""
 
 
-def join_by_link(connection: Transaction, link: Link, new_ids: NewIds, now: int) -> Member:
+def join_by_link(connection: Transaction, link: Link, new_ids: NewIds, now: int, address: str | None) -> Member:
     """Return the member for a portal link. Create the person and the member if needed. Raises Conflict."""
     assert link.account_seq is not None, "a portal link has an account"
     if link.email is None:
@@ -58,7 +59,7 @@ def join_by_link(connection: Transaction, link: Link, new_ids: NewIds, now: int)
         name = link.email or GUEST_NAME
         person = _create(connection, new_ids, link.email, name, password_hash=None, proved=True, now=now)
     elif not person.proved:
-        person = _prove(connection, person)
+        person = _renew(connection, person, "portal link", now, address, password_hash=None)
     found = members.find_by_person(connection, link.account_seq, person.seq)
     return found or members.add(
         connection, member_id=new_ids.member, account_seq=link.account_seq, person=person, role=link.role, now=now
@@ -85,6 +86,7 @@ def join_by_invitation(
     *,
     name: str,
     password_hash: str | None,
+    address: str | None,
 ) -> Member | None:
     """Add an invited person as a member. Return None if the invitation was used, was withdrawn or has expired.
 
@@ -104,7 +106,7 @@ def join_by_invitation(
             connection, new_ids, invitation.email, name, password_hash=password_hash, proved=invitation.proves, now=now
         )
     elif password_hash is not None:
-        person = _renew(connection, person, password_hash=password_hash, name=name)
+        person = _renew(connection, person, "invitation", now, address, password_hash=password_hash, name=name)
     elif members.find_by_person(connection, invitation.account_seq, person.seq) is not None:
         raise Conflict("You are already a member of this account. Sign in.")
     return members.find_by_person(connection, invitation.account_seq, person.seq) or members.add(
@@ -118,7 +120,12 @@ def join_by_invitation(
 
 
 def join_by_identity(
-    connection: Transaction, identity: Identity, open_ones: Sequence[Invitation], new_ids: NewIds, now: int
+    connection: Transaction,
+    identity: Identity,
+    open_ones: Sequence[Invitation],
+    new_ids: NewIds,
+    now: int,
+    address: str | None,
 ) -> LinkedPerson:
     """Return the person with this identity. On the first sign-in, link the identity to an existing or a new person.
 
@@ -141,7 +148,7 @@ def join_by_identity(
     elif identities.is_linked(connection, identity.issuer, person):
         raise Conflict(_OTHER_IDENTITY)
     elif not person.proved:
-        person = _prove(connection, person)
+        person = _renew(connection, person, "single sign-on", now, address, password_hash=None)
     identities.link(connection, identity.issuer, identity.subject, person, now=now)
     return LinkedPerson(person, is_new=True)
 
@@ -199,19 +206,32 @@ def _create(
     )
 
 
-def _prove(connection: Transaction, person: Person) -> Person:
-    """Mark a person's email as verified. Remove the password, because another person could have set it."""
-    return _renew(connection, person, password_hash=None)
-
-
-def _renew(connection: Transaction, person: Person, *, password_hash: str | None, name: str | None = None) -> Person:
+def _renew(
+    connection: Transaction,
+    person: Person,
+    by: str,
+    now: int,
+    address: str | None,
+    *,
+    password_hash: str | None,
+    name: str | None = None,
+) -> Person:
     """Mark a person's email as verified, and set or remove the password.
 
     Also delete the second factor and end all sessions, because another person could have set the password and the
-    second factor before the verification.
+    second factor before the verification. Add entries to the audit logs of all the person's accounts. `by` is the way
+    to join, such as `portal link`.
     """
     renewed = replace(person, password_hash=password_hash, proved=True, name=name or person.name)
-    second_factors.delete(connection, person.id)
+    changes: list[tuple[str, Mapping[str, object]]] = []
+    if second_factors.delete(connection, person.id):
+        changes.append(("member.second_factor_turned_off", {"by": by}))
+    if renewed.password_hash != person.password_hash:
+        changes.append(("member.password_changed", {"by": by}))
+    if renewed.name != person.name:
+        changes.append(("member.renamed", {"from": person.name, "to": renewed.name}))
     people.update(connection, renewed)
     sessions.end_all_of_person(connection, person.seq)
+    for action, details in changes:
+        audit_person(connection, renewed, action, details, now, address)
     return renewed

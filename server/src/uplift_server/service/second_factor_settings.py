@@ -7,8 +7,9 @@ from uplift_server.core.people.notifications import SecondFactorChange
 from uplift_server.core.problems import Problem
 from uplift_server.core.security import totp
 from uplift_server.service.context import ServiceContext
-from uplift_server.service.credentials import Credentials, audit_person
+from uplift_server.service.credentials import Credentials
 from uplift_server.service.errors import Conflict, Forbidden, Invalid, Unauthorized
+from uplift_server.service.person_audit import audit_person
 from uplift_server.service.second_factors import WRONG_CODE, SecondFactors
 from uplift_server.service.sign_ins import SignInLimits
 from uplift_server.service.visitors import Visitor

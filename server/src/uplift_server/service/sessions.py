@@ -19,11 +19,12 @@ from uplift_server.core.people.people import (
 )
 from uplift_server.service.authentication import KEY_BYTES_MAX, digest_of
 from uplift_server.service.context import ServiceContext
-from uplift_server.service.credentials import Credentials, audit_member_action, new_cookie, new_session
+from uplift_server.service.credentials import Credentials, new_cookie, new_session
 from uplift_server.service.dashboard_links import DashboardLinks
 from uplift_server.service.errors import NotFound, Unauthorized
 from uplift_server.service.joining import NewIds, join_by_link
 from uplift_server.service.passwords import Passwords
+from uplift_server.service.person_audit import audit_member_action
 from uplift_server.service.principals import READ_ONLY_SCOPES, Principal, PrincipalKind
 from uplift_server.service.second_factors import SecondFactors
 from uplift_server.service.sign_ins import SignInLimits
@@ -191,7 +192,7 @@ class Sessions(Credentials):
             taken = sessions.consume_link(connection, link.id, now=now)
             if taken is None:
                 return False
-            member = join_by_link(connection, taken, new_ids, now)
+            member = join_by_link(connection, taken, new_ids, now, address)
             session = new_session(
                 cookie, now, PORTAL_SESSION_TTL_MS, person_seq=member.person.seq, account_seq=member.account_seq
             )

@@ -14,10 +14,11 @@ from uplift_server.core.people.people import INVITATIONS_PER_SIGN_IN_MAX, SINGLE
 from uplift_server.core.security import oidc
 from uplift_server.core.security.id_tokens import Identity, operator_name
 from uplift_server.service.context import ServiceContext
-from uplift_server.service.credentials import audit_member_action, audit_person, new_cookie, new_session
+from uplift_server.service.credentials import new_cookie, new_session
 from uplift_server.service.errors import Busy, Forbidden, Unauthorized
 from uplift_server.service.identity_provider import Identified, IdentityProvider, ProviderDown, ProviderFailed
 from uplift_server.service.joining import NewIds, accept_invitations, join_by_identity
+from uplift_server.service.person_audit import audit_member_action, audit_person
 from uplift_server.service.sign_ins import SignInLimits
 from uplift_server.service.visitors import Visitor
 from uplift_server.store import accounts, audit, identities, invitations, people, sessions
@@ -216,7 +217,7 @@ class SingleSignOn:
 
         def begin(connection: Transaction) -> None:
             open_ones = _locked_invitations(connection, identity, now)
-            found, is_new = join_by_identity(connection, identity, open_ones, new_ids, now)
+            found, is_new = join_by_identity(connection, identity, open_ones, new_ids, now, address)
             person = people.get(connection, found.seq, lock=True)
             if person is None or person.id != found.id:
                 raise Conflict(_NO_ACCOUNT)
