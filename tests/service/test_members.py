@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import re
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from uplift_server.core import ids
 from uplift_server.core.people.notifications import NotificationKind
 from uplift_server.core.people.people import INVITATION_TTL_MS
 from uplift_server.core.security.rights import Role
+from uplift_server.service.accounts import AccountDraft
 from uplift_server.service.context import Listing
 from uplift_server.service.errors import Conflict, Forbidden, IdempotencyConflict, Invalid, NotFound, RateLimited
 from uplift_server.service.idempotency import IdempotencyKey
@@ -54,6 +56,47 @@ async def test_an_invitation_is_mailed_and_its_link_is_not_stored(world: World) 
     last = (await world.audited(account))[-1]
     assert (last.action, last.details) == ("member.invited", {"email": ANN, "role": "manager"})
     assert last.subject == ids.prefixed(ids.INVITATION, created.invitation.id)
+
+
+async def test_a_withdrawn_or_replaced_invitation_is_not_mailed(world: World) -> None:
+    account, other = await world.account(), await world.account("other")
+    invite = world.services.members.invite
+    await invite(world.operator, other, InvitationDraft(ANN, "member"))
+    first = await invite(world.operator, account, InvitationDraft(ANN, "member"))
+    second = await invite(world.operator, account, InvitationDraft(ANN, "manager"))
+
+    async def invited() -> list[tuple[str, str]]:
+        emails = await world.database.read(lambda c: outbox.due(c, now=world.clock.now, limit=10))
+        return sorted((email.facts["account"], email.facts["role"]) for email in emails)
+
+    assert first.invitation.id != second.invitation.id
+    assert await invited() == [("Riverside", "manager"), ("other", "member")]
+    await world.services.members.withdraw(world.operator, account, ids.prefixed(ids.INVITATION, second.invitation.id))
+    assert await invited() == [("other", "member")]
+    await world.services.accounts.delete(world.operator, other)
+    assert await invited() == []
+
+
+async def test_removed_contacts_get_no_waiting_email(world: World) -> None:
+    account = await world.account()
+    await world.services.accounts.update(world.operator, account, AccountDraft(contact_emails=["a@x.example", ANN]))
+    seq = world.seq(account)
+
+    def add(connection: Any) -> None:
+        for number, kind in enumerate((NotificationKind.ENDPOINT_WARNED, NotificationKind.MEMBER_INVITED)):
+            recipients = [(world.context.new_id(), email) for email in ("a@x.example", ANN)]
+            outbox.add(
+                connection, kind, account_seq=seq, endpoint_seq=None, recipients=recipients, facts={}, now=number
+            )
+
+    await world.database.write(add)
+    await world.services.accounts.update(world.operator, account, AccountDraft(contact_emails=["a@x.example"]))
+    emails = await world.database.read(lambda c: outbox.due(c, now=world.clock.now, limit=10))
+    assert sorted((email.kind.name, email.recipient) for email in emails) == [
+        ("ENDPOINT_WARNED", "a@x.example"),
+        ("MEMBER_INVITED", "a@x.example"),
+        ("MEMBER_INVITED", ANN),
+    ]
 
 
 async def test_without_email_the_inviter_gets_the_link(world: World) -> None:

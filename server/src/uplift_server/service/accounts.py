@@ -18,7 +18,7 @@ from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_
 from uplift_server.service.principals import Caller
 from uplift_server.service.rejections import not_found, own_uid_problems, require_valid
 from uplift_server.service.versions import Versions, require_version
-from uplift_server.store import accounts, audit, changes, idempotency
+from uplift_server.store import accounts, audit, changes, idempotency, outbox
 from uplift_server.store.contract import Transaction
 from uplift_server.store.records import Account, Page
 
@@ -246,6 +246,7 @@ class Accounts:
         now: int,
     ) -> Account | None:
         details: dict[str, object] = {}
+        removed: set[str] = set()
 
         def change(stored: Account) -> Account:
             require_version(stored, versions)
@@ -260,11 +261,14 @@ class Accounts:
                 updated_at=now,
             )
             details.update(difference(_fields(stored), _fields(changed), shown=_AUDITED))
+            removed.update({*stored.contact_emails} - {*changed.contact_emails})
             return changed if details else stored
 
         changed = accounts.update(connection, account_id, change)
         if changed is not None and details:
             self._audit(connection, caller, "account.changed", changed, details)
+        if changed is not None and removed:
+            outbox.delete_unsent(connection, changed.seq, kinds=outbox.ABOUT_ENDPOINTS, recipients=removed)
         return changed
 
     async def _put(self, caller: Caller, uid: str, draft: AccountDraft, versions: Versions) -> tuple[Account, bool]:
@@ -293,6 +297,7 @@ class Accounts:
                 counts = {"keys": len(deleted.key_digests), "endpoints": len(deleted.endpoint_seqs)}
                 details = {"name": deleted.account.name, **counts}
                 self._audit(connection, caller, "account.deleted", deleted.account, details)
+                outbox.delete_unsent(connection, deleted.account.seq)
             return deleted
 
         deleted = await self._context.database.write(delete)

@@ -130,6 +130,7 @@ class Members:
                 raise not_found(_INVITATION_KIND, invitation)
             _require_may_give(caller, found.role)
             invitations.consume(connection, invitation_id, now=now)
+            _delete_unsent(connection, owner.seq, found.email)
             details = {"email": found.email, "role": found.role.text}
             self._audit(connection, caller, owner, "member.invitation_withdrawn", invitation, details)
 
@@ -272,6 +273,7 @@ class Members:
         if email is None:
             return {}
         role = invitations.remove(connection, member.account_seq, email, now=self._context.now())
+        _delete_unsent(connection, member.account_seq, email)
         return {} if role is None else {"withdrawn_invitation": role.text}
 
     async def _invite(
@@ -288,6 +290,7 @@ class Members:
                 text = "A person with this email address is already a member. Change the member's role instead."
                 raise Invalid([Problem("email", "member_exists", text)])
             replaced = invitations.remove(connection, owner.seq, email, now=now)
+            _delete_unsent(connection, owner.seq, email)
             if replaced is not None:
                 _require_may_give(caller, replaced, "Replacing the pending invitation of this person")
             created = invitations.create(
@@ -345,6 +348,11 @@ def _require_may_give(caller: Caller, role: Role, what: str = "This") -> None:
 def _require_other_owner(connection: Transaction, member: Member) -> None:
     if member.role is Role.OWNER and not members.has_other_owner(connection, member):
         raise Conflict(_LAST_OWNER)
+
+
+def _delete_unsent(connection: Transaction, account_seq: int, email: str) -> None:
+    """Delete unsent emails with an invitation that was withdrawn or replaced."""
+    outbox.delete_unsent(connection, account_seq, kinds=(NotificationKind.MEMBER_INVITED,), recipients=(email,))
 
 
 def _add_email(connection: Transaction, owner: Account, invitation: Invitation, email_id: bytes) -> None:

@@ -1,7 +1,7 @@
 """The email outbox. Add an email in the same transaction as the change that the email reports."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -25,6 +25,13 @@ WINDOW_ROWS: Final = 10_000
 If few of these emails match, the page is shorter than requested.
 """
 
+ABOUT_ENDPOINTS: Final = (
+    NotificationKind.ENDPOINT_WARNED,
+    NotificationKind.ENDPOINT_DISABLED,
+    NotificationKind.ENDPOINT_RECOVERED,
+    NotificationKind.CERTIFICATE_EXPIRING,
+)
+"""The kinds of emails to an account's contacts."""
 GROUP_MARGIN_MS: Final = 1_000
 """The minimum time in ms between the last change to an email and its due time.
 
@@ -105,6 +112,22 @@ def add_about_endpoint(
         now=now,
         wait_ms=group_ms,
     )
+
+
+def delete_unsent(
+    connection: Connection,
+    account_seq: int,
+    *,
+    kinds: Collection[NotificationKind] = tuple(NotificationKind),
+    recipients: Collection[str] | None = None,
+) -> None:
+    """Delete an account's emails that the server has not sent yet, by default to all recipients."""
+    unsent = sa.delete(notices).where(
+        notices.c.account_seq == account_seq,
+        notices.c.due_at.is_not(None),
+        notices.c.kind.in_([int(kind) for kind in kinds]),
+    )
+    connection.execute(unsent if recipients is None else unsent.where(notices.c.recipient.in_(recipients)))
 
 
 @dataclass(frozen=True, slots=True)
