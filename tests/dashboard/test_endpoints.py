@@ -226,7 +226,11 @@ def test_the_own_id_and_metadata_are_shown_and_edited(server: Server, account: t
     assert (changed["uid"], changed["metadata"]) == (None, {})
 
 
-def test_a_form_does_not_overwrite_a_change_made_after_it_was_opened(server: Server, account: tuple[str, Api]) -> None:
+def open_form_before_a_change(server: Server, account: tuple[str, Api]) -> tuple[Guest, str, str]:
+    """Open the form of a new endpoint, which another person then changes.
+
+    Return the visitor, the path of the form, and the version in it.
+    """
     name, api = account
     guest = member(server, name)
     create_endpoint(guest, name)
@@ -234,6 +238,12 @@ def test_a_form_does_not_overwrite_a_change_made_after_it_was_opened(server: Ser
     edit = pages(name, endpoint, "edit")
     opened = hidden_version(guest.get(edit))
     api.ok("PATCH", f"/v1/endpoints/{endpoint}", {"description": "by another person"})
+    return guest, edit, opened
+
+
+def test_a_form_does_not_overwrite_a_change_made_after_it_was_opened(server: Server, account: tuple[str, Api]) -> None:
+    api = account[1]
+    guest, edit, opened = open_form_before_a_change(server, account)
     stale = guest.post(edit, url=URL, description="mine", version=opened)
     assert (stale.status, "Another person changed these settings" in stale.text, "mine" in stale.html) == (
         409,
@@ -248,13 +258,8 @@ def test_a_form_does_not_overwrite_a_change_made_after_it_was_opened(server: Ser
 
 
 def test_a_rejected_form_keeps_the_version_that_its_visitor_has_seen(server: Server, account: tuple[str, Api]) -> None:
-    name, api = account
-    guest = member(server, name)
-    create_endpoint(guest, name)
-    endpoint = newest(api)["id"]
-    edit = pages(name, endpoint, "edit")
-    opened = hidden_version(guest.get(edit))
-    api.ok("PATCH", f"/v1/endpoints/{endpoint}", {"description": "by another person"})
+    api = account[1]
+    guest, edit, opened = open_form_before_a_change(server, account)
     wrong = guest.post(edit, url="nothing", description="mine", version=opened)
     assert (wrong.status, hidden_version(wrong)) == (422, opened)
     preview = guest.post(edit, url=URL, filter='{"a": [1]}', version=opened, preview="1")
