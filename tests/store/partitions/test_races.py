@@ -197,7 +197,7 @@ async def test_an_interrupted_drop_leaves_no_copy(bench: Bench, other_connection
         with pytest.raises(Unavailable):
             await partitions.drop(partition)
         assert not await other_connection.fetchval(copy_exists)
-    # The process was killed between the copy and the drop, and nothing is needed any more.
+    # The process was killed between the copy and the drop. Before the next drop, the last delivery ended.
     assert await partitions._transact(lambda pair: _copy_aside(pair.raw, partition, None, [NUMBERS])) is not None
     assert await other_connection.fetchval(copy_exists)
     await bench.database.write(lambda c: c.execute(sa.delete(deliveries).where(deliveries.c.event_seq == NUMBERS)))
