@@ -148,7 +148,7 @@ def test_a_delivery_that_a_replay_created_and_did_not_attempt_is_explained() -> 
     found = explain(delivery=failed)
     assert found.text == (
         "A replay created the delivery, and ended it before the attempt, because the replay, the delivery or the"
-        " endpoint was paused, disabled or cancelled."
+        " endpoint was paused, disabled or cancelled, or because the event expired."
     )
     assert found.hint == "Enable the endpoint, and resend the delivery."
     assert explain(endpoint=None, delivery=failed).hint is None

@@ -218,7 +218,7 @@ def _ended(event: EventFacts, delivery: DeliveryFacts, now_ms: int, *, deleted: 
     if not delivery.attempts_made and not event.is_test:
         text = (
             "A replay created the delivery, and ended it before the attempt, because the replay, the delivery or the"
-            " endpoint was paused, disabled or cancelled."
+            " endpoint was paused, disabled or cancelled, or because the event expired."
         )
         is_expired = event.expires_at is not None and not will_expire
         hint = (
