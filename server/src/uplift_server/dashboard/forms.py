@@ -142,17 +142,21 @@ def changed_since(sent: Mapping[str, str], current: Mapping[str, str]) -> str:
 
     `sent` and `current` contain the submitted and the current values by the labels of the fields.
     """
-    texts = {label: " ".join(printable(value, lines=True).split()) for label, value in current.items()}
+    texts = {label: _on_one_line(value) for label, value in current.items()}
     different = [
         f"{label}: {text if len(text) <= _QUOTED_CHARACTERS_MAX else text[:_QUOTED_CHARACTERS_MAX] + ' …'}"
         if text
         else f"{label}: none"
         for label, text in texts.items()
-        if text != " ".join(printable(sent.get(label, ""), lines=True).split())
+        if text != _on_one_line(sent.get(label, ""))
     ]
     if not different:
         return f"{_CHANGED_SINCE} Check the settings, and save again."
     return f"{_CHANGED_SINCE} To replace the current values, save again. Current values: {'; '.join(different)}."
+
+
+def _on_one_line(text: str) -> str:
+    return " ".join(printable(text, lines=True).split())
 
 
 async def read_form(request: Request, reservation: Reservation, *, bytes_max: int, advice: str) -> Form:
