@@ -3,6 +3,7 @@
 import gc
 import logging
 import signal
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -16,9 +17,13 @@ from tests.pooler import Pooler
 from tests.postgres import PostgresServer
 from tests.unreliable_network import UnreliableNetwork
 
+from uplift_server.core.limits import EVENT_INTEGER_DIGITS_MAX
+
 # A delay on a busy machine must not fail a test.
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("house")
+# As in the server: an integer with more digits raises ValueError.
+sys.set_int_max_str_digits(EVENT_INTEGER_DIGITS_MAX)
 
 MOSTLY_WAITING = "e2e"
 """The directory whose tests mostly wait. Parallel runs mix its modules with the others, so that the cores stay busy."""

@@ -34,6 +34,7 @@ from uplift_webhooks.frameworks.rejections import unverified
         (b"\x1b[31mred\x00 \xff\xe2\x80\xae", "?[31mred? \N{REPLACEMENT CHARACTER}?"),
         (b"&#27;[2J <b>", "&#27;[2J <b>"),
         (b"<b>\x1b&#27;[2J&#8238;", "?[2J?"),
+        (b"<p>&#%b; &#%b" % (b"1" * 700, b"0" * 700), "\N{REPLACEMENT CHARACTER} \N{REPLACEMENT CHARACTER}"),
     ],
 )
 def test_a_response_has_one_line_for_people(body: bytes, expected: str | None) -> None:

@@ -3,16 +3,14 @@
 import gc
 import json
 import random
-import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uplift_server.core.limits import EVENT_INTEGER_DIGITS_MAX, SCHEMA_PROBLEMS_MAX
+from uplift_server.core.limits import SCHEMA_PROBLEMS_MAX
 from uplift_server.core.problems import Problem
 from uplift_server.delivery.endpoint_cache import LiveEventType, compile_schema
 
@@ -20,15 +18,6 @@ from .test_endpoint_cache import event_type
 
 CHECK_SECONDS_MAX = 0.05
 SLACK = 5
-
-
-@pytest.fixture(autouse=True, scope="module")
-def short_integers() -> Iterator[None]:
-    """Limit the digits of integers in this process, as the server does."""
-    before = sys.get_int_max_str_digits()
-    sys.set_int_max_str_digits(EVENT_INTEGER_DIGITS_MAX)
-    yield
-    sys.set_int_max_str_digits(before)
 
 
 def check(schema: Any, data: Any) -> list[Problem]:

@@ -92,6 +92,8 @@ _PHRASES: Final = (*((f"[{code}]", code) for code in REASONS), *((text, code) fo
 
 _HIDDEN: Final = re.compile(r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1>|\Z)", re.IGNORECASE | re.DOTALL)
 _TAG: Final = re.compile(r"<[^>]*>?")
+# Python limits the number of digits that `int`, and therefore `unescape`, converts. No character has such a number.
+_LONG_REFERENCE: Final = re.compile(r"&#[0-9]{8,};?")
 _URL: Final = re.compile(r"\b[a-z][a-z0-9+.-]{1,20}://[^\s<>\"']+", re.IGNORECASE)
 _SECRET_WORDS: Final = (
     "auth", "cookie", "credential", "csrf", "jwt", "key", "password", "secret", "session", "signature", "token", "xsrf"
@@ -124,7 +126,8 @@ def first_line(body: bytes) -> str | None:
     # Do not cache the result: a cache would keep the text of erased responses in memory.
     text = body[:_BODY_BYTES_READ_MAX].decode("utf-8", "replace").strip()
     if text.startswith("<"):
-        text = line = unescape(_TAG.sub(" ", _HIDDEN.sub(" ", text)))
+        text = _LONG_REFERENCE.sub("\ufffd", _TAG.sub(" ", _HIDDEN.sub(" ", text)))
+        text = line = unescape(text)
     else:
         line = text if text.startswith(("{", "[")) else text.partition("\n")[0]
     line = _without_secrets(" ".join(line.split())[: 2 * LINE_CHARACTERS_MAX])
