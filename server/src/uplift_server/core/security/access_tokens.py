@@ -21,6 +21,8 @@ LIFETIME_MS_DEFAULT: Final = 300_000
 LIFETIME_MS_MIN: Final = 1_000
 LIFETIME_MS_MAX: Final = 86_400_000
 MARGIN_MS_MAX: Final = 60_000
+_SECONDS_DIGITS_MAX: Final = 18
+"""Number of digits of `expires_in` that the server reads, because Python limits the number of digits of an integer."""
 """The server stops using a token when a tenth of the token's lifetime remains, but at most this many ms before the
 token expires."""
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
@@ -114,7 +116,7 @@ def _usable_ms(expires_in: object) -> int:
 
     `expires_in` comes from the token response. Some authorization servers send this number as a string.
     """
-    text = str(expires_in)
-    seconds = int(text) if text.isascii() and text.isdigit() else None
+    text = str(expires_in) if isinstance(expires_in, int | str) else ""
+    seconds = int(text[:_SECONDS_DIGITS_MAX]) if text.isascii() and text.isdigit() else None
     lifetime = LIFETIME_MS_DEFAULT if seconds is None else min(seconds * 1000, LIFETIME_MS_MAX)
     return max(LIFETIME_MS_MIN, lifetime - min(lifetime // 10, MARGIN_MS_MAX))
