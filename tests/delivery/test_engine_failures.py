@@ -16,7 +16,7 @@ from uplift_server.delivery.ingest import BacklogFull
 from uplift_server.store.hot_records import HealthRow, LeasedDelivery, LeaseRequest, Settlement
 
 from .test_engine import Failing, resend
-from .world import SECOND, World, respond
+from .world import MINUTE, SECOND, World, respond
 
 LARGE = 200 * 1024
 
@@ -87,11 +87,27 @@ async def test_a_failed_loop_stops_the_process(place: Place) -> None:
         assert stopped == [True]
 
 
+async def test_a_defect_at_the_end_of_an_attempt_frees_its_slot(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with World(place, endpoint_in_flight_max=2) as world:
+        defects: list[BaseException | None] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: defects.append(context.get("exception")))
+        await world.endpoint("one.test", lambda _: respond(500))
+        with monkeypatch.context() as patch:
+            patch.setattr("uplift_server.delivery.sending.attempts.first_line", lambda _: int("no number"))
+            await world.accept(4)
+        assert [type(each) for each in defects] == [ValueError] * 4
+        assert world.parts.lanes.load().in_flight == 0
+        world.sender.scripts["one.test"] = lambda _: respond(200)
+        await world.run_for(MINUTE)
+        assert await world.statuses() == {Status.DELIVERED: 4}
+
+
 async def test_a_rejected_outcome_does_not_affect_other_outcomes(place: Place) -> None:
     async with World(place, database=Defective) as world:
         await world.endpoint("one.test")
-        world.database.rejected_seq = 2
-        await world.accept(3)
+        [first] = await world.accept(1)
+        world.database.rejected_seq = first.seq + 1
+        await world.accept(2)
         assert [row.status for row in await world.deliveries()] == [Status.DELIVERED, Status.PENDING, Status.DELIVERED]
         await world.restart()
         await world.run_for(40 * SECOND)

@@ -252,18 +252,28 @@ class Attempts:
 
     def _done(self, request: Request, exchange: Exchange) -> None:
         flight: _InFlight = request.context
-        lane, delivery, endpoint, number = flight.lane, flight.delivery, flight.endpoint, flight.number
         now = self._clock.now_ms()
         if self._aborting and exchange.failure is not None:
-            self._release_lease(delivery)
-            self._lanes.attempt_ended(lane, now)
+            self._release_lease(flight.delivery)
+            self._lanes.attempt_ended(flight.lane, now)
             return
+        duration_us, succeeded = 0, None
+        try:
+            duration_us, succeeded = self._end(flight, exchange, now)
+        finally:
+            # Free the slot even after a defect. Otherwise, the lane could not use it again.
+            self._lanes.attempt_ended(flight.lane, now, duration_us, succeeded=succeeded)
+            self._lanes.pump()
+
+    def _end(self, flight: _InFlight, exchange: Exchange, now: int) -> tuple[int, bool | None]:
+        """Settle an attempt. Return its duration, in µs, and its effect on the lane's window (None: no effect)."""
+        delivery, endpoint, number = flight.delivery, flight.endpoint, flight.number
         outcome = classify(exchange)
         is_test = delivery.trigger is _TEST
         # Settle a test, because its caller waits. For an erased event, the settlement stores nothing.
         if self._lanes.erased and delivery.event_seq in self._lanes.erased and not is_test:
             self._end_erased(flight, outcome, exchange, now)
-            return
+            return 0, None
         self._count(flight, outcome, exchange, now)
         counts = not is_test and flight.event_type.name != WEBHOOK_CREATED
         if not is_test:
@@ -292,8 +302,7 @@ class Attempts:
             delivery.order_group,
         )
         self._settler.add(settlement, _line(flight, outcome, exchange, verdict))
-        self._lanes.attempt_ended(lane, now, exchange.duration_us, succeeded=_SUCCESS.get(outcome) if counts else None)
-        self._lanes.pump()
+        return exchange.duration_us, _SUCCESS.get(outcome) if counts else None
 
     def _end_erased(self, flight: _InFlight, outcome: Outcome, exchange: Exchange, now: int) -> None:
         """End the attempt of an erased event. The content of its response is not stored or shown anywhere."""
@@ -302,8 +311,6 @@ class Attempts:
             counts = flight.event_type.name != WEBHOOK_CREATED
             self._update_health(flight, outcome, exchange, now, counts=counts)
             self._settler.write_health()
-        self._lanes.attempt_ended(flight.lane, now)
-        self._lanes.pump()
 
     def _count(self, flight: _InFlight, outcome: Outcome, exchange: Exchange, now: int) -> None:
         counters, delivery = self._counters, flight.delivery
