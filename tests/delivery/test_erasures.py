@@ -12,7 +12,7 @@ from tests.engines import Place
 from uplift_server.core.events import envelope
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations.singleton_jobs import SingletonJob
-from uplift_server.store import erasures
+from uplift_server.store import erased_content, erasures
 from uplift_server.store.erased_content import Erased
 from uplift_server.store.erasures import EVENTS_PER_STEP, Erasure, NewErasure
 from uplift_server.store.pages import PageRequest
@@ -247,3 +247,25 @@ async def test_events_without_a_stored_object_id_are_found(place: Place) -> None
         assert (await of(world, erasure)).events == 3
         left = [envelope.data_of(body) for body in await bodies(world) if b'"data":null' not in body]
         assert left == [b'{"object":{"id":"athlete-2"}}', b'{"object":{"id":7}}', b'{"object":{"id":"athlete-1"}}']
+
+
+async def test_a_defect_delays_only_its_erasure(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with World(place) as world:
+        await world.endpoint(HOST)
+        first, second = await world.accept(2)
+        erase = erased_content.erase
+
+        def fail_first(connection: sa.Connection, erasure: Erasure, *args: Any, **named: Any) -> Erased:
+            if erasure.event_seqs == (first.seq,):
+                raise ValueError("a defect")
+            return erase(connection, erasure, *args, **named)
+
+        monkeypatch.setattr(erased_content, "erase", fail_first)
+        broken = await start_erasure(world, event_seqs=[first.seq])
+        sound = await start_erasure(world, event_seqs=[second.seq])
+        await world.run_for(MINUTE)
+        assert (await of(world, sound)).completed_at is not None
+        assert (await of(world, broken)).completed_at is None
+        monkeypatch.undo()
+        await world.run_for(2 * MINUTE)
+        assert (await of(world, broken)).completed_at is not None

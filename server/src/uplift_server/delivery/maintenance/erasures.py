@@ -73,6 +73,8 @@ class ErasureJobs:
         self._clock = clock
         self._wake = asyncio.Event()
         self._completing: asyncio.Task[None] | None = None
+        self._paused_until: dict[int, int] = {}
+        """The erasures whose last step failed because of a defect, each with the end of its pause (Unix ms)."""
 
     def wake(self) -> None:
         """Start new erasures now, if this process holds the singleton job for erasures."""
@@ -111,12 +113,27 @@ class ErasureJobs:
         found = await self._database.read(lambda c: erasures.unfinished(c, limit=ERASURES_PER_ROUND))
         if not found:
             return self._idle_ms
-        advanced = [await self._advance(each) for each in found]
+        advanced = [await self._try_to_advance(each) for each in found]
         ready = [each for each in found if not each.has_events_left and each.tidied_at is not None]
         if ready and self._completing is None:
             # Do not wait: on PostgreSQL, this can take hours, and other erasures must begin.
             self._completing = asyncio.create_task(self._complete(ready), name="complete erasures")
         return BATCH_PAUSE_MS if any(advanced) else CHECK_MS
+
+    async def _try_to_advance(self, erasure: Erasure) -> bool:
+        """Run the next step of an erasure. After a defect, pause only this erasure. Raises Unavailable."""
+        now = self._clock.now_ms()
+        if now < self._paused_until.get(erasure.seq, now):
+            return False
+        self._paused_until.pop(erasure.seq, None)
+        try:
+            return await self._advance(erasure)
+        except Unavailable:
+            raise
+        except Exception:
+            _log.exception("erasure failed", erasure=prefixed(ERASURE, erasure.id))
+            self._paused_until[erasure.seq] = now + DEFECT_WAIT_MS
+            return False
 
     async def _advance(self, erasure: Erasure) -> bool:
         """Run the next step of an erasure. Return False if the erasure must wait, or if it has no more steps."""
