@@ -7,6 +7,7 @@ import pytest
 
 from uplift_server.core.http.exchange import Failure
 from uplift_server.delivery.sending.http import ResolutionFailed, Resolver, SenderSettings, Target
+from uplift_server.delivery.sending.http.resolver import ADDRESSES_MAX
 
 from .scripted import AAAA, A, Clock, Connect, Listen, NameServer, serve_ok
 
@@ -181,4 +182,14 @@ async def test_invalid_names_fail(names: NameServer, name: str) -> None:
     subject = resolver(names)
     with pytest.raises(ResolutionFailed):
         await subject.resolve(name)
+    await subject.close()
+
+
+async def test_the_number_of_addresses_is_limited(names: NameServer) -> None:
+    every = [f"127.0.0.{number}" for number in range(1, 101)]
+    names.zone["many.example"] = every
+    subject = resolver(names)
+    found = await subject.resolve("many.example")
+    assert len(found) == ADDRESSES_MAX
+    assert set(found) <= set(every)
     await subject.close()

@@ -11,6 +11,11 @@ import pycares
 from uplift_server.delivery.sending.http.failures import files_exhausted, seconds
 from uplift_server.delivery.sending.http.settings import SenderSettings
 
+ADDRESSES_MAX: Final = 32
+"""Maximum number of addresses of a name that the server uses.
+
+The server checks each address before each new connection, so more addresses would block the event loop.
+"""
 _LOOPBACK: Final = ("127.0.0.1", "::1")
 # c-ares starts with a timeout of 250 ms or more, and doubles the timeout with each try.
 # With fewer tries, a lookup would end long before `dns_timeout_ms`.
@@ -141,7 +146,7 @@ class Resolver:
         except (aiodns.error.DNSError, UnicodeError) as error:
             failure = _explain(error, name)
         else:
-            addresses = tuple(dict.fromkeys(_text(node.addr[0]) for node in found.nodes))
+            addresses = tuple(dict.fromkeys(_text(node.addr[0]) for node in found.nodes[:ADDRESSES_MAX]))
             if addresses:
                 ttl_ms = min(node.ttl for node in found.nodes) * 1000
                 ttl_ms = max(settings.dns_ttl_ms_min, min(ttl_ms, settings.dns_ttl_ms_max))
