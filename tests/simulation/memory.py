@@ -131,6 +131,8 @@ class _InlineReaders:
         del name
         return body(self._connection.raw, self._connection.sql)
 
+    read_with_priority = read
+
     def close(self) -> None:
         """Do nothing."""
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from uplift_server.store.errors import Misaddressed, Rejected, Unavailable
 from uplift_server.store.schema import events
 from uplift_server.store.sqlite import SqliteDatabase, writer
 from uplift_server.store.sqlite.connection import FileLock
+from uplift_server.store.sqlite.readers import READERS
 
 from .bench import NOW, Bench, Check, due
 from .conformance import CHECKS
@@ -260,6 +262,21 @@ async def test_a_slow_read_times_out(bench: Bench, monkeypatch: pytest.MonkeyPat
     with pytest.raises(Unavailable, match="interrupted"):
         await bench.database.read(lambda c: c.exec_driver_sql(endless).scalar())
     assert await bench.count(events) == 0
+
+
+async def test_reads_of_callers_do_not_delay_the_engine(bench: Bench) -> None:
+    release = threading.Event()
+
+    def wait(_: sa.Connection) -> None:
+        release.wait(10)
+
+    waiting = [asyncio.ensure_future(bench.database.read(wait)) for _ in range(READERS + 1)]
+    async with asyncio.timeout(5):
+        assert await bench.database.due_endpoints() == []
+        assert await bench.database.read_with_priority(lambda c: c.exec_driver_sql("SELECT 1").scalar()) == 1
+    assert not any(each.done() for each in waiting)
+    release.set()
+    await asyncio.gather(*waiting)
 
 
 async def test_a_slow_read_is_logged_with_its_name(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

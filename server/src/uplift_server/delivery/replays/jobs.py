@@ -149,7 +149,9 @@ class ReplayJobs:
         found: list[Replay] = []
         while True:
             after = (found[-1].account_seq, found[-1].seq) if found else (0, 0)
-            page = await self._database.read(lambda c: replays.unfinished(c, after=after, limit=LOAD_PAGE))  # noqa: B023 - run before the next turn
+            page = await self._database.read_with_priority(
+                lambda c: replays.unfinished(c, after=after, limit=LOAD_PAGE)  # noqa: B023 - run before the next turn
+            )
             found += page
             if len(page) < LOAD_PAGE:
                 return found

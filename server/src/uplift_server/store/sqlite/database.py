@@ -190,7 +190,7 @@ class SqliteDatabase:
 
     async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:
         """List endpoints with waiting deliveries, sorted by number, each with its earliest due time."""
-        return await self._readers.read(
+        return await self._readers.read_with_priority(
             lambda raw, _: due_endpoints(raw, after=after, limit=limit), name_of(due_endpoints)
         )
 
@@ -220,8 +220,8 @@ class SqliteDatabase:
         return await self._readers.read(lambda _, sql: body(sql), name_of(body))
 
     async def read_with_priority(self, body: Callable[[Connection], R]) -> R:
-        """Run a function that only reads, like `read`. On SQLite, the function gets no priority."""
-        return await self.read(body)
+        """Run a function that only reads, like `read`, but on a thread that API callers do not use."""
+        return await self._readers.read_with_priority(lambda _, sql: body(sql), name_of(body))
 
     async def write(self, body: Callable[[Connection], R]) -> R:
         """Run a function in a transaction. If the function raises an exception, roll back its changes."""

@@ -41,6 +41,7 @@ class Readers:
         self._health = health
         self._local = threading.local()
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
+        self._priority_pool = ThreadPoolExecutor(1, thread_name_prefix="store-priority-reader")
         self._waiting = 0
         self._opened: list[tuple[sqlite3.Connection, sa.Connection]] = []
 
@@ -57,9 +58,17 @@ class Readers:
         finally:
             self._waiting -= 1
 
+    async def read_with_priority(self, body: Callable[[sqlite3.Connection, sa.Connection], R], name: str) -> R:
+        """Run a function like `read`, but on a thread that API callers do not use.
+
+        Raises Unavailable if the function takes too long.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._priority_pool, self._run, body, name)
+
     def close(self) -> None:
         """Wait for the running reads and close the connections. This call blocks."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for pool in (self._pool, self._priority_pool):
+            pool.shutdown(wait=True, cancel_futures=True)
         for pair in self._opened:
             _close(pair)
 
