@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 import uvloop
@@ -25,6 +26,8 @@ _FILES_WAIT_SECONDS = 0.1
 _FILES_SECONDS_MAX = 1.0
 """The maximum time that an attempt waits for a file descriptor, in seconds. `LEASE_LEFT_MS_MIN` includes this time."""
 _FILES_LOG_SECONDS = 60.0
+_CLOSE_SECONDS_MAX = 2.0
+"""The maximum time that `Sender.close` waits for the end of connections, in seconds."""
 _CLOSE_BATCH = 16
 """The number of idle connections to close together if no file descriptor is left."""
 _log = structlog.get_logger()
@@ -109,7 +112,10 @@ class Sender(ConnectionOwner):
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._connections:
             self._all_lost = asyncio.Event()
-            await self._all_lost.wait()
+            # uvloop does not report the end of a connection whose start was cancelled.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_SECONDS_MAX):
+                    await self._all_lost.wait()
 
     def send(self, request: Request, done: Done) -> None:
         """Send an HTTP/1.1 request.
