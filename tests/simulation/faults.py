@@ -111,7 +111,12 @@ class Faults:
             return
         process.link.faults[self._month.random.randrange(12)] = self._month.random.choice(faults)
         self._month.model.note(f"changes of process {process.number} fail: {process.link.faults}")
-        self._during(5 * MINUTE, process.link.faults.clear, process.number)
+
+        def end() -> None:
+            # The link replaces the dictionary with every change.
+            process.link.faults.clear()
+
+        self._during(5 * MINUTE, end, process.number)
 
     async def _outage(self) -> None:
         """Let the database fail for seconds or hours."""
