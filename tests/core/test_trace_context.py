@@ -2,7 +2,7 @@
 
 import pytest
 
-from uplift_server.core.http.trace_context import TraceContext, event_span, parse_traceparent
+from uplift_server.core.http.trace_context import TraceContext, event_span, parse_traceparent, without_extensions
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 IDS = (int(TRACE, 16), int(SPAN, 16))
@@ -41,6 +41,13 @@ def test_valid_traceparent_headers(text: str, sampled: bool) -> None:
 )
 def test_invalid_traceparent_headers(text: str) -> None:
     assert parse_traceparent(text) is None
+
+
+def test_extensions_are_removed() -> None:
+    first = f"00-{TRACE}-{SPAN}-01"
+    assert without_extensions(first) == first
+    assert without_extensions(f"cc-{TRACE}-{SPAN}-01-{'x' * 100_000}") == first
+    assert without_extensions("x" * 100_000) is None
 
 
 def test_each_event_has_its_own_stable_span() -> None:

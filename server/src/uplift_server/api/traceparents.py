@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from uplift_server.core.http.trace_context import without_extensions
 from uplift_server.observe.trace_records import TRACEPARENT
 
 Scope = MutableMapping[str, Any]
@@ -13,7 +14,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Traceparents:
-    """ASGI middleware that stores the `traceparent` header of each request in TRACEPARENT."""
+    """ASGI middleware that stores the valid `traceparent` header of each request in TRACEPARENT."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -23,5 +24,5 @@ class Traceparents:
         if scope["type"] == "http":
             # Each request has its own task, so the value does not affect other requests.
             found = [value for name, value in scope["headers"] if name == b"traceparent"]
-            TRACEPARENT.set(found[0].decode("latin-1") if len(found) == 1 else None)
+            TRACEPARENT.set(without_extensions(found[0].decode("latin-1")) if len(found) == 1 else None)
         await self._app(scope, receive, send)

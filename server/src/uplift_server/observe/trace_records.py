@@ -10,7 +10,7 @@ from uplift_server.observe.attempt_log import AttemptLine
 REMEDY_WITHOUT_PACKAGES: Final = "install the extra `otel` (uplift-webhooks-server[otel]), or remove the setting"
 """How to fix missing OpenTelemetry packages."""
 TRACEPARENT: Final[ContextVar[str | None]] = ContextVar("traceparent", default=None)
-"""The `traceparent` header of the current request, or None."""
+"""The valid `traceparent` header of the current request, without extensions, or None."""
 
 
 class AcceptedEvent(NamedTuple):

@@ -11,6 +11,8 @@ from typing import Final, NamedTuple
 _FORM: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
 _INVALID_VERSION: Final = "ff"
 _FIRST_VERSION: Final = "00"
+_FORM_CHARACTERS: Final = 55
+"""Length of a header in the first version."""
 _SAMPLED: Final = 1
 
 
@@ -34,6 +36,14 @@ def parse_traceparent(text: str) -> TraceContext | None:
         return None
     trace_id, span_id = int(trace, 16), int(span, 16)
     return TraceContext(trace_id, span_id, bool(int(flags, 16) & _SAMPLED)) if trace_id and span_id else None
+
+
+def without_extensions(text: str) -> str | None:
+    """Return a `traceparent` header in the first version of its form. Return None if the header is not valid.
+
+    Later versions may add any text. Stored events must not contain it, because its length has no limit.
+    """
+    return None if parse_traceparent(text) is None else _FIRST_VERSION + text[len(_FIRST_VERSION) : _FORM_CHARACTERS]
 
 
 def event_span(event_id: bytes, sender_span: TraceContext | None, *, sampled: bool) -> TraceContext:
