@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,11 @@ from uplift_server.delivery.streams.link import Link, NatsServer, StreamUnavaila
 
 MESSAGE = bytes(1024 * 1024)
 ENDS_WITHIN_S = 20
-INFO = b'INFO {"server_id":"a","version":"2.12.0","max_payload":2097152,"headers":true,"jetstream":true}\r\n'
+INFO = (
+    b'INFO {"server_id":"a","version":"2.12.0","max_payload":2097152,"headers":true,"jetstream":true,'
+    b'"auth_required":true,"nonce":"a"}\r\n'
+)
+JWT, SEED = "-----BEGIN NATS USER JWT-----\n", "-----BEGIN USER NKEY SEED-----\n"
 
 
 @pytest.fixture
@@ -47,3 +52,24 @@ async def test_a_server_that_hangs_does_not_block_messages_for_ever(hanging_serv
     with pytest.raises(StreamUnavailable):
         await link.call("STREAM.INFO.a")
     await link.close()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "must contain a user JWT and a seed"),
+        (f"{SEED}SU\n", "must contain a user JWT and a seed"),
+        (f"{JWT}a.b.c\n{SEED}", "127.0.0.1"),
+        (f"{JWT}a.b.c\n{SEED}SUAD\n", "127.0.0.1"),
+        (None, "is not readable"),
+    ],
+)
+async def test_unusable_credentials_only_prevent_the_connection(
+    hanging_server: NatsServer, tmp_path: Path, content: str | None, words: str
+) -> None:
+    path = tmp_path / "user.creds"
+    if content is not None:
+        path.write_text(content)
+    async with asyncio.timeout(ENDS_WITHIN_S):
+        with pytest.raises(StreamUnavailable, match=words):
+            await Link.connect(hanging_server, str(path))

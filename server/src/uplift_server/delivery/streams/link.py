@@ -6,11 +6,12 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 
 import nats.errors
-from nats.aio.client import Client
+from nats.aio.client import Client, RawCredentials
 from nats.protocol import parser
 
 CONNECT_SECONDS: Final = 3.0
@@ -32,6 +33,9 @@ _TLS_WARNING: Final = "returning true from eof_received() has no effect when usi
 logging.getLogger("asyncio").addFilter(lambda record: record.msg != _TLS_WARNING)
 _API: Final = "$JS.API."
 NOT_FOUND: Final = 404
+_ERRORS: Final = (nats.errors.Error, OSError, TimeoutError, RuntimeError)
+"""Errors of the client. The event loop raises RuntimeError for a message to a connection that was just reset."""
+_CREDENTIALS_MARKERS: Final = ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED")
 
 
 class StreamUnavailable(Exception):
@@ -126,13 +130,16 @@ class Link:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await link._open(server, credentials_file)
-        except (nats.errors.Error, OSError, ValueError, TimeoutError) as error:
+        except StreamUnavailable:
+            raise
+        except Exception as error:  # The client and its parser of keys also raise their own errors and TypeError.
             with contextlib.suppress(Exception):
                 await link.close()
             raise StreamUnavailable(f"{server.address}: {link._cause or str(error) or 'timeout'}") from error
         return link
 
     async def _open(self, server: NatsServer, credentials_file: str | None) -> None:
+        credentials = None if credentials_file is None else await asyncio.to_thread(_credentials, credentials_file)
         await self._client.connect(
             servers=[server.address],
             name="uplift-webhooks",
@@ -146,7 +153,7 @@ class Link:
             closed_cb=self._note_closed,
             user=server.user,
             password=server.password,
-            user_credentials=credentials_file,
+            user_credentials=credentials,
         )
 
     async def _note_error(self, error: Exception) -> None:
@@ -209,10 +216,24 @@ class Link:
 
     async def close(self) -> None:
         """Send the queued messages, and close the connection."""
-        with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+        with contextlib.suppress(*_ERRORS):
             async with asyncio.timeout(REQUEST_SECONDS):
                 await self._client.close()
         self.closed.set()
+
+
+def _credentials(path: str) -> RawCredentials:
+    """Read a credentials file. Raises StreamUnavailable.
+
+    The client never stops reading a file without a JWT. A tool that renews the file can write it in steps.
+    """
+    try:
+        content = Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StreamUnavailable(f"the credentials file {path} is not readable: {error}") from error
+    if not all(each in content for each in _CREDENTIALS_MARKERS):
+        raise StreamUnavailable(f"the credentials file {path} is not complete: it must contain a user JWT and a seed")
+    return RawCredentials(content)
 
 
 class _failures(contextlib.AbstractContextManager[None]):  # noqa: N801 - used like a function
@@ -221,7 +242,7 @@ class _failures(contextlib.AbstractContextManager[None]):  # noqa: N801 - used l
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, nats.errors.NoRespondersError):
             raise StreamUnavailable("JetStream is not enabled, or the stream has no leader") from error
-        if isinstance(error, nats.errors.Error | OSError | TimeoutError):
+        if isinstance(error, _ERRORS):
             raise StreamUnavailable(str(error) or "timeout") from error
 
 
