@@ -230,14 +230,10 @@ class _Read(NamedTuple):
 def _read(connection: Transaction, caller: Caller, event: Event, request: PageRequest) -> _Read:
     sessions = PageRequest(SESSIONS_PER_ACCOUNT_MAX)
     page = deliveries.page_of_event(connection, event.seq, request)
-    failures = {}
-    for delivery in page.items:
-        if delivery.last_outcome not in (None, Outcome.DELIVERED):
-            for last in attempts.page_of_delivery(connection, event.seq, delivery.endpoint_seq, PageRequest(1)).items:
-                failures[delivery.endpoint_seq] = last
+    failed = [each.endpoint_seq for each in page.items if each.last_outcome not in (None, Outcome.DELIVERED)]
     return _Read(
         page,
-        failures,
+        attempts.last_of_deliveries(connection, event.seq, failed),
         deliveries.endpoints_of_event(connection, event.seq),
         deliveries.successes_by_endpoint(connection, event.seq, limit=DELIVERIES_MAX),
         endpoints.list_deleted(connection, event.account_seq, event.created_at, limit=DELETED_MAX),

@@ -81,6 +81,17 @@ def page_of_delivery(connection: Connection, event_seq: int, endpoint_seq: int, 
     return request.page([_attempt(row) for row in rows], lambda attempt: (attempt.number,))
 
 
+def last_of_deliveries(connection: Connection, event_seq: int, endpoint_seqs: Sequence[int]) -> dict[int, Attempt]:
+    """Return the last attempt of an event's deliveries to some endpoints, by endpoint sequence number."""
+    if not endpoint_seqs:
+        return {}
+    own = attempts.c.event_seq == event_seq, attempts.c.endpoint_seq.in_(endpoint_seqs)
+    last = sa.select(attempts.c.endpoint_seq, sa.func.max(attempts.c.number)).where(*own)
+    key = sa.tuple_(attempts.c.endpoint_seq, attempts.c.number)
+    query = sa.select(attempts).where(*own, key.in_(last.group_by(attempts.c.endpoint_seq)))
+    return {row.endpoint_seq: _attempt(row) for row in connection.execute(query)}
+
+
 def get(connection: Connection, event_seq: int, endpoint_seq: int, number: int) -> Attempt | None:
     """Return one attempt of a delivery."""
     own = zip(_KEY, (event_seq, endpoint_seq, number), strict=True)
