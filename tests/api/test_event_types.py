@@ -86,6 +86,14 @@ def test_a_patch_changes_only_its_fields(server: Any) -> None:
     assert server.services.context.cache.event_types["pitch.patched"].problems(b"{}") == []
 
 
+def test_a_repeated_put_keeps_the_version(server: Any) -> None:
+    path, body = "/v1/event-types/pitch.repeated", {"description": "A pitch.", "example": {"speed": 1}}
+    first = server.operator.put(path, body)
+    again = server.operator.put(path, body)
+    assert (again.status, again.json, again.headers["etag"]) == (200, first.json, first.headers["etag"])
+    assert server.operator.patch(path, {"archived": True}, if_match=first.headers["etag"]).status == 200
+
+
 def test_an_update_keeps_the_documented_mark(server: Any) -> None:
     """Operators can change the text, but not the mark."""
     path = "/v1/event-types/movement.analytics.created"

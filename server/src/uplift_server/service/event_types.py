@@ -142,17 +142,17 @@ class EventTypes:
             require_version(before, versions)
             if must_be_new and before is not None:
                 require_valid([_TAKEN])
-            stored, is_new = event_types.put(
-                connection,
-                name=name,
-                group=_group(name, draft.group),
-                description=given_or(draft.description, ""),
-                schema=schema,
-                example=example,
-                api_version=given_or_none(draft.api_version) or envelope.API_VERSION_DEFAULT,
-                archived=given_or(draft.archived, False),
-                now=now,
-            )
+            values: dict[str, Any] = {
+                "group": _group(name, draft.group),
+                "description": given_or(draft.description, ""),
+                "schema": schema,
+                "example": example,
+                "api_version": given_or_none(draft.api_version) or envelope.API_VERSION_DEFAULT,
+                "archived": given_or(draft.archived, False),
+            }
+            if before is not None and values == _fields(before):
+                return before, False
+            stored, is_new = event_types.put(connection, name=name, **values, now=now)
             self._audit(connection, caller, before, stored)
             return stored, is_new
 
