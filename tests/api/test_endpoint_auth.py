@@ -51,6 +51,15 @@ def other_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP384R1())
 
 
+def unknown_curve() -> str:
+    """Return a certificate with a public key that cannot be read."""
+    content = x509.load_pem_x509_certificate(certificate(ec_key()).encode()).public_bytes(Encoding.DER)
+    curve = bytes.fromhex("06082a8648ce3d0301")
+    assert content.count(curve) == 1
+    content = content.replace(curve + b"\x07", curve + b"\x77")
+    return x509.load_der_x509_certificate(content).public_bytes(Encoding.PEM).decode()
+
+
 def mtls(key: Any = None, **changes: Any) -> dict[str, Any]:
     key = key or ec_key()
     return {"type": "mtls", "certificate": certificate(key), "private_key": pem(key), **changes}
@@ -149,6 +158,7 @@ def expired() -> str:
         (lambda: mtls(ed25519.Ed25519PrivateKey.generate()), ("auth.private_key", "private_key_invalid")),
         (lambda: mtls(rsa.generate_private_key(65537, 4104)), ("auth.private_key", "private_key_invalid")),
         (lambda: mtls(rsa.generate_private_key(65537, 1024)), ("auth.certificate", "certificate_invalid")),
+        (lambda: mtls(certificate=unknown_curve()), ("auth.certificate", "certificate_invalid")),
     ],
 )  # fmt: skip
 def test_a_problem_names_its_field(server: Any, auth: Any, problem: tuple[str, str]) -> None:

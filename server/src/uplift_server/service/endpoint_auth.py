@@ -33,6 +33,9 @@ _ENCRYPTED: Final = "The private key is encrypted. Send an unencrypted key, such
 _NO_KEY: Final = "The field has no private key in PEM. Send the key with its BEGIN and END lines."
 _KEY_KIND: Final = f"The key is not supported. Use an EC key, or an RSA key of at most {CLIENT_KEY_RSA_BITS_MAX} bits."
 _NO_CERTIFICATE: Final = "The field has no valid certificate in PEM. Send the certificate with its BEGIN and END lines."
+_KEY_UNREADABLE: Final = (
+    "The server cannot read the public key of the first certificate. Send a certificate with another kind of key."
+)
 _EXPIRED: Final = "The certificate, or one in its chain, has expired. Send a valid certificate."
 _MISMATCH: Final = "The private key does not belong to the first certificate. Send the key of this certificate."
 
@@ -115,7 +118,11 @@ def _certificate_problem(auth: ClientCertificate, now: int) -> Problem | None:
         return chain
     if isinstance(key, Problem):
         return key
-    if key.public_key() != chain[0].public_key():
+    try:
+        certified = chain[0].public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return Problem("auth.certificate", "certificate_invalid", _KEY_UNREADABLE)
+    if key.public_key() != certified:
         return Problem("auth.private_key", "private_key_mismatch", _MISMATCH)
     try:
         load_identity(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ClientIdentity(auth.certificate, auth.private_key))
