@@ -150,6 +150,16 @@ def test_the_response_lists_the_matched_endpoints_on_request(operator: Client) -
     found = operator.post("/v1/events/batch?include=endpoints", batch).json()["data"]
     assert [each["endpoints"] for each in found] == [[matching, paused, later], [matching, other, later]]
     assert problems(operator.post("/v1/events?include=body", event())) == {("include", "value_unknown")}
+    assert problems(operator.post("/v1/events?inclde=endpoints", event())) == {("inclde", "unknown_field")}
+
+
+def test_a_batch_key_has_room_for_the_positions(operator: Client) -> None:
+    batch = {"events": [event()]}
+    for length, status in ((251, 202), (252, 422), (255, 422)):
+        headers = {"idempotency-key": "k" * length}
+        response = operator.post("/v1/events/batch", batch, **headers)
+        assert response.status == status
+    assert problems(response) == {("Idempotency-Key", "idempotency_key_invalid")}
 
 
 def test_numbers_that_are_too_large_to_check_are_rejected(operator: Client) -> None:

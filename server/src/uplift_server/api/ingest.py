@@ -13,10 +13,11 @@ import msgspec
 from uplift_server.api import repeats
 from uplift_server.api.problems import error_response_of
 from uplift_server.api.single_headers import check_single
-from uplift_server.core.events.idempotency import check_key
+from uplift_server.core.events.idempotency import KEY_INVALID, check_key
 from uplift_server.core.ids import uuid_text
-from uplift_server.core.limits import BATCH_EVENTS_MAX, EVENT_BODY_BYTES_MAX
+from uplift_server.core.limits import BATCH_EVENTS_MAX, BATCH_KEY_CHARACTERS_MAX, EVENT_BODY_BYTES_MAX
 from uplift_server.core.problems import Problem
+from uplift_server.core.suggestions import unknown_fields
 from uplift_server.core.timestamps import format_timestamp
 from uplift_server.service.authentication import Authenticator
 from uplift_server.service.errors import (
@@ -38,7 +39,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_INCLUDE: Final = "include"
 _ENDPOINTS: Final = "endpoints"
+_KEY_HEADER: Final = "Idempotency-Key"
 SINGLE: Final = "/v1/events"
 BATCH: Final = "/v1/events/batch"
 _JSON: Final = (b"content-type", b"application/json")
@@ -138,7 +141,7 @@ class IngestRoutes:
         if not 1 <= len(events) <= BATCH_EVENTS_MAX:
             raise Invalid([*problems, wrong_count(len(events))])
         batch_key = headers.idempotency_key
-        wrong_key = None if batch_key is None else check_key(batch_key, "Idempotency-Key")
+        wrong_key = None if batch_key is None else _batch_key_problem(batch_key)
         if wrong_key is not None:
             problems.append(wrong_key)
             batch_key = None
@@ -198,6 +201,15 @@ class IngestRoutes:
                     raise Malformed("The request body is incomplete. Retry the request.")
 
 
+def _batch_key_problem(key: str) -> Problem | None:
+    """Return the problem with the idempotency key of a batch, if any."""
+    problem = check_key(key, _KEY_HEADER)
+    if problem is None and len(key) > BATCH_KEY_CHARACTERS_MAX:
+        text = f"The idempotency key of a batch can have at most {BATCH_KEY_CHARACTERS_MAX} characters."
+        return Problem(_KEY_HEADER, KEY_INVALID, text)
+    return problem
+
+
 def _key_of(batch_key: str | None, index: int) -> str | None:
     """Return the default idempotency key for an event in a batch.
 
@@ -225,10 +237,14 @@ def _headers(raw: Sequence[tuple[bytes, bytes]], query: bytes) -> _Headers:
 
 def _includes_endpoints(query: bytes) -> bool:
     """Return whether the response must list the matched endpoints. Raises Invalid if the query is not valid."""
-    values = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("include", [])
+    parameters = parse_qs(query.decode("latin-1"), keep_blank_values=True)
+    values = parameters.pop(_INCLUDE, [])
+    problems = unknown_fields(parameters, (_INCLUDE,))
     if any(value != _ENDPOINTS for value in values):
         text = f"The value is not allowed. Use {_ENDPOINTS}, or omit the parameter."
-        raise Invalid([Problem("include", "value_unknown", text)])
+        problems.append(Problem(_INCLUDE, "value_unknown", text))
+    if problems:
+        raise Invalid(problems)
     return bool(values)
 
 

@@ -10,6 +10,8 @@ BATCH_BODY_BYTES_MAX = 8 * 1024 * 1024
 BATCH_CHECK_SECONDS_MAX = 0.01
 EVENT_TYPE_NAME_CHARACTERS_MAX = 128
 IDEMPOTENCY_KEY_CHARACTERS_MAX = 255
+BATCH_KEY_CHARACTERS_MAX = 251
+"""Maximum length of the idempotency key of a batch. The key of an event adds its position, such as `/999`."""
 ORDERING_KEY_CHARACTERS_MAX = 128
 OBJECT_ID_CHARACTERS_MAX = 128
 # The body of a request with a single event: the event's data and its other fields.
