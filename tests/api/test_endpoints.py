@@ -362,6 +362,8 @@ def test_lists_are_filtered_by_state_and_text(server: Any) -> None:
     assert found("state=enabled&text=ana") == [one]
     assert found("state=failing") == found("state=disabled") == found("text=three") == []
     assert found("text=EXAMPLE") == [two, one]
+    owner.patch(f"/v1/endpoints/{one}", {"description": "École Ünal"})
+    assert found("text=%C3%89cole") == found("text=%C3%A9COLE%20%C3%BC") == [one]
     assert owner.get("/v1/endpoints?state=gone").problems == {("state", "value_unknown")}
     assert owner.get("/v1/endpoints?text=%00").problems == {("text", "characters_invalid")}
     assert owner.get(f"/v1/endpoints?text={'a' * 201}").problems == {("text", "too_long")}
@@ -415,3 +417,16 @@ def test_a_paused_endpoint_holds_its_registration_event_until_it_is_enabled(serv
         assert owner.post("/v1/endpoints", {"url": "https://example.com/a", "state": state}).problems == {
             ("state", "value_unknown")
         }
+
+
+def test_unknown_query_parameters_are_rejected(server: Any) -> None:
+    owner = server.owner(server.account())
+    path = f"/v1/endpoints/{owner.post('/v1/endpoints', {'url': 'https://example.com/a'}).json['id']}"
+    for response in (
+        owner.delete(f"{path}?dry_run=true"),
+        owner.patch(f"{path}?dry_run=", {"description": "b"}),
+        owner.get(f"{path}?dry_run=true"),
+    ):
+        assert (response.status, response.problems) == (422, {("dry_run", "unknown_field")})
+    assert owner.get(path).json["description"] == ""
+    assert owner.get("/v1/events?test=maybe").problems == {("test", "type_boolean")}

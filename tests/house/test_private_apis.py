@@ -34,7 +34,7 @@ ONLY_IN = {
 }
 """For each pattern of module names: the only module that may import these modules, or `none`."""
 ATTRIBUTES_ONLY_IN = {
-    r"\.dependant\b": "uplift_server.api.openapi",
+    r"\.dependant\b": "uplift_server.api.route_readers",
     r"\bprocess_redirect\b": "uplift_webhooks.cli.listening.stream",
     r"\b(socket|connection|_open|_newest)\.transport\b": "uplift_webhooks.cli.listening.stream",
 }

@@ -17,6 +17,7 @@ from uplift_server.api.openapi_errors import PROBLEM, RESPONSE_HEADERS, error_re
 from uplift_server.api.openapi_operations import OPERATIONS
 from uplift_server.api.openapi_webhooks import WEBHOOK_PARAMETERS, event_schemas, webhooks
 from uplift_server.api.reading import BodyReader, QueryReader, key_of
+from uplift_server.api.route_readers import readers_of
 from uplift_server.api.routes.system import PUBLIC
 from uplift_server.api.views import AccountView, EndpointView, EventTypeView
 from uplift_server.core.limits import BATCH_EVENTS_MAX, EVENT_DATA_BYTES_MAX, ORDERING_KEY_CHARACTERS_MAX
@@ -245,7 +246,7 @@ def _complete(operation: dict[str, Any], route: APIRoute, schemas: dict[str, Any
 
     Also add `Location` and `ETag` to the responses.
     """
-    for reader in (dependency.call for dependency in route.dependant.dependencies):
+    for reader in readers_of(route):
         if isinstance(reader, BodyReader):
             content = {_JSON: {"schema": _schema(reader.model, schemas)}}
             operation["requestBody"] = {"required": reader.required, "content": content}

@@ -69,16 +69,14 @@ RESPONSE_HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
 _OF_STATUS: Final = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
 """The headers of error responses. The keys are status codes."""
 _EVERY: Final = ("malformed_request", "duplicate_header", "internal_error", "unavailable")
-_WITH_KEY: Final = ("unauthorized", "forbidden", "not_found")
+_WITH_KEY: Final = ("unauthorized", "forbidden", "not_found", "validation_failed")
 _WITH_BODY: Final = (
     "malformed_json",
     "request_timeout",
     "payload_too_large",
     "unsupported_media_type",
-    "validation_failed",
     "rate_limited",
 )
-_WITH_QUERY: Final = ("validation_failed",)
 _OF_HEADER: Final = {"Idempotency-Key": "idempotency_conflict", "If-Match": "precondition_failed"}
 """Error codes that a request header can cause. The keys are header names."""
 _DEFAULT: Final = {
@@ -121,9 +119,7 @@ def _implied_codes(described: Mapping[str, Any]) -> Iterator[str]:
         if each["name"] == "endpoint":
             # The uid of an endpoint is unique only within its account, so some callers must select the account.
             yield "account_required"
-        if each["in"] == "query":
-            yield from _WITH_QUERY
-        elif each["name"] in _OF_HEADER:
+        if each["name"] in _OF_HEADER:
             yield _OF_HEADER[each["name"]]
 
 

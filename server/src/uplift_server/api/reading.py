@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.requests import ClientDisconnect
 
+from uplift_server.api.route_readers import readers_of
 from uplift_server.core import ids
 from uplift_server.core.limits import (
     REQUEST_BODY_BYTES_MAX,
@@ -25,7 +26,7 @@ from uplift_server.core.limits import (
 )
 from uplift_server.core.problems import Problem
 from uplift_server.core.suggestions import FIELD_CHARACTERS_MAX, unknown_fields
-from uplift_server.service.errors import Malformed, PayloadTooLarge, UnsupportedMediaType
+from uplift_server.service.errors import Invalid, Malformed, PayloadTooLarge, UnsupportedMediaType
 from uplift_server.service.idempotency import IdempotencyKey
 from uplift_server.service.principals import Caller
 from uplift_server.service.services import Services
@@ -62,14 +63,17 @@ async def caller_of(request: Request) -> Caller:
     """Return the caller of a request.
 
     Raises Unauthorized if the key is not valid, or NotFound if the account in `Uplift-Account` does not exist or
-    does not belong to the caller.
+    does not belong to the caller. Raises Invalid if the request has query parameters, and its route reads none.
     """
     authorization = request.headers.get("authorization")
-    return (await services_of(request)).authenticator.caller(
+    caller = (await services_of(request)).authenticator.caller(
         None if authorization is None else authorization.encode("latin-1"),
         request.headers.get("uplift-account"),
         None if request.client is None else request.client.host,
     )
+    if request.query_params and not any(isinstance(each, QueryReader) for each in readers_of(request.scope["route"])):
+        raise Invalid(unknown_fields(request.query_params, ()))
+    return caller
 
 
 ServicesOf = Annotated[Services, Depends(services_of)]
@@ -249,6 +253,7 @@ _TEXTS: Final[dict[str, tuple[str, str]]] = {
     "model_attributes_type": ("type_object", "The field must be an object."),
     "string_type": ("type_text", "The field must be a string."),
     "bool_type": ("type_boolean", "The field must be true or false."),
+    "bool_parsing": ("type_boolean", "The field must be true or false."),
     "int_type": ("type_number", "The field must be a whole number."),
     "int_parsing": ("type_number", "The field must be a whole number."),
     "int_from_float": ("type_number", "The field must be a whole number."),
