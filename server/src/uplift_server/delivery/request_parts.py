@@ -1,6 +1,7 @@
 """The constant parts of an endpoint's requests, created from its stored record."""
 
 import json
+from secrets import token_bytes
 from typing import Final
 
 import structlog
@@ -8,10 +9,11 @@ import structlog
 from uplift_server.core.http.request_headers import RequestHeadersTemplate, request_headers_template
 from uplift_server.core.http.urls import EndpointUrl, parse_endpoint_url
 from uplift_server.core.ids import ENDPOINT, prefixed
+from uplift_server.core.limits import SECRET_KEY_BYTES_GENERATED
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.endpoint_auth import ClientCertificate, EndpointAuth, OAuthClient, auth_from_text
 from uplift_server.core.security.secrets import SecretPair
-from uplift_server.core.security.signing import Signer
+from uplift_server.core.security.signing import Signer, generate_secret
 from uplift_server.delivery.ports import NEVER
 from uplift_server.delivery.targets import ClientIdentity, Target, to_ascii
 from uplift_server.store.encryption import Cipher
@@ -83,3 +85,9 @@ def create_request_parts(record: Endpoint, cipher: Cipher, user_agent: str) -> R
         endpoint_id=record.id,
     )
     return RequestParts(url, record.account_seq, head, secrets, auth)
+
+
+def wrong_signer() -> Signer:
+    """Return a signer with a new random key, to test whether a receiver rejects wrong signatures."""
+    secret = generate_secret(token_bytes(SECRET_KEY_BYTES_GENERATED))
+    return Signer([secret], secret)

@@ -1,7 +1,6 @@
 """Sends a leased delivery as a signed request, and derives the delivery's outcome from the response."""
 
 import random
-import secrets
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -26,14 +25,14 @@ from uplift_server.core.lifecycle import (
     may_be_sent,
     previous,
 )
-from uplift_server.core.limits import LEASE_LEFT_MS_MIN, SECRET_KEY_BYTES_GENERATED
+from uplift_server.core.limits import LEASE_LEFT_MS_MIN
 from uplift_server.core.scheduling.circuit_breaker import BreakerRule
 from uplift_server.core.scheduling.lane import Lane
 from uplift_server.core.scheduling.retry_schedule import RetrySchedule, retry_after_ms
-from uplift_server.core.security.signing import Signer, generate_secret
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint, LiveEventType
 from uplift_server.delivery.health.circuit_breaker import update_breaker
 from uplift_server.delivery.ports import Clock, Shards
+from uplift_server.delivery.request_parts import wrong_signer
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.delivery.sending.access_tokens import AUTHORIZATION_MASKED, AccessTokens
 from uplift_server.delivery.sending.http.request import Request, RequestSender
@@ -404,12 +403,6 @@ class Attempts:
         if health.failing_since is not None and health.probe_at != lane.breaker.probe_at:
             endpoint.health = health._replace(probe_at=lane.breaker.probe_at)
             self._settler.keep_health(endpoint)
-
-
-def wrong_signer() -> Signer:
-    """Return a signer with a new random key, to test whether a receiver rejects wrong signatures."""
-    secret = generate_secret(secrets.token_bytes(SECRET_KEY_BYTES_GENERATED))
-    return Signer([secret], secret)
 
 
 def unattempted(delivery: LeasedDelivery, verdict: NextState, now: int) -> Settlement:
