@@ -222,6 +222,12 @@ def test_attempts_are_filtered_by_their_own_codes(
             assert [key for each in back[::-1] for key in each] == [key for each in pages[:-1] for key in each]
 
 
+def test_only_the_deliveries_with_the_keys_are_read(connection: sa.Connection) -> None:
+    """Other pairs of the same events and endpoints are not read."""
+    keys = {(1, 3), (3, 4), (5, 3)}
+    assert deliveries.find_by_keys(connection, keys).keys() == keys
+
+
 def test_a_page_names_the_object_of_each_delivery(connection: sa.Connection) -> None:
     page = deliveries.page(connection, 1, DeliveryFilter(object_id="b"), PageRequest(3))
     assert {each.object_id for each in page.items} == {"b"}

@@ -156,6 +156,7 @@ LIST_VERBS: dict[str, Verb] = {
     "event times": lambda c: event_times.bounds(c, after=5, before=90_000_000),
     "delivery": lambda c: deliveries.find(c, 1, b"x", b"y"),
     "delivery of any account": lambda c: deliveries.find(c, None, b"x", b"y"),
+    "deliveries with keys": lambda c: deliveries.find_by_keys(c, [(1, 1), (2, 1)]),
     "deliveries of an event": lambda c: deliveries.page_of_event(c, 1, PageRequest(50, (9,))),
     "attempts": lambda c: attempts.page_of_delivery(c, 1, 1, PageRequest(50, (9,))),
     "audit log": lambda c: audit.page(c, 1, AuditFilter(**SPAN), PageRequest(50, (9,))),

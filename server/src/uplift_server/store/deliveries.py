@@ -76,15 +76,8 @@ def find(connection: Connection, account_seq: int | None, event_id: bytes, endpo
 
 
 def find_by_keys(connection: Connection, keys: Collection[tuple[int, int]]) -> dict[tuple[int, int], Delivery]:
-    """Return the deliveries with these keys. A key consists of an event number and an endpoint number.
-
-    The result can also contain deliveries that combine the event of one key with the endpoint of another key.
-    """
-    event_seqs = {event_seq for event_seq, _ in keys}
-    endpoint_seqs = {endpoint_seq for _, endpoint_seq in keys}
-    query = _details(deliveries).where(
-        deliveries.c.event_seq.in_(event_seqs), deliveries.c.endpoint_seq.in_(endpoint_seqs)
-    )
+    """Return the deliveries with these keys. A key consists of an event number and an endpoint number."""
+    query = _details(deliveries).where(_has_one_of(keys))
     found = _with_blockers(connection, [_delivery(row) for row in connection.execute(query)])
     return {(each.event_seq, each.endpoint_seq): each for each in found}
 
@@ -274,10 +267,7 @@ def _with_blockers(connection: Connection, found: list[Delivery]) -> list[Delive
     blocked = [each for each in found if each.is_blocked]
     if not blocked:
         return found
-    query = _BLOCKERS.where(
-        deliveries.c.event_seq.in_({each.event_seq for each in blocked}),
-        deliveries.c.endpoint_seq.in_({each.endpoint_seq for each in blocked}),
-    )
+    query = _BLOCKERS.where(_has_one_of([(each.event_seq, each.endpoint_seq) for each in blocked]))
     blockers = {
         (row.event_seq, row.endpoint_seq): delivery_id(row.event_id, row.endpoint_id)
         for row in connection.execute(query)
@@ -287,6 +277,13 @@ def _with_blockers(connection: Connection, found: list[Delivery]) -> list[Delive
 
 def _own(event_seq: int, endpoint_seq: int) -> sa.ColumnElement[bool]:
     return sa.and_(deliveries.c.event_seq == event_seq, deliveries.c.endpoint_seq == endpoint_seq)
+
+
+def _has_one_of(keys: Collection[tuple[int, int]]) -> sa.ColumnElement[bool]:
+    # SQLite searches the index for the rows of a subquery, but not for a list of pairs.
+    columns = (sa.column("event_seq", sa.BigInteger), sa.column("endpoint_seq", sa.BigInteger))
+    listed = sa.values(*columns).data(list(keys)).cte("listed")
+    return sa.tuple_(deliveries.c.event_seq, deliveries.c.endpoint_seq).in_(sa.select(listed))
 
 
 def _leased(row: Mapping[Any, Any], lease_until: int) -> LeasedDelivery:
