@@ -13,6 +13,7 @@ from uplift_server.core.lifecycle import Status
 from uplift_server.core.people.notifications import NotificationKind
 from uplift_server.store import (
     accounts,
+    attempts,
     backlog,
     database_state,
     deliveries,
@@ -321,6 +322,41 @@ def test_pages_with_few_matches_end_early(
         followed += [event.seq for event in forward_page.items]
         position, more = forward_page.key, forward_page.more
     assert (followed, position) == ([100 * apart, 200 * apart, 300 * apart], (300 * apart,))
+
+
+@pytest.mark.parametrize("ascending", [False, True])
+@pytest.mark.parametrize("read", [deliveries.page, attempts.page])
+def test_a_page_scans_few_events_with_many_deliveries(
+    connection: sa.Connection, monkeypatch: pytest.MonkeyPatch, read: Any, ascending: bool
+) -> None:
+    """The limit of a page counts deliveries, so that events with many deliveries do not make it slower."""
+    monkeypatch.setattr(delivery_search, "WINDOW_ROWS", 40)
+    account = new_account(connection, 1)
+    new_type(connection)
+    fan_out = [new_endpoint(connection, account.seq, number).seq for number in range(1, 21)]
+    rare = [(1, fan_out[0]), (9, fan_out[7]), (16, fan_out[-1])]
+    for event_seq in range(1, 17):
+        new_event(connection, event_seq, account.seq, event_seq)
+        for endpoint_seq in fan_out:
+            key = {"event_seq": event_seq, "endpoint_seq": endpoint_seq}
+            status = int(Status.HELD if (event_seq, endpoint_seq) in rare else Status.DELIVERED)
+            row = {**key, "account_seq": account.seq, "status": status, "due_at": 1}
+            connection.execute(sa.insert(tables.deliveries).values(**row))
+            if status == Status.HELD:
+                attempt = {"number": 1, "trigger": 0, "started_at": 1, "duration_us": 1, "outcome": 2}
+                row = {**key, **attempt, "request_head": b"", "body_truncated": False}
+                connection.execute(sa.insert(tables.attempts).values(**row))
+    # With the second status, no index supports the filter.
+    wanted = DeliveryFilter((Status.HELD, Status.PENDING))
+    found, pages, key = [], 0, None
+    while pages == 0 or key is not None:
+        page = read(connection, account.seq, wanted, PageRequest(5, key, ascending))
+        found += [getattr(each, "delivery", each) for each in page.items]
+        pages, key = pages + 1, page.next_key
+    assert [(each.event_seq, each.endpoint_seq) for each in found] == sorted(rare, reverse=not ascending)
+    assert 8 <= pages <= 9
+    everything = deliveries.page(connection, account.seq, DeliveryFilter(), PageRequest(100, None, ascending))
+    assert len(everything.items) == 100
 
 
 def test_a_repeated_create_loads_or_is_rejected(connection: sa.Connection) -> None:

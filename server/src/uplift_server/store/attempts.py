@@ -35,7 +35,8 @@ def page(
     The outcomes and status codes in the filter apply to each attempt, not only to the last attempt.
     """
     bounds = event_times.bounds(connection, after=wanted.created_after, before=wanted.created_before)
-    window = window_of(connection, account_seq, replace(wanted, outcomes=(), status_codes=()), request, bounds)
+    of_delivery = replace(wanted, outcomes=(), status_codes=())
+    window = window_of(connection, account_seq, of_delivery, request, bounds, of_attempts=True)
     conditions: list[sa.ColumnElement[bool]] = [
         attempts.c.event_seq == window.event_seq,
         attempts.c.endpoint_seq == deliveries_table.c.endpoint_seq,

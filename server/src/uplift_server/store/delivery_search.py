@@ -17,9 +17,10 @@ from uplift_server.store.records import DeliveryFilter
 from uplift_server.store.schema import attempts, deliveries, endpoints, events
 
 WINDOW_ROWS: Final = 10_000
-"""The maximum number of rows to scan for one page if no index supports the filter.
+"""The number of deliveries to scan for one page if no index supports the filter.
 
-If few of these rows match, the page is shorter than requested.
+An event without deliveries counts as one delivery. A page scans all deliveries of its last event. If few of the
+deliveries match, the page is shorter than requested.
 """
 ENDPOINT_TAIL: Final[sa.ColumnElement[bytes]] = sa.func.substr(endpoints.c.id, 11)
 """The last bytes of an endpoint's ID. Delivery IDs end with these bytes."""
@@ -53,16 +54,21 @@ def window_of(
     wanted: DeliveryFilter,
     request: PageRequest,
     bounds: tuple[int, int],
+    *,
+    of_attempts: bool = False,
 ) -> Window:
     """Return the rows that one page scans. Their event numbers are within `bounds`.
 
-    The page's key must begin with the event number and the endpoint number.
+    The page's key must begin with the event number and the endpoint number. Set `of_attempts` if the page omits
+    deliveries without attempts.
     """
     up, (low, high) = request.reads_up, request.narrowed(*bounds, to_next=0)
     source = source_of(connection, account_seq, wanted, low, high, up=up)
-    window = narrowed(connection, source, low, high, up=up)
+    matching = row_conditions(wanted)
+    # A page of all deliveries is full after few deliveries, so that only the events without deliveries need a limit.
+    window = narrowed(connection, source, low, high, up=up, counts_events=not (matching or of_attempts))
     tables = joined(source, wanted)
-    conditions = [*in_range(connection, source, tables, *window), *source.conditions, *row_conditions(wanted)]
+    conditions = [*in_range(connection, source, tables, *window), *source.conditions, *matching]
     read_to = None if window == (low, high) else (window[1] + 1, 0) if up else (window[0] - 1, KEY_MAX)
     return Window(tables, source.event_seq, conditions, read_to)
 
@@ -189,12 +195,27 @@ def responded(ranges: Sequence[tuple[int, int]]) -> sa.ColumnElement[bool]:
     return found.correlate_except(attempts).exists()
 
 
-def narrowed(connection: Connection, source: Source, low: int, high: int, *, up: bool = False) -> tuple[int, int]:
+def narrowed(
+    connection: Connection, source: Source, low: int, high: int, *, up: bool = False, counts_events: bool = False
+) -> tuple[int, int]:
     """Return the part of the event number range from `low` to `high` that one page scans."""
     low, high = (low, source.last) if up else (source.last, high)
+    tables = source.tables if counts_events else _counted(connection, source)
     end = window_end(
-        connection, source.event_seq, source.tables, source.conditions, low=low, high=high, rows=WINDOW_ROWS, up=up
+        connection, source.event_seq, tables, source.conditions, low=low, high=high, rows=WINDOW_ROWS, up=up
     )
     if end is None:
         return low, high
     return (low, end) if up else (end, high)
+
+
+def _counted(connection: Connection, source: Source) -> sa.FromClause:
+    """Return the source's tables with a row for each delivery, and for each event without deliveries."""
+    if source.tables is deliveries:
+        return deliveries
+    own = deliveries.c.event_seq == events.c.seq
+    if connection.dialect.name != "postgresql":
+        return events.outerjoin(deliveries, own)
+    # OFFSET makes PostgreSQL search an index for each event instead of reading the whole table.
+    found = sa.select(deliveries.c.event_seq).where(own).offset(0).lateral("found")
+    return events.outerjoin(found, sa.true())
