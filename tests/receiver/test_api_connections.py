@@ -1,16 +1,21 @@
 """Connections to the API: reuse, replacement, limits, TLS and proxies."""
 
 import base64
+import os
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
-from tests.cli.fake_api import fake_api
+from tests.cli.fake_api import Request, fake_api
 
 from uplift_webhooks.api import ApiUnreachable, AsyncClient, Client, connections
 
@@ -235,7 +240,9 @@ def test_https_through_a_proxy_with_a_password(authority: trustme.CA, monkeypatc
     assert "proxy-authorization" not in first.headers
 
 
-def test_https_on_a_kept_connection(authority: trustme.CA) -> None:
+@pytest.fixture
+def one_tls_connection(authority: trustme.CA) -> Iterator[str]:
+    """The URL of a server that accepts one connection and two requests, and responds with [1] and [2]."""
     context = _tls(authority, "127.0.0.1")
 
     def behind_tls(connection: socket.socket) -> None:
@@ -247,9 +254,68 @@ def test_https_on_a_kept_connection(authority: trustme.CA) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = threading.Thread(target=lambda: behind_tls(listener.accept()[0]))
         server.start()
-        with Client(f"https://127.0.0.1:{listener.getsockname()[1]}", timeout_seconds=5) as client:
-            assert [client.request("GET", "/v1/x"), client.request("GET", "/v1/y")] == [[1], [2]]
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}"
         server.join(5)
+
+
+def test_https_on_a_kept_connection(one_tls_connection: str) -> None:
+    with Client(one_tls_connection, timeout_seconds=5) as client:
+        assert [client.request("GET", "/v1/x"), client.request("GET", "/v1/y")] == [[1], [2]]
+
+
+FORKS = """
+import os, sys
+from uplift_webhooks.api import Client
+client = Client(retries=0)
+client.request("GET", "/v1/parent")
+children = []
+for number in range(4):
+    child = os.fork()
+    if not child:
+        sys.exit(client.request("GET", f"/v1/{number}") != {"number": number})
+    children.append(child)
+sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
+"""
+
+
+def test_forked_processes_use_their_own_connections() -> None:
+    together = threading.Barrier(4)
+
+    def respond(request: Request) -> Any:
+        together.wait(5)
+        return {"number": int(request.path[-1])}
+
+    with fake_api() as api:
+        api.responses = {"GET /v1/parent": {}, **{f"GET /v1/{number}": respond for number in range(4)}}
+        subprocess.run([sys.executable, "-c", FORKS], env={**os.environ, "UPLIFT_API_URL": api.url}, check=True)
+
+
+FORK_BETWEEN_CALLS = """
+import os, sys
+from uplift_webhooks.api import Client
+client = Client(retries=0)
+client.request("GET", "/v1/x")
+if not os.fork():
+    sys.exit()
+os.wait()
+sys.exit(client.request("GET", "/v1/y") != [2])
+"""
+
+
+def test_a_forked_process_does_not_end_the_tls_connections_of_its_parent(one_tls_connection: str) -> None:
+    environ = {**os.environ, "UPLIFT_API_URL": one_tls_connection}
+    subprocess.run([sys.executable, "-c", FORK_BETWEEN_CALLS], env=environ, check=True)
+
+
+def test_a_child_process_drops_idle_connections_and_locks(api: ScriptedApi, client: Client) -> None:
+    """The test calls the function that runs in a child, because coverage does not measure a forked process."""
+    api.script = [json_response({}), json_response({})]
+    client.request("GET", "/v1/a")
+    with client._connections._lock:  # Another thread can hold the lock when the process forks.
+        connections._begin_in_child()
+        client.request("GET", "/v1/b")
+
+    assert [request.connection for request in api.requests] == [0, 1]
 
 
 def test_a_certificate_for_another_name_is_rejected(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,14 @@
 import base64
 import http.client
 import io
+import os
 import selectors
 import socket
 import ssl
 import threading
 import time
 import urllib.request
+import weakref
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.message import Message
@@ -40,7 +42,10 @@ class ApiResponse:
 
 
 class Connections:
-    """Connections to one server. Thread-safe: each connection serves one exchange at a time."""
+    """Connections to one server. Thread-safe: each connection serves one exchange at a time.
+
+    A forked process opens its own connections.
+    """
 
     def __init__(
         self, url: str, timeout_seconds: float, *, called: str = "The API URL", use_proxy: bool = True
@@ -69,7 +74,8 @@ class Connections:
         # A proxy needs absolute URLs, except in a tunnel.
         self._prefix: Final = self.url if self._proxy and self._tls is None else parts.path.rstrip("/")
         self._idle: Final[list[http.client.HTTPConnection]] = []
-        self._lock: Final = threading.Lock()
+        self._lock = threading.Lock()
+        _all.add(self)
 
     def exchange(self, method: str, target: str, content: bytes | None, headers: dict[str, str]) -> ApiResponse:
         """Send one request and return the complete response, within one time limit.
@@ -275,3 +281,16 @@ def _has_ended(kept: socket.socket) -> bool:
     with selectors.DefaultSelector() as selector:
         selector.register(kept, selectors.EVENT_READ)
         return bool(selector.select(0))
+
+
+def _begin_in_child() -> None:
+    # The parent process keeps its connections, and another of its threads can hold the lock. Closing the copies of the
+    # sockets sends nothing to the server, not even over TLS.
+    for each in list(_all):
+        each._lock = threading.Lock()  # noqa: SLF001 - same module
+        each.close()
+
+
+_all: Final["weakref.WeakSet[Connections]"] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):  # pragma: no branch - not on Windows
+    os.register_at_fork(after_in_child=_begin_in_child)

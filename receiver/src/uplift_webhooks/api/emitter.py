@@ -440,7 +440,6 @@ def _wait_seconds(failure: ApiFailure, failures: int) -> float:
 def _begin_in_child() -> None:
     # Empty the queues: a forked process has no sender thread, and the parent process sends the waiting events.
     for emitter in list(_emitters):
-        emitter._client.close()  # noqa: SLF001 - same module
         emitter._begin()  # noqa: SLF001 - same module
 
 
