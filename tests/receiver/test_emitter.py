@@ -313,6 +313,24 @@ def test_a_callback_can_send_although_the_queue_is_full(api: ScriptedApi) -> Non
     assert numbers(api) == [[0], [1]]
 
 
+def test_a_thread_that_cannot_start_rejects_only_the_current_event(
+    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with emitter(api) as events:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", fail)
+            with pytest.raises(RuntimeError, match="new thread"):
+                events.send(TYPE, {"number": 0})
+        assert events.waiting == 0
+        api.script = [accepted(1)]
+        events.send(TYPE, {"number": 1})
+        events.flush(20)
+    assert numbers(api) == [[1]]
+
+
 PROGRAM = """
 import os, sys
 from uplift_webhooks import Emitter

@@ -173,6 +173,7 @@ class Emitter:
 
         Raises:
             ValueError: an argument is not valid, or the emitter is closed.
+            RuntimeError: the process cannot start the emitter's thread. The emitter does not queue the event.
         """
         waiting = self._event(type, data, account, id, idempotency_key, ordering_key, expires_at)
         self._put(waiting)
@@ -298,15 +299,18 @@ class Emitter:
     def _append(self, waiting: _Waiting) -> None:
         if self._closing:
             raise ValueError("The emitter is closed. Create a new emitter to send more events.")
-        self._queue.append(waiting)
-        self._sent += 1
-        self._bytes += len(waiting.body)
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="uplift-emitter", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="uplift-emitter", daemon=True)
+            # Start the thread before the event is queued, because this can fail. The thread waits until the caller
+            # releases the lock.
+            thread.start()
+            self._thread = thread
             if parent_process() is not None:
                 # Use `Finalize`, because processes that `multiprocessing` forks do not run `atexit` handlers.
                 Finalize(None, self._exit, exitpriority=0)
+        self._queue.append(waiting)
+        self._sent += 1
+        self._bytes += len(waiting.body)
         self._changed.notify_all()
 
     def _notify(self) -> None:
