@@ -149,8 +149,10 @@ def test_only_the_named_events_of_a_batch_are_rejected(api: ScriptedApi) -> None
     assert pickle.loads(pickle.dumps(got.value)).count == 1
 
 
-def test_an_event_that_no_error_names_is_found_by_halves(api: ScriptedApi) -> None:
-    too_large = problem_response(413, "payload_too_large")
+@pytest.mark.parametrize(
+    "too_large", [problem_response(413, "payload_too_large"), json_response({"error": "limit of a proxy"}, 413)]
+)
+def test_an_event_that_no_error_names_is_found_by_halves(api: ScriptedApi, too_large: bytes) -> None:
     events = emitter(api)
     futures = gathered(api, events, 5, too_large, accepted(1, 2), too_large, too_large, accepted(4))
     with pytest.raises(EventsRejected):
@@ -160,17 +162,16 @@ def test_an_event_that_no_error_names_is_found_by_halves(api: ScriptedApi) -> No
     assert numbers(api) == [[0], [1, 2, 3, 4], [1, 2], [3, 4], [3], [4]]
 
 
-@pytest.mark.parametrize(
-    "response",
-    [
-        problem_response(403, "forbidden"),
-        json_response({"error": "no such page"}, 404),
-        json_response({"data": []}, 202),
-        json_response({"data": None}, 202),
-        json_response([], 202),
-        problem_response(301, ""),
-    ],
-)
+FOREIGN = [
+    *(json_response({"error": "not from the server"}, status) for status in (301, 400, 404, 405, 409, 415, 422)),
+    b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nMaintenance",
+    json_response({"data": []}, 202),
+    json_response({"data": None}, 202),
+    json_response([], 202),
+]
+
+
+@pytest.mark.parametrize("response", [problem_response(403, "forbidden"), *FOREIGN])
 def test_a_response_that_no_retry_can_change_rejects_the_batch(api: ScriptedApi, response: bytes) -> None:
     events = emitter(api)
     api.script = [response]
@@ -180,14 +181,21 @@ def test_a_response_that_no_retry_can_change_rejects_the_batch(api: ScriptedApi,
     assert len(api.requests) == 1
 
 
-def test_a_proxy_without_a_server_rejects_no_event(api: ScriptedApi) -> None:
-    not_found = json_response({"error": "no backend"}, 404)
-    api.script = [accepted(0), not_found, not_found, accepted(1), problem_response(404, "account_not_found")]
+@pytest.mark.parametrize("response", FOREIGN)
+def test_a_proxy_without_a_server_rejects_no_event(api: ScriptedApi, response: bytes) -> None:
+    api.script = [accepted(0), response, response, accepted(1), problem_response(404, "account_not_found")]
     with pytest.raises(EventsRejected) as rejected, emitter(api) as events:  # noqa: PT012
         assert events.send(TYPE, {}).result(20)["id"] == "event 0"
         assert events.send(TYPE, {}).result(20)["id"] == "event 1"
         assert isinstance(events.send(TYPE, {}).exception(20), ApiError)
     assert rejected.value.count == 1
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 502])
+def test_a_temporary_error_of_a_proxy_rejects_no_event(api: ScriptedApi, status: int) -> None:
+    api.script = [json_response(status=status), accepted(0)]
+    with emitter(api) as events:
+        assert events.send(TYPE, {}).result(20)["id"] == "event 0"
 
 
 def test_an_error_of_the_block_is_not_hidden(api: ScriptedApi) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing import parent_process
 from multiprocessing.util import Finalize
 from types import TracebackType
-from typing import Final
+from typing import Final, TypeGuard
 
 from uplift_webhooks.api.client import KEY_VARIABLE, Client, json_bytes
 from uplift_webhooks.api.failures import ApiError, ApiFailure, ApiMisaddressed, ApiUnreachable, FieldError
@@ -32,12 +32,12 @@ BACKOFF_SECONDS_MAX: Final = 10.0
 REJECTIONS_KEPT_MAX: Final = 100
 _BACKOFF_SECONDS: Final = 0.2
 _REJECTED: Final = frozenset({400, 409, 413, 415, 422})
-"""Status codes of responses that reject one or more events in a request."""
+"""Status codes of errors from the server that reject one or more events in a request."""
 _STOPPED: Final = frozenset({401, 403, 404})
-"""Status codes of responses that reject the API key or the account, so that the emitter does not retry the request.
-
-A proxy can respond with them, too, for example while no server runs behind it.
-"""
+"""Status codes of errors from the server that reject the API key or the account."""
+_TOO_LARGE: Final = 413
+_TEMPORARY: Final = frozenset({408, 425, 429})
+"""Status codes of temporary errors, in addition to 500 and all higher codes."""
 _log: Final = logging.getLogger("uplift_webhooks.emitter")
 
 
@@ -352,7 +352,7 @@ class Emitter:
             try:
                 answers = self._request(batch)
             except ApiFailure as failure:
-                if isinstance(failure, ApiError) and failure.status in _REJECTED:
+                if _is_about_events(failure):
                     batch = self._without_rejected(batch, failure)
                     continue
                 if self._is_final(failure):
@@ -407,13 +407,16 @@ class Emitter:
         return [each for index, each in enumerate(batch) if index not in wrong]
 
     def _is_final(self, failure: ApiFailure) -> bool:
-        """Return whether the failure is permanent. In this case, a repeated request would also fail."""
-        if isinstance(failure, ApiError) and failure.status in _STOPPED:
-            # Every error from the server has a code. Without a code, the URL is wrong, unless it has worked before.
-            return bool(failure.code) or not self._accepted
-        if isinstance(failure, ApiError):
-            return 300 <= failure.status < 400
-        return isinstance(failure, ApiMisaddressed)
+        """Return whether to reject the events instead of repeating the request.
+
+        If the response is not from the server, the URL is wrong. After the server has accepted an event, the URL is
+        right, and a proxy responds for the server for a while.
+        """
+        if not isinstance(failure, ApiError):
+            return isinstance(failure, ApiMisaddressed) and not self._accepted
+        if failure.code:
+            return failure.status in _STOPPED
+        return failure.status < 500 and failure.status not in _TEMPORARY and not self._accepted
 
     def _reject(self, batch: Sequence[_Waiting], failure: ApiFailure) -> None:
         rejections = [Rejection(each.type, each.id, each.idempotency_key, failure) for each in batch]
@@ -431,6 +434,13 @@ class Emitter:
             self.close()
         except (EventsRejected, TimeoutError) as error:
             _log.error("emitter closed with errors at exit: %s", error)
+
+
+def _is_about_events(failure: ApiFailure) -> TypeGuard[ApiError]:
+    # Every error from the server has a code. A proxy can also reject a batch that is too large.
+    return isinstance(failure, ApiError) and (
+        failure.status == _TOO_LARGE or (bool(failure.code) and failure.status in _REJECTED)
+    )
 
 
 def _wait_seconds(failure: ApiFailure, failures: int) -> float:

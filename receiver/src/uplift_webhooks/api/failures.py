@@ -64,4 +64,4 @@ class ApiUnreachable(ApiFailure):
 
 
 class ApiMisaddressed(ApiUnreachable):
-    """The response does not come from an Uplift Webhooks server. Retries cannot succeed."""
+    """The response does not come from an Uplift Webhooks server, usually because the URL is wrong."""
