@@ -6,9 +6,13 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import trustme
+
+from uplift_webhooks.api.connections import Proxy, proxy_to
+from uplift_webhooks.cli.listening import stream
 
 from .listen_harness import ListenServer, listening, wait_until
 
@@ -61,6 +65,40 @@ async def test_the_listener_uses_the_proxy_of_the_environment(
     assert head.startswith(f"CONNECT api.example:{443 if scheme == 'https' else 80} HTTP/1.1\r\n")
     assert f"proxy-authorization: basic {base64.b64encode(b'user:p@ss').decode()}".lower() in head.lower()
     assert "sk_1" not in head
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "credentials"),
+    [
+        ("user@", "", b"user:"),
+        ("us%3Aer:p%2Fss@", "/path?query#fragment", b"us:er:p/ss"),
+        ("us%FFer:@", "/", "us\ufffder:".encode()),
+    ],
+)
+async def test_the_listener_accepts_the_same_proxies_as_other_commands(
+    before: str, after: str, credentials: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ListenServer([0]).serving() as server, tunnel_proxy(server.port) as (port, requests):
+        monkeypatch.setenv("HTTP_PROXY", f"http://{before}127.0.0.1:{port}{after}")
+        server.url = "http://api.example"
+        async with listening(server) as (local, _, _task):
+            await wait_until(lambda: local.numbers == [0])
+    assert base64.b64encode(credentials).decode() in requests[0]
+
+
+async def test_the_proxys_url_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = Proxy("proxy.example", 80, "http://user:hidden@proxy.example/path", {})
+    monkeypatch.setattr(stream, "proxy_to", lambda server: proxy)
+    with pytest.raises(stream.Ended, match=r"^the proxy setting is not valid: path") as caught:
+        await stream.open_stream(stream.Address("http://api.example", "lsn_1", {}), None, ping_seconds=1)
+    assert "hidden" not in str(caught.value)
+
+
+def test_the_proxys_url_can_contain_an_ipv6_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://[2001:db8::1]")
+    proxy = proxy_to(urlsplit("http://api.example"))
+    assert proxy is not None
+    assert proxy.url == "http://[2001:db8::1]:80"
 
 
 async def test_connections_to_this_machine_use_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

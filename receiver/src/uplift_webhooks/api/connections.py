@@ -17,7 +17,7 @@ from email.message import Message
 from functools import partial
 from ipaddress import ip_address
 from typing import Any, Final
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from uplift_webhooks.api.failures import ApiMisaddressed, ApiUnreachable
 
@@ -223,7 +223,7 @@ class Proxy:
     host: str
     port: int
     url: str = field(repr=False)
-    """The URL of the proxy. It may contain a password."""
+    """The URL of the proxy: only the scheme, the user name, the password, the host and the port."""
     headers: dict[str, str] = field(repr=False)
     """Headers for requests to the proxy. They may contain the proxy's password."""
 
@@ -241,15 +241,17 @@ def proxy_to(server: SplitResult) -> Proxy | None:
         or urllib.request.proxy_bypass(f"{host}:{server.port}" if server.port else host)
     ):
         return None
-    url = address if "://" in address else f"http://{address}"
-    parts = _split(url, "The proxy URL")
+    parts = _split(address if "://" in address else f"http://{address}", "The proxy URL")
     if parts.scheme != "http" or not parts.hostname:
         raise ValueError("The proxy URL in the environment must start with http:// and include a host.")
+    port = parts.port or 80
+    netloc = f"[{parts.hostname}]:{port}" if ":" in parts.hostname else f"{parts.hostname}:{port}"
     headers = {}
     if parts.username is not None:
         credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        netloc = f"{quote(credentials, safe=':')}@{netloc}"
         headers["proxy-authorization"] = f"Basic {base64.b64encode(credentials.encode()).decode()}"
-    return Proxy(parts.hostname, parts.port or 80, url, headers)
+    return Proxy(parts.hostname, port, f"http://{netloc}", headers)
 
 
 def without_version(url: str) -> str:

@@ -111,7 +111,8 @@ async def open_stream(address: Address, after: str | None, *, ping_seconds: floa
         raise Ended(f"the URL of the server is not valid: {error}", "correct --api-url", ExitCode.USAGE) from error
     except InvalidProxy as error:
         remedy = "correct HTTPS_PROXY, or add the server to NO_PROXY"
-        raise Ended(f"the proxy setting is not valid: {error}", remedy, ExitCode.USAGE) from error
+        # The text of the error contains the URL of the proxy, with its password.
+        raise Ended(f"the proxy setting is not valid: {error.msg}", remedy, ExitCode.USAGE) from error
     except TimeoutError as error:
         raise Lost(f"no response within {OPEN_SECONDS:g} seconds") from error
     except (OSError, InvalidHandshake, EOFError) as error:
