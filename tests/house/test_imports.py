@@ -67,7 +67,7 @@ def test_each_library_stays_in_its_packages(modules: Any) -> None:
 EXTRAS = {
     "uplift_webhooks.frameworks.fastapi": {"fastapi"},
     "uplift_webhooks.frameworks.flask": {"flask"},
-    "uplift_webhooks.frameworks.django": {"django"},
+    "uplift_webhooks.frameworks.django": {"asgiref", "django"},
     "uplift_webhooks.testing.plugin": {"pytest"},
 }
 

@@ -13,6 +13,7 @@ from django.core.wsgi import get_wsgi_application
 from django.test import Client as DjangoClient
 from django.test import override_settings
 from django.urls import path
+from django.views import View
 from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
 from starlette.applications import Starlette
@@ -103,6 +104,14 @@ async def _django_async_view(request: Any, event: AnyEvent) -> None:
     _django_handle[-1](event)
 
 
+class _DjangoAsyncView(View):
+    """An async class-based view."""
+
+    async def post(self, request: Any, event: AnyEvent) -> None:
+        await asyncio.sleep(0)
+        _django_handle[-1](event)
+
+
 @django_verified(Webhook(SECRET))
 def _django_view_for(request: Any, event: AnyEvent, team: str) -> Any:
     from django.http import HttpResponse
@@ -116,6 +125,10 @@ class Urls:
     urlpatterns = [  # noqa: RUF012 - Django's form
         path("webhook", _django_view),
         path("async/webhook", _django_async_view),
+        path(
+            "class/webhook",
+            django_verified(Webhook(SECRET), body_bytes_max=BODY_BYTES_MAX)(_DjangoAsyncView.as_view()),
+        ),
         path("webhook/<team>", _django_view_for),
     ]
 
@@ -151,15 +164,20 @@ def django_wsgi(handle: Handle) -> Any:
     return get_wsgi_application()
 
 
-def django_asgi(handle: Handle) -> Any:
+def django_asgi(handle: Handle, prefix: str = "/async") -> Any:
     """An async Django view."""
     _django(handle)
     application = get_asgi_application()
 
-    async def with_async_path(scope: Any, receive: Any, send: Any) -> None:
-        await application({**scope, "path": f"/async{scope['path']}"}, receive, send)
+    async def with_prefix(scope: Any, receive: Any, send: Any) -> None:
+        await application({**scope, "path": f"{prefix}{scope['path']}"}, receive, send)
 
-    return with_async_path
+    return with_prefix
+
+
+def django_class(handle: Handle) -> Any:
+    """An async class-based Django view."""
+    return django_asgi(handle, "/class")
 
 
 APPLICATIONS: dict[str, Callable[[Handle], Any]] = {
@@ -171,6 +189,7 @@ APPLICATIONS: dict[str, Callable[[Handle], Any]] = {
     "fastapi": fastapi_application,
     "django": django_wsgi,
     "django async": django_asgi,
+    "django async class": django_class,
 }
 
 

@@ -140,7 +140,7 @@ def test_a_handler_error_is_raised_to_the_framework(name: str) -> None:
         Sender(APPLICATIONS[name](handle), SECRET).post()
 
 
-@pytest.mark.parametrize("name", ["django", "django async"])
+@pytest.mark.parametrize("name", ["django", "django async", "django async class"])
 def test_django_returns_500_for_a_view_error(name: str) -> None:
     def handle(event: AnyEvent) -> None:
         raise ZeroDivisionError

@@ -7,10 +7,10 @@ The view does not need a CSRF token or a login, because the signature authentica
 """
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any
 
+from asgiref.sync import iscoroutinefunction
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse
 from django.http.request import UnreadablePostError
@@ -59,7 +59,7 @@ def verified(webhook: Webhook, *, body_bytes_max: int = BODY_BYTES_MAX) -> Calla
             except EventInProgress as error:
                 return _response(in_progress(error))
 
-        decorated: Any = serve_async if inspect.iscoroutinefunction(view) else serve
+        decorated: Any = serve_async if iscoroutinefunction(view) else serve
         # Set the same attributes as Django's csrf_exempt and login_not_required (Django 5.1).
         decorated.csrf_exempt = True
         decorated.login_required = False
