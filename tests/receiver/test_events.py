@@ -164,6 +164,14 @@ def test_absent_null_and_invalid_values_are_none(name: str, data: Any) -> None:
     assert not [value for value in _read_back(read).values() if value]
 
 
+@pytest.mark.parametrize(("number", "expected"), [("7", 7), ("1763395200.0", 1763395200), ("1e3", 1000), ("1.5", None)])
+def test_a_number_without_a_fraction_is_an_integer(number: str, expected: int | None) -> None:
+    """In JSON Schema, 1.0 is an integer."""
+    read = _event("export.completed", {"object": {"rowCount": json.loads(number)}}).object  # type: ignore[union-attr]
+
+    assert (read.row_count, type(read.row_count)) == (expected, type(expected))
+
+
 @pytest.mark.parametrize("kind", RESOURCES)
 def test_the_repr_of_a_resource_hides_personal_data(kind: type[Resource]) -> None:
     assert not {each.name for each in dataclasses.fields(kind) if each.repr} & PERSONAL

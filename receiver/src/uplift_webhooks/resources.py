@@ -27,7 +27,9 @@ def _read_text(value: object) -> str | None:
 
 
 def _read_integer(value: object) -> int | None:
-    # In Python, booleans are integers.
+    # In JSON Schema, 1.0 is an integer. In Python, booleans are integers.
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
