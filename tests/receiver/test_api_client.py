@@ -199,6 +199,20 @@ def test_a_retry_after_header_causes_a_retry(
     assert ("idempotency-key" in api.requests[0].headers) == (method == "POST")
 
 
+@pytest.mark.parametrize(("key", "has_header"), [("k", False), (None, True)])
+def test_an_idempotency_key_in_the_body_replaces_the_header(
+    api: ScriptedApi, client: Client, key: str | None, has_header: bool
+) -> None:
+    """The server rejects an event whose two keys differ."""
+    api.script = [json_response({"id": "x"})]
+
+    client.request("POST", "/v1/events", body={"type": "a.b", "data": {}, "idempotency_key": key})
+
+    [request] = api.requests
+    assert request.json["idempotency_key"] == key
+    assert ("idempotency-key" in request.headers) == has_header
+
+
 @pytest.mark.parametrize(
     ("method", "rejection"),
     [

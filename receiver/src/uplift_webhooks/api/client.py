@@ -54,7 +54,7 @@ class Client(Everything[Blocking]):
         With an operator key or a service key, `account` (an ID or uid) selects the account. `timeout_seconds` limits
         each request, including its response. `retries` is the maximum number of retries. The client retries every call
         after a 429 or 503 response with a `Retry-After` of at most 30 seconds. It also retries a GET request that gets
-        no complete response, or a 429 or 503 response without `Retry-After`. Every POST has an `Idempotency-Key`, so
+        no complete response, or a 429 or 503 response without `Retry-After`. Every POST has an idempotency key, so
         that a retry never creates an object twice.
 
         With `use_proxy`, the client uses the proxy that the environment variables set (`HTTPS_PROXY`, `NO_PROXY`). It
@@ -168,7 +168,8 @@ class Client(Everything[Blocking]):
         if body is not None:
             content = body if isinstance(body, bytes) else json_bytes(body)
             sent["content-type"] = "application/json"
-        if method == "POST":
+        # The server rejects an event with two different keys.
+        if method == "POST" and not (isinstance(body, Mapping) and body.get("idempotency_key") is not None):
             sent.setdefault("idempotency-key", uuid.uuid4().hex)
         for number in range(self._retries + 1):
             try:
