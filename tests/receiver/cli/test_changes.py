@@ -1,7 +1,7 @@
 """Commands of `uplift`: delete endpoints, rotate secrets, list event types, reconcile, and write response bodies."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,13 +118,27 @@ def test_the_last_response_body_is_written_unchanged(api: Api) -> None:
     assert (missing.exit_code, "no attempt of the delivery has a response" in missing.stderr) == (1, True)
 
 
-def test_a_reconciliation_continues_where_the_last_one_ended(api: Api, tmp_path: Path) -> None:
+def _pages_of(*types: str) -> Callable[[Request], Any]:
+    """Return a response with events of these types, two per page."""
+
     def page(request: Request) -> Any:
         first = int(request.query.get("cursor", "0"))
-        data = [{"id": f"e{number}", "type": "a.b", "created_at": "x"} for number in range(first, min(first + 2, 5))]
-        return {"data": data, "next_cursor": str(first + len(data)), "has_more": first + 2 < 5}
+        last = min(first + 2, len(types))
+        data = [{"id": f"e{number}", "type": types[number], "created_at": "x"} for number in range(first, last)]
+        return {"data": data, "next_cursor": str(last), "has_more": last < len(types)}
 
-    api.responses["GET /v1/events"] = page
+    return page
+
+
+def test_a_reconciliation_lists_each_event_of_a_pattern_once(api: Api, tmp_path: Path) -> None:
+    api.responses["GET /v1/events"] = _pages_of("c", "c", "a.b", "a.b", "a.b")
+    command = ("reconcile", "--type", "a.*", "--cursor-file", str(tmp_path / "cursor"), "--limit", "1", "--json")
+    ids = [[json.loads(line)["id"] for line in run(*command).stdout.splitlines()] for _ in range(3)]
+    assert ids == [["e2", "e3"], ["e4"], []]
+
+
+def test_a_reconciliation_continues_where_the_last_one_ended(api: Api, tmp_path: Path) -> None:
+    api.responses["GET /v1/events"] = _pages_of(*["a.b"] * 5)
     cursor = tmp_path / "uplift.cursor"
     command = ("reconcile", "--cursor-file", str(cursor), "--limit", "3", "--json")
     ids = [[json.loads(line)["id"] for line in run(*command).stdout.splitlines()] for _ in range(3)]

@@ -147,12 +147,11 @@ class Calls:
         with self._reported():
             run = self._client.reconcile(cursor, types, created_after=created_after)
             found: list[dict[str, Any]] = []
-            for event in run:
-                found.append(event)
-                # The cursor moves only with the last event of a page, so stop only at the end of a page.
-                if run.cursor != cursor and len(found) >= at_least:
-                    break
-                cursor = run.cursor
+            has_more = True
+            while has_more and len(found) < at_least:
+                page = run._page()  # noqa: SLF001 - same package
+                found += run._events_of(page)  # noqa: SLF001 - same package
+                has_more = page.has_more
             return found, run.cursor
 
     def _call(self, method: str, path: str, account: str | None, **request: Any) -> Any:
