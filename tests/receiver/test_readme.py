@@ -153,20 +153,28 @@ def test_the_api_snippet_resends_failed_deliveries(
     monkeypatch.setattr("uplift_webhooks.api.Client", lambda url, key: Client(api.url, "sk_1"))
     api.script = [
         json_response({"id": "ep_1", "secret": "whsec_x"}),
-        json_response({"data": [{"id": "dlv_1", "last_outcome": "timeout"}], "next_cursor": None}),
-        json_response({"data": [{"hint": "Answer first."}], "next_cursor": None}),
+        json_response({"data": [{"id": "dlv_2"}, {"id": "dlv_1"}], "next_cursor": None}),
+        json_response({"data": [{"outcome": "timeout", "hint": "Answer first."}], "next_cursor": None}),
         problem_response(409, "conflict", "An attempt is in flight."),
+        json_response({"data": [], "next_cursor": None}),
+        problem_response(409, "conflict", "The event has expired."),
     ]
 
     _run("client.endpoints.create")["client"].close()
 
     assert [request.target for request in api.requests][1:] == [
         "/v1/deliveries?limit=200&status=failed&endpoint=ep_1",
+        "/v1/deliveries/dlv_2/attempts",
+        "/v1/deliveries/dlv_2/resend",
         "/v1/deliveries/dlv_1/attempts",
         "/v1/deliveries/dlv_1/resend",
     ]
-    output = capsys.readouterr().out
-    assert output == "ep_1 whsec_x\ntimeout Answer first.\n409 conflict An attempt is in flight. None\n"
+    assert capsys.readouterr().out.splitlines() == [
+        "ep_1 whsec_x",
+        "timeout Answer first.",
+        "409 conflict An attempt is in flight. None",
+        "409 conflict The event has expired. None",
+    ]
 
 
 def test_the_reconciliation_snippet_continues_where_it_stopped(
