@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from uplift_webhooks import source_addresses
 from uplift_webhooks.api import ApiError, ApiUnreachable, AsyncClient, Client
 from uplift_webhooks.source_addresses import REFRESH_SECONDS, SourceAddresses
 
@@ -25,6 +26,14 @@ def advance(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         now[0] += seconds
 
     return move
+
+
+def _refresh(sources: SourceAddresses) -> None:
+    """Make a call that starts a refresh, and wait until the refresh ends."""
+    sources.allows(UPLIFT)
+    for thread in threading.enumerate():
+        if thread.name == "uplift-source-addresses":
+            thread.join(10)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +107,7 @@ def test_the_api_is_called_once_an_hour(api: ScriptedApi, client: Client, advanc
     assert sources.allows(UPLIFT)
     assert [request.target for request in api.requests] == ["/v1/source-ips"]
     advance(1)
+    _refresh(sources)
     assert [sources.allows(UPLIFT), sources.allows("192.0.2.1")] == [False, True]
 
 
@@ -120,10 +130,13 @@ def test_a_failed_refresh_keeps_the_last_addresses(
 
     advance(REFRESH_SECONDS)
     api.script = [problem_response(500, "internal_error"), json_response({"current": ["192.0.2.1"]})]
+    _refresh(sources)
     assert sources.allows(UPLIFT)
     advance(59)
     assert sources.allows(UPLIFT)
+    assert len(api.requests) == 4
     advance(1)
+    _refresh(sources)
     assert not sources.allows(UPLIFT)
 
 
@@ -141,7 +154,7 @@ def test_a_failure_is_cached_for_a_minute(api: ScriptedApi, client: Client, adva
     assert len(again.traceback) == len(caught.traceback)
 
 
-def test_other_threads_continue_during_a_refresh(advance: Callable[[float], None]) -> None:
+def test_no_call_waits_for_a_refresh(advance: Callable[[float], None]) -> None:
     started, finish = threading.Event(), threading.Event()
     calls: list[int] = []
 
@@ -159,14 +172,41 @@ def test_other_threads_continue_during_a_refresh(advance: Callable[[float], None
     sources = SourceAddresses(Slow())
     assert sources.allows(UPLIFT)
     advance(REFRESH_SECONDS)
-    other = threading.Thread(target=sources.allows, args=(UPLIFT,))
-    other.start()
+    assert sources.allows(UPLIFT)
     assert started.wait(10)
     assert sources.allows(UPLIFT)
     finish.set()
-    other.join(10)
+    _refresh(sources)
     assert sources.allows("192.0.2.1")
     assert len(calls) == 2
+
+
+def test_known_addresses_stay_valid_if_no_thread_can_start(
+    api: ScriptedApi, client: Client, advance: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    sources = SourceAddresses(client)
+    api.script = [json_response({"current": [UPLIFT]}), json_response({"current": ["192.0.2.1"]})]
+    assert sources.allows(UPLIFT)
+    advance(REFRESH_SECONDS)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        assert sources.allows(UPLIFT)
+    _refresh(sources)
+    assert sources.allows("192.0.2.1")
+
+
+def test_a_process_that_forks_during_a_refresh_can_refresh(
+    api: ScriptedApi, client: Client, advance: Callable[[float], None]
+) -> None:
+    """The test calls the function that runs in a child, because coverage does not measure a forked process."""
+    sources = SourceAddresses(client)
+    api.script = [json_response({"current": [UPLIFT]})]
+    with sources._refreshing:
+        source_addresses._begin_in_child()
+        assert sources.allows(UPLIFT)
 
 
 def test_threads_share_the_first_request(advance: Callable[[float], None]) -> None:
@@ -188,16 +228,17 @@ def test_threads_share_the_first_request(advance: Callable[[float], None]) -> No
 
         def __init__(self) -> None:
             self.lock = threading.Lock()
-            self.release = self.lock.release
 
-        def acquire(self, *, blocking: bool) -> bool:
-            """Acquire, as a lock does."""
+        def __enter__(self) -> None:
             if started.is_set():
                 waiting.set()
-            return self.lock.acquire(blocking=blocking)
+            self.lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self.lock.release()
 
     sources = SourceAddresses(Slow())
-    sources._refreshing = Lock()  # type: ignore[misc,assignment]
+    sources._refreshing = Lock()  # type: ignore[assignment]
     first = threading.Thread(target=sources.allows, args=(UPLIFT,))
     first.start()
     assert started.wait(10)

@@ -6,8 +6,10 @@
 
 import inspect
 import ipaddress
+import os
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from typing import Any, Final, Protocol
@@ -42,7 +44,8 @@ class SourceAddresses:
     ) -> None:
         """`source` is a client, a list of addresses or networks, or the response from `source_ips`.
 
-        If `source` is a client, `allows` requests the addresses on first use, and then every `refresh_seconds`.
+        If `source` is a client, `allows` requests the addresses on first use, and then every `refresh_seconds` in the
+        background.
 
         Raises:
             ValueError: an address or the response is not valid, `refresh_seconds` is not positive, or `source` has
@@ -72,7 +75,8 @@ class SourceAddresses:
         else:
             self._source = source
         self._refresh_at = 0.0
-        self._refreshing: Final = threading.Lock()
+        self._refreshing = threading.Lock()
+        _all.add(self)
 
     def allows(self, address: str) -> bool:
         """Return whether Uplift currently sends requests from this address. Return False for an invalid address.
@@ -95,25 +99,35 @@ class SourceAddresses:
         )
 
     def _current(self) -> _Published:
-        if self._source is None or time.monotonic() < self._refresh_at:
-            return self._known()
-        # One thread refreshes the addresses. Other threads use the known addresses, or wait if there are none yet.
-        if not self._refreshing.acquire(blocking=self._published is None):
-            return self._known()
-        try:
-            if time.monotonic() >= self._refresh_at:
-                self._refresh(self._source)
-        finally:
-            self._refreshing.release()
-        return self._known()
-
-    def _known(self) -> _Published:
+        if self._source is not None and time.monotonic() >= self._refresh_at:
+            # Callers wait for the first addresses, but not for newer ones.
+            if self._published is None:
+                with self._refreshing:
+                    self._refresh(self._source)
+            elif self._refreshing.acquire(blocking=False):
+                self._start_refresh(self._source)
         if self._published is None and self._failure is not None:
             # Remove the traceback, because it would grow each time the error is raised.
             raise self._failure.with_traceback(None)
         return self._published or ()
 
+    def _start_refresh(self, source: Source) -> None:
+        """Refresh the addresses in a thread that releases the lock. If it cannot start, a later call tries again."""
+
+        def run() -> None:
+            try:
+                self._refresh(source)
+            finally:
+                self._refreshing.release()
+
+        try:
+            threading.Thread(target=run, name="uplift-source-addresses", daemon=True).start()
+        except RuntimeError:
+            self._refreshing.release()
+
     def _refresh(self, source: Source) -> None:
+        if time.monotonic() < self._refresh_at:
+            return  # Another thread has just refreshed the addresses.
         try:
             answer = source.source_ips()
             try:
@@ -147,3 +161,14 @@ def _plain(address: _Address) -> _Address:
     """Return the IPv4 address of an IPv4-mapped IPv6 address. Dual-stack sockets report such addresses."""
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return address if mapped is None else mapped
+
+
+def _begin_in_child() -> None:
+    # A thread of the parent process can hold the lock.
+    for each in list(_all):
+        each._refreshing = threading.Lock()  # noqa: SLF001 - same module
+
+
+_all: Final["weakref.WeakSet[SourceAddresses]"] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):  # pragma: no branch - not on Windows
+    os.register_at_fork(after_in_child=_begin_in_child)
