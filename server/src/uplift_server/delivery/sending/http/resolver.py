@@ -11,7 +11,7 @@ import pycares
 from uplift_server.delivery.sending.http.failures import files_exhausted, seconds
 from uplift_server.delivery.sending.http.settings import SenderSettings
 
-ADDRESSES_MAX: Final = 32
+ADDRESSES_MAX: Final = 128
 """Maximum number of addresses of a name that the server uses.
 
 The server checks each address before each new connection, so more addresses would block the event loop.
