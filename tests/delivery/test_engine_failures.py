@@ -97,7 +97,11 @@ async def test_a_defect_at_the_end_of_an_attempt_frees_its_slot(place: Place, mo
             await world.accept(4)
         assert [type(each) for each in defects] == [ValueError] * 4
         assert world.parts.lanes.load().in_flight == 0
+        # The server does not repeat the attempts until it is restarted.
+        await world.run_for(MINUTE)
+        assert len(world.sender.sent) == 4
         world.sender.scripts["one.test"] = lambda _: respond(200)
+        await world.restart()
         await world.run_for(MINUTE)
         assert await world.statuses() == {Status.DELIVERED: 4}
 

@@ -180,7 +180,7 @@ class DeliveryLanes:
         return self._lanes.find(endpoint_seq)
 
     def park(self, event_seq: int, endpoint_seq: int) -> None:
-        """Prevent further attempts of a delivery until a restart, because the database rejects its outcomes.
+        """Prevent further attempts of a delivery until a restart, because its outcomes cannot be stored.
 
         Without this call, the server would repeat the attempts forever.
         """

@@ -256,25 +256,32 @@ class Attempts:
             self._release_lease(flight.delivery)
             self._lanes.attempt_ended(flight.lane, now)
             return
-        duration_us, succeeded = 0, None
+        succeeded = None
         try:
-            duration_us, succeeded = self._end(flight, exchange, now)
+            succeeded = self._end(flight, exchange, now)
+        except Exception:
+            self._lanes.park(flight.delivery.event_seq, flight.delivery.endpoint_seq)
+            raise
         finally:
             # Free the slot even after a defect. Otherwise, the lane could not use it again.
-            self._lanes.attempt_ended(flight.lane, now, duration_us, succeeded=succeeded)
+            self._lanes.attempt_ended(flight.lane, now, exchange.duration_us, succeeded=succeeded)
             self._lanes.pump()
 
-    def _end(self, flight: _InFlight, exchange: Exchange, now: int) -> tuple[int, bool | None]:
-        """Settle an attempt. Return its duration, in µs, and its effect on the lane's window (None: no effect)."""
+    def _end(self, flight: _InFlight, exchange: Exchange, now: int) -> bool | None:
+        """Settle an attempt. Return whether it widens or resets the lane's window (None: neither)."""
         delivery, endpoint, number = flight.delivery, flight.endpoint, flight.number
         outcome = classify(exchange)
         is_test = delivery.trigger is _TEST
+        counts = not is_test and flight.event_type.name != WEBHOOK_CREATED
         # Settle a test, because its caller waits. For an erased event, the settlement stores nothing.
         if self._lanes.erased and delivery.event_seq in self._lanes.erased and not is_test:
-            self._end_erased(flight, outcome, exchange, now)
-            return 0, None
+            # The content of the response must not be stored or shown. The health of an endpoint contains it after a
+            # failure, but not after a success.
+            if outcome is _DELIVERED:
+                self._update_health(flight, outcome, exchange, now, counts=counts)
+                self._settler.write_health()
+            return None
         self._count(flight, outcome, exchange, now)
-        counts = not is_test and flight.event_type.name != WEBHOOK_CREATED
         if not is_test:
             self._update_health(flight, outcome, exchange, now, counts=counts)
         counted = delivery.trigger is _SCHEDULE and exchange.failure is not _EGRESS
@@ -301,15 +308,7 @@ class Attempts:
             delivery.order_group,
         )
         self._settler.add(settlement, _line(flight, outcome, exchange, verdict))
-        return exchange.duration_us, _SUCCESS.get(outcome) if counts else None
-
-    def _end_erased(self, flight: _InFlight, outcome: Outcome, exchange: Exchange, now: int) -> None:
-        """End the attempt of an erased event. The content of its response is not stored or shown anywhere."""
-        if outcome is _DELIVERED:
-            # Record only successes in the endpoint's health. A failure could store content of the response there.
-            counts = flight.event_type.name != WEBHOOK_CREATED
-            self._update_health(flight, outcome, exchange, now, counts=counts)
-            self._settler.write_health()
+        return _SUCCESS.get(outcome) if counts else None
 
     def _count(self, flight: _InFlight, outcome: Outcome, exchange: Exchange, now: int) -> None:
         counters, delivery = self._counters, flight.delivery
