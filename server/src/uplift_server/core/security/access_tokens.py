@@ -21,10 +21,10 @@ LIFETIME_MS_DEFAULT: Final = 300_000
 LIFETIME_MS_MIN: Final = 1_000
 LIFETIME_MS_MAX: Final = 86_400_000
 MARGIN_MS_MAX: Final = 60_000
-_SECONDS_DIGITS_MAX: Final = 18
-"""Number of digits of `expires_in` that the server reads, because Python limits the number of digits of an integer."""
 """The server stops using a token when a tenth of the token's lifetime remains, but at most this many ms before the
 token expires."""
+_SECONDS_DIGITS_MAX: Final = 18
+"""Number of digits of `expires_in` that the server reads, because Python limits the number of digits of an integer."""
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 # The error codes of RFC 6749, section 5.2. Other values could contain a secret.
 _CODES: Final = frozenset(

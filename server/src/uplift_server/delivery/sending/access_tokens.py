@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+import structlog
+
 from uplift_server.core.http.exchange import Exchange
 from uplift_server.core.http.urls import parse_endpoint_url
 from uplift_server.core.limits import TOKEN_RESPONSE_BYTES_MAX
@@ -18,6 +20,8 @@ from uplift_server.observe.counters import EngineCounters
 
 AUTHORIZATION_MASKED: Final = b"authorization: ********\r\n"
 """The `Authorization` header in the stored request of an attempt, with the access token masked."""
+
+_log = structlog.get_logger()
 
 Waiter = Callable[[Exchange | None], None]
 """The callback of an attempt that waits for a token.
@@ -91,7 +95,11 @@ class AccessTokens:
         endpoint, auth, waiters = pending
         del self._pending[endpoint.seq, auth]
         now = self._clock.now_ms()
-        found = read_token(exchange, now)
+        try:
+            found = read_token(exchange, now)
+        except Exception:
+            _log.exception("access token response failed")
+            found = "internal error"
         if isinstance(found, AccessToken):
             self._counters.tokens_received += 1
             if auth == endpoint.record.auth:
@@ -99,8 +107,11 @@ class AccessTokens:
         else:
             self._counters.token_requests_failed += 1
         for since, waiter in waiters:
-            waiter(
-                None
-                if isinstance(found, AccessToken)
-                else failed_attempt(exchange, found, started_at=since, now_ms=now)
-            )
+            failed = None
+            if not isinstance(found, AccessToken):
+                failed = failed_attempt(exchange, found, started_at=since, now_ms=now)
+            try:
+                waiter(failed)
+            except Exception:
+                # The other attempts also wait for this call.
+                _log.exception("attempt failed after its access token")
