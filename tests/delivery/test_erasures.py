@@ -249,19 +249,22 @@ async def test_events_without_a_stored_object_id_are_found(place: Place) -> None
         assert left == [b'{"object":{"id":"athlete-2"}}', b'{"object":{"id":7}}', b'{"object":{"id":"athlete-1"}}']
 
 
-async def test_a_defect_delays_only_its_erasure(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("module", "step"), [(erased_content, "erase"), (erasures, "complete")])
+async def test_a_defect_delays_only_its_erasure(
+    place: Place, monkeypatch: pytest.MonkeyPatch, module: Any, step: str
+) -> None:
     async with World(place) as world:
         await world.endpoint(HOST)
         first, second = await world.accept(2)
-        erase = erased_content.erase
-
-        def fail_first(connection: sa.Connection, erasure: Erasure, *args: Any, **named: Any) -> Erased:
-            if erasure.event_seqs == (first.seq,):
-                raise ValueError("a defect")
-            return erase(connection, erasure, *args, **named)
-
-        monkeypatch.setattr(erased_content, "erase", fail_first)
+        correct = getattr(module, step)
         broken = await start_erasure(world, event_seqs=[first.seq])
+
+        def fail_first(connection: sa.Connection, erasure: Erasure, *args: Any, **named: Any) -> Any:
+            if erasure.seq == broken:
+                raise ValueError("a defect")
+            return correct(connection, erasure, *args, **named)
+
+        monkeypatch.setattr(module, step, fail_first)
         sound = await start_erasure(world, event_seqs=[second.seq])
         await world.run_for(MINUTE)
         assert (await of(world, sound)).completed_at is not None

@@ -114,7 +114,11 @@ class ErasureJobs:
         if not found:
             return self._idle_ms
         advanced = [await self._try_to_advance(each) for each in found]
-        ready = [each for each in found if not each.has_events_left and each.tidied_at is not None]
+        ready = [
+            each
+            for each in found
+            if not each.has_events_left and each.tidied_at is not None and each.seq not in self._paused_until
+        ]
         if ready and self._completing is None:
             # Do not wait: on PostgreSQL, this can take hours, and other erasures must begin.
             self._completing = asyncio.create_task(self._complete(ready), name="complete erasures")
@@ -131,9 +135,13 @@ class ErasureJobs:
         except Unavailable:
             raise
         except Exception:
-            _log.exception("erasure failed", erasure=prefixed(ERASURE, erasure.id))
-            self._paused_until[erasure.seq] = now + DEFECT_WAIT_MS
+            self._pause(erasure)
             return False
+
+    def _pause(self, erasure: Erasure) -> None:
+        """Log the exception being handled, a defect, and pause the erasure."""
+        _log.exception("erasure failed", erasure=prefixed(ERASURE, erasure.id))
+        self._paused_until[erasure.seq] = self._clock.now_ms() + DEFECT_WAIT_MS
 
     async def _advance(self, erasure: Erasure) -> bool:
         """Run the next step of an erasure. Return False if the erasure must wait, or if it has no more steps."""
@@ -152,8 +160,14 @@ class ErasureJobs:
             return
         for erasure in ready:
             now = self._clock.now_ms()
-            done = await self._database.write(lambda c: erasures.complete(c, erasure, now=now))  # noqa: B023 - awaited
-            _log.info("erasure completed", erasure=prefixed(ERASURE, done.id), events=done.events)
+            try:
+                done = await self._database.write(lambda c: erasures.complete(c, erasure, now=now))  # noqa: B023 - awaited
+            except Unavailable:
+                raise
+            except Exception:
+                self._pause(erasure)
+            else:
+                _log.info("erasure completed", erasure=prefixed(ERASURE, done.id), events=done.events)
 
     async def _erase(self, erasure: Erasure, now: int) -> None:
         step = await self._database.read(lambda c: erasures.next_step(c, erasure))
