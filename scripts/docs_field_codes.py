@@ -22,7 +22,7 @@ FIELD_CODES: Final = {
     "instant_invalid": "The timestamp is not ISO 8601 with a UTC offset. In a query parameter, write `+` as `%2B`.",
     "conflicting": "The request has two fields that cannot be combined.",
     "cursor_invalid": "The cursor is from another list, or from a server with another `UPLIFT_SECRET_KEY`.",
-    "idempotency_key_invalid": "The key does not have 1 to 255 printable characters.",
+    "idempotency_key_invalid": "The key does not have 1 to 255 printable characters (for a batch: 1 to 251).",
     "invalid": "The value is not valid. See `message` for the reason.",
     "uid_invalid": "The `uid` is empty, too long, or contains a character that is not allowed.",
     "uid_reserved": "The `uid` begins with `acc_` or `ep_`, like an ID.",

@@ -205,7 +205,7 @@ def _batch_key_problem(key: str) -> Problem | None:
     """Return the problem with the idempotency key of a batch, if any."""
     problem = check_key(key, _KEY_HEADER)
     if problem is None and len(key) > BATCH_KEY_CHARACTERS_MAX:
-        text = f"The idempotency key of a batch can have at most {BATCH_KEY_CHARACTERS_MAX} characters."
+        text = f"The idempotency key of a batch has more than {BATCH_KEY_CHARACTERS_MAX} characters. Use a shorter key."
         return Problem(_KEY_HEADER, KEY_INVALID, text)
     return problem
 
