@@ -95,15 +95,10 @@ def connect(path: Path, *, read_only: bool, create: bool = False) -> sqlite3.Con
             f"query_only = {int(read_only)}",
         ):
             connection.execute(f"PRAGMA {pragma}")
-        # SQLite's own function changes only ASCII letters. No index uses it.
-        connection.create_function("lower", 1, _lower, deterministic=True)
+        connection.create_function("lower_unicode", 1, str.lower, deterministic=True)
     except sqlite3.Error as error:
         raise unavailable(error) from error
     return connection
-
-
-def _lower(text: str | None) -> str | None:
-    return None if text is None else text.lower()
 
 
 def empty_log(path: Path) -> bool:
