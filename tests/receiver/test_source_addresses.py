@@ -8,7 +8,7 @@ import pytest
 
 from uplift_webhooks import source_addresses
 from uplift_webhooks.api import ApiError, ApiUnreachable, AsyncClient, Client
-from uplift_webhooks.source_addresses import REFRESH_SECONDS, SourceAddresses
+from uplift_webhooks.source_addresses import REFRESH_SECONDS, STALE_SECONDS, SourceAddresses
 
 from .conftest import Clock
 from .scripted_api import ScriptedApi, json_response, problem_response
@@ -98,6 +98,7 @@ def test_the_api_is_called_once_an_hour(api: ScriptedApi, client: Client, advanc
     api.script = [
         json_response({"current": [UPLIFT], "upcoming": []}),
         json_response({"current": ["192.0.2.1"], "upcoming": []}),
+        json_response({"current": ["192.0.2.2"], "upcoming": []}),
     ]
     assert not sources.allows("no address")
     assert api.requests == []
@@ -109,6 +110,8 @@ def test_the_api_is_called_once_an_hour(api: ScriptedApi, client: Client, advanc
     advance(1)
     _refresh(sources)
     assert [sources.allows(UPLIFT), sources.allows("192.0.2.1")] == [False, True]
+    advance(REFRESH_SECONDS + STALE_SECONDS)
+    assert [sources.allows("192.0.2.1"), sources.allows("192.0.2.2")] == [False, True]
 
 
 def test_a_failed_refresh_keeps_the_last_addresses(

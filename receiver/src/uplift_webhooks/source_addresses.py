@@ -21,6 +21,8 @@ REFRESH_SECONDS: Final = 3600.0
 
 The server announces new addresses days before it uses them.
 """
+STALE_SECONDS: Final = 86_400.0
+"""How long after the time for a refresh callers use the known addresses without waiting for newer ones, in seconds."""
 _RETRY_SECONDS: Final = 60.0
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -44,8 +46,8 @@ class SourceAddresses:
     ) -> None:
         """`source` is a client, a list of addresses or networks, or the response from `source_ips`.
 
-        If `source` is a client, `allows` requests the addresses on first use, and then every `refresh_seconds` in the
-        background.
+        If `source` is a client, `allows` requests the addresses on first use. Every `refresh_seconds`, a call requests
+        them again in the background. A call waits for the response only if no call requested them for another day.
 
         Raises:
             ValueError: an address or the response is not valid, `refresh_seconds` is not positive, or `source` has
@@ -100,8 +102,8 @@ class SourceAddresses:
 
     def _current(self) -> _Published:
         if self._source is not None and time.monotonic() >= self._refresh_at:
-            # Callers wait for the first addresses, but not for newer ones.
-            if self._published is None:
+            # Callers wait for the first addresses, or if the known ones are old, but otherwise not for newer ones.
+            if self._published is None or time.monotonic() >= self._refresh_at + STALE_SECONDS:
                 with self._refreshing:
                     self._refresh(self._source)
             elif self._refreshing.acquire(blocking=False):
