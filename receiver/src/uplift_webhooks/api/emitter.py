@@ -414,7 +414,7 @@ class Emitter:
         """
         if not isinstance(failure, ApiError):
             return isinstance(failure, ApiMisaddressed) and not self._accepted
-        if failure.code:
+        if failure.code and failure.status >= 400:
             return failure.status in _STOPPED
         return failure.status < 500 and failure.status not in _TEMPORARY and not self._accepted
 
