@@ -3,6 +3,7 @@
 The readers return the problems with invalid fields instead of raising an error. The readers pass the valid fields and
 the problems to the service, which checks the permissions first and then reports all problems at once. FastAPI's own
 validation would report values of the wrong type or outside their bounds, but not the problems that the service finds.
+If a route reads no query parameters, `caller_of` rejects them at once.
 """
 
 import hashlib
