@@ -53,7 +53,7 @@ async def databases(postgres_url: str) -> AsyncIterator[Databases]:
 @pytest.fixture
 async def raw(postgres_url: str) -> AsyncIterator[Raw]:
     """An administrator's connection."""
-    raw = await Opener(postgres_url).raw()
+    raw = await Opener(postgres_url, no_timeouts=True).raw()
     yield raw
     await raw.close()
 

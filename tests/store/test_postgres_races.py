@@ -52,7 +52,7 @@ async def benches(postgres_url: str) -> AsyncIterator[tuple[Bench, Bench]]:
 @pytest.fixture
 async def raw(postgres_url: str) -> AsyncIterator[Raw]:
     """An administrator's connection."""
-    raw = await Opener(postgres_url).raw()
+    raw = await Opener(postgres_url, no_timeouts=True).raw()
     yield raw
     await raw.close()
 

@@ -48,7 +48,7 @@ def another(postgres_server: PostgresServer) -> str:
 
 async def create_schema(url: str, revision: str) -> None:
     """Create the schema of a revision."""
-    pair = await Opener(url).pair()
+    pair = await Opener(url, no_timeouts=True).pair()
     async with pair.raw.transaction():
         await pair.sql.run_sync(history.run, revision)
     await pair.close()

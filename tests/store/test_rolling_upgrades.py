@@ -107,9 +107,10 @@ async def test_the_encryption_upgrade_waits_for_and_blocks_earlier_servers(url: 
     await serve(url, __version__)
 
 
-async def test_a_starting_server_waits_for_an_upgrade(url: str) -> None:
+async def test_a_starting_server_waits_for_an_upgrade(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "WAIT_MS_MAX", 60_000)
     waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-    pair = await Opener(url).pair()
+    pair = await Opener(url, no_timeouts=True).pair()
     async with pair.transaction():
         await pair.raw.execute(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")
         serving = asyncio.create_task(serve(url, "7.1.9"))
@@ -123,7 +124,7 @@ async def test_a_starting_server_waits_for_an_upgrade(url: str) -> None:
 
 async def test_a_server_that_waits_too_long_for_an_upgrade_fails(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "WAIT_MS_MAX", 50)
-    raw = await Opener(url).raw()
+    raw = await Opener(url, no_timeouts=True).raw()
     async with raw.transaction():
         await raw.execute(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")
         with pytest.raises(Unavailable, match="another process is changing the schema"):
@@ -155,7 +156,7 @@ async def test_a_locked_table_stops_the_upgrade_without_blocking_others(
 ) -> None:
     later_releases.pretend_release(monkeypatch, tmp_path, ADDS)
     monkeypatch.setattr(schema_version, "TABLE_LOCK_MS_MAX", 100)
-    raw = await Opener(url).raw()
+    raw = await Opener(url, no_timeouts=True).raw()
     async with raw.transaction():
         await raw.fetch("SELECT * FROM accounts")
         with pytest.raises(Unavailable, match="locks a table, so the upgrade changed nothing"):
@@ -169,7 +170,7 @@ async def test_an_upgrade_is_repeated_after_a_deadlock(
     url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     later_releases.pretend_release(monkeypatch, tmp_path, ADDS)
-    raw = await Opener(url).raw()
+    raw = await Opener(url, no_timeouts=True).raw()
     async with raw.transaction():
         await raw.execute("SET LOCAL deadlock_timeout = '1min'")
         await raw.fetch("SELECT * FROM events")

@@ -45,7 +45,7 @@ async def bench(postgres_url: str) -> AsyncIterator[Bench]:
 @asynccontextmanager
 async def appending_slowly(url: str, bench: Bench, *events: Any) -> AsyncIterator[int]:
     """Let another process store events, and commit them at the end of the block. Yield the number of the first one."""
-    raw = await Opener(url).raw()
+    raw = await Opener(url, no_timeouts=True).raw()
     try:
         async with raw.transaction():
             (stored,) = await append_events(raw, [events])
@@ -102,7 +102,7 @@ async def test_a_rolled_back_transaction_does_not_delay_the_position(bench: Benc
 
 async def test_an_unrelated_open_transaction_does_not_delay_the_position(bench: Bench, postgres_url: str) -> None:
     """The transaction writes to none of the tables of events, attempts and status changes."""
-    raw = await Opener(postgres_url).raw()
+    raw = await Opener(postgres_url, no_timeouts=True).raw()
     async with raw.transaction():
         await raw.execute("INSERT INTO marks VALUES ('other', 1)")
         (stored,) = await bench.append(bench.event())
@@ -179,7 +179,7 @@ async def test_late_commits_are_counted(bench: Bench, postgres_url: str) -> None
     await bench.append(*(bench.event(due(1)) for _ in range(4)))
     first, second, third, _ = await bench.lease(1)
     await bench.database.stream_position()
-    raw = await Opener(postgres_url).raw()
+    raw = await Opener(postgres_url, no_timeouts=True).raw()
     async with raw.transaction():
         await settle(raw, [settled(first)], [])
         async with appending_slowly(postgres_url, bench, bench.event(due(2))):

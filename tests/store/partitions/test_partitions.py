@@ -172,7 +172,7 @@ async def test_old_or_long_partitions_are_deleted_row_by_row(bench: Bench, other
 
 async def test_an_upgrade_records_the_time_of_the_oldest_event(postgres_server: PostgresServer) -> None:
     url = await asyncio.to_thread(postgres_server.new_database, empty=True)
-    pair = await Opener(url).pair()
+    pair = await Opener(url, no_timeouts=True).pair()
     async with pair.raw.transaction():
         await pair.sql.run_sync(history.run, "0008")
     for number in range(3):
@@ -273,7 +273,7 @@ async def test_the_id_of_a_deleted_event_can_be_used_again(bench: Bench) -> None
 async def test_servers_of_earlier_releases_cannot_run_with_partitions(postgres_server: PostgresServer) -> None:
     """Earlier releases would not store chosen IDs in the table that covers all partitions."""
     url = await asyncio.to_thread(postgres_server.new_database, empty=True)
-    pair = await Opener(url).pair()
+    pair = await Opener(url, no_timeouts=True).pair()
     async with pair.raw.transaction():
         await pair.sql.run_sync(history.run, "0008")
     now = time.time_ns() // 1_000_000
