@@ -187,7 +187,8 @@ class Checks:
     async def _check_disabled(self, endpoint: Endpoint, at: int) -> None:
         name = endpoint.host
         self._model.note(f"the engine disabled {name}")
-        successes = [each for each in endpoint.successes if each <= at]
+        # The engine does not know of a success before it has stored the outcome.
+        successes = [each for each in endpoint.successes if each <= at - SECOND]
         if successes and at - successes[-1] < self._disable_after_ms - HOUR:
             raise Violation(f"{name} was disabled {(at - successes[-1]) // HOUR} h after a success")
         query = (
