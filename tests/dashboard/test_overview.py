@@ -1,6 +1,8 @@
 """The Overview page."""
 
+import re
 from contextlib import closing
+from html import unescape
 
 from playwright.sync_api import Page, expect
 from tests.dashboard.visitors import member, open_overview
@@ -119,6 +121,9 @@ def test_failed_deliveries_are_shown_after_the_recovery(server: Server) -> None:
         assert delivery["id"] in listed
         assert listed.count('<td data-label="Status">') == listed.count('class="status failed"')
         assert "/replays/new" in listed
+        [link] = re.findall(r'href="([^"]+)">View failed deliveries', manager.get(overview).html)
+        assert "created_after=" in link
+        assert delivery["id"] in manager.get(unescape(link)).html
         assert "/replays/new" not in member(server, account, "member").get(overview).html
 
 
