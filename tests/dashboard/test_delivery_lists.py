@@ -139,7 +139,7 @@ def test_matching_deliveries_are_resent_once_after_a_preview(server: Server, rec
     query = "status=delivered&object_id=again"
     assert f"{path}/resend?{query}" in unescape(guest.get(f"{path}?{query}").html)
     preview = guest.get(f"{path}/resend?{query}")
-    assert "1 delivery" in preview.text
+    assert "1 delivered delivery" in preview.text
     assert ">Resend deliveries</button>" in preview.html
     fields = {"status": "delivered", "object_id": "again", "rate_per_second": "10", "once": "a" * 32}
     for _ in range(2):
@@ -151,6 +151,9 @@ def test_matching_deliveries_are_resent_once_after_a_preview(server: Server, rec
         rejected = guest.post(f"{path}/resend", page=f"{path}/resend?{query}", **{**fields, "rate_per_second": rate})
         assert "Enter a rate" in rejected.problem
     assert member(server, account, "member").get(f"{path}/resend?{query}").status == 403
-    assert "The server sends pending deliveries on schedule" in guest.get(f"{path}/resend?object_id=none").text
-    assert "Resend matching deliveries" not in guest.get(f"{path}?status=pending").text
+    assert "No failed delivery matches the filters." in guest.get(f"{path}/resend?object_id=none").text
+    assert "Resend matching failed deliveries" in guest.get(f"{path}?object_id=again").text
+    assert "Resend matching" not in guest.get(f"{path}?status=pending").text
+    # A resend does not include test deliveries.
+    assert "Resend matching" not in guest.get(f"{path}?{query}&tests=only").text
     assert guest.get(f"{path}/resend?status=pending").status == 422

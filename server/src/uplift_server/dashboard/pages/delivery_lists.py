@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from uplift_server.core import ids
 from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.deliveries.replays import STATUSES_DEFAULT
 from uplift_server.core.lifecycle import ENDED, Status
 from uplift_server.core.limits import (
     FILTER_VALUES_MAX,
@@ -70,11 +71,14 @@ async def resend_preview(visit: Visit) -> Response:
     """Before a resend, show the number of deliveries that match the filters in the URL."""
     problems: list[Problem] = []
     query = _query(visit, visit.query, visit.caller, problems)
+    if not query.status:
+        query = query._replace(status=[each.text for each in STATUSES_DEFAULT])
     fields = _values(query)
     context: dict[str, Any] = {
+        "statuses": " or ".join(query.status),
         "fields": fields,
         "body": _body(query),
-        "options": [(_OPTIONS[name], value) for name, value in fields] or [("--status", "failed")],
+        "options": [(_OPTIONS[name], value) for name, value in fields],
         "rate": REPLAY_RATE_PER_SECOND_DEFAULT,
         "rate_max": REPLAY_RATE_PER_SECOND_MAX,
         "cache": visit.services.context.cache,
@@ -187,6 +191,7 @@ def _context(visit: Visit, query: DeliveryQuery, found: DeliverySearch) -> dict[
         "options": [(_OPTIONS[name], value) for name, value in filters],
         "may_resend": visit.account is not None
         and bool(filters)
+        and query.test is not True  # a resend does not include test deliveries
         and {each.text for each in ENDED}.issuperset(query.status)
         and visit.can_call(Scope.DELIVERIES_WRITE),
     }
