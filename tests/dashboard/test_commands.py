@@ -132,6 +132,23 @@ def test_operators_see_their_own_form_of_each_command(server: Server, shared_rec
     assert not [line for line in shown if line.startswith("uplift ")]
 
 
+def test_calls_return_the_rows_of_the_page(server: Server, shared_receiver: Receiver) -> None:
+    account, api = server.account()
+    endpoint = api.endpoint(shared_receiver.url("/calls"))["id"]
+    guest = visitors.member(server, account, "admin")
+    home, since = f"/accounts/{account}", "created_after=2026-01-31T12%3A00"
+    sent = f"{since}%3A00.000Z"
+    for page, call in (
+        ("deliveries?status=failed", "/v1/deliveries?status=failed&test=false"),
+        ("deliveries?tests=1", "/v1/deliveries"),
+        (f"endpoints/{endpoint}?type={TYPE}&{since}", f"/v1/endpoints/{endpoint}/deliveries?type={TYPE}&{sent}"),
+        (f"settings/audit-log?actor=member&action=&{since}&created_before=", f"/v1/audit-log?actor=member&{sent}"),
+    ):
+        shown = unescape(guest.get(f"{home}/{page}").html)
+        assert f"{call}'" in shown or f"{call} " in shown, page
+        assert api("GET", call).status == 200
+
+
 def test_a_resend_preview_shows_its_command(server: Server, shared_receiver: Receiver) -> None:
     full_account = FullAccount(server, shared_receiver.url("/previewed"))
     path = f"/accounts/{full_account.id}/deliveries/resend?status=delivered&object_id=o+1"

@@ -8,8 +8,9 @@ from starlette.responses import Response
 from uplift_server.core import ids
 from uplift_server.core.people.audit import ACTIONS, ActorKind, AuditEntry
 from uplift_server.core.problems import Problem
+from uplift_server.core.timestamps import format_optional_timestamp
 from uplift_server.dashboard.audit_words import details_words
-from uplift_server.dashboard.visit import Visit
+from uplift_server.dashboard.visit import Visit, link
 from uplift_server.service.errors import Invalid
 from uplift_server.service.principals import Caller
 from uplift_server.store.audit import AuditFilter
@@ -40,8 +41,16 @@ async def audit_page(visit: Visit, caller: Caller, path: str, problems: Sequence
         "tab": "audit-log",
         "path": path,
         "asked": asked,
+        "wanted": wanted,
         "after": wanted.created_after,
         "before": wanted.created_before,
+        "query": link(
+            "",
+            actor=wanted.actor,
+            action=wanted.action,
+            created_after=format_optional_timestamp(wanted.created_after),
+            created_before=format_optional_timestamp(wanted.created_before),
+        ),
         "filtered": wanted != AuditFilter() or asked.optional("account") is not None,
         "actors": _actors(wanted.actor),
         "actions": [("", "All"), *((name, name) for name in ACTIONS)],

@@ -12,6 +12,7 @@ from uplift_server.core.people.audit import ACTIONS
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.rights import Right
 from uplift_server.core.security.scopes import Scope
+from uplift_server.core.timestamps import format_optional_timestamp
 from uplift_server.dashboard.audit_words import details_words
 from uplift_server.dashboard.auth_forms import expiring_certificate
 from uplift_server.dashboard.endpoint_states import held_text, state_card
@@ -137,6 +138,13 @@ async def deliveries(visit: Visit) -> Response:
         after=after,
         before=before,
         filters=link("", **narrowed).removeprefix("?"),
+        query=link(
+            "",
+            status=wanted or None,
+            type=type_name,
+            created_after=format_optional_timestamp(after),
+            created_before=format_optional_timestamp(before),
+        ),
         may_replay=visit.caller.principal.allows(Scope.DELIVERIES_WRITE),
         **await _numbers(visit, endpoint),
     )
