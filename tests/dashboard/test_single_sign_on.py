@@ -7,13 +7,13 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from tests.dashboard.browsing import WAIT_MS
 from tests.dashboard.page_checks import check_page
-from tests.dashboard.visitors import Guest, member, operator
+from tests.dashboard.visitors import Guest, expire_confirmations, member, operator
 from tests.e2e.harness import OPERATOR_KEY, Server, serving
 from tests.engines import Engine
 from tests.node_packages import installed
@@ -143,13 +143,15 @@ def test_an_operator_is_named_and_confirms_with_the_provider(sso: Server, provid
     assert (fleet.path, "Ann Rivers <ann@example.com>" in fleet.text) == ("/operator", True)
     assert "Ann Rivers <ann@example.com>" in guest.get("/operator/audit-log").text
     assert guest.get("/you").status == 404
+    page = f"/accounts/{account}/endpoints/{endpoint}/security"
+    expire_confirmations(sso)
+    assert f'href="/confirm?next={quote(page)}"' in guest.get(page).html
     confirm = guest.get("/confirm?next=/operator")
     assert 'name="password"' not in confirm.html
     [link] = re.findall(r'href="(/sign-in/oidc\?again=1[^"]*)"', confirm.html)
     url = guest.get(link.replace("&amp;", "&"), follow=False).headers["location"]
     assert "&prompt=login&max_age=0" in url
     guest.get(f"/sign-in/oidc/callback?{provider.authorize(url, ann(groups=[GROUP]))}", follow=False)
-    page = f"/accounts/{account}/endpoints/{endpoint}/security"
     shown = guest.post(f"{page}/reveal", page=page)
     assert "whsec_" in shown.html
 
