@@ -36,7 +36,7 @@ def test_a_key_for_secrets_requires_a_confirmation(server: Server) -> None:
     wanted = {"name": "reports", "scopes": "secrets:read"}
     rejected = guest.post(f"{path}/keys", page=path, **wanted)
     assert (rejected.status, keys_of(server, account)) == (403, [])
-    assert f'href="/confirm?next={path}"' in rejected.html
+    assert f'href="/confirm?next={path}" target="_blank"' in rejected.html
     assert 'value="reports"' in rejected.html
 
     assert guest.post("/confirm", password=OPERATOR_KEY, next=path).path == path
