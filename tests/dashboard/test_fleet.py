@@ -73,6 +73,8 @@ def test_failing_endpoints_are_shown_with_cause_and_backlog(server: Server) -> N
     assert int(figure(fleet, "failing_endpoints")) >= 1
     assert int(figure(fleet, "pending")) >= int(figure(fleet, "pending_failing")) >= 20
     assert int(figure(fleet, "circuit_open")) >= 1
+    # The filter Failing also lists warned endpoints and endpoints that the server disabled.
+    assert not re.search(r'data-figure="endpoints_failing"[^>]*><a', fleet.html)
     # Without a period in the URL, the page shows the last hour while there is a problem.
     assert '<a href="?period=1h" aria-current="page">' in fleet.html
 
