@@ -56,6 +56,19 @@ def test_events_arrive_once_within_the_concurrency_limits(fleet: Fleet, receiver
         assert action.most <= 4
 
 
+def test_a_new_account_and_a_new_event_type_work_in_all_processes_immediately(fleet: Fleet) -> None:
+    first, second = (server.api() for server in fleet.apis)
+    for number in range(20):
+        event_type, account = f"fresh.thing.number{number}", f"fresh-{number}"
+        first.ok("POST", "/v1/accounts", {"name": account, "uid": account})
+        first.ok("PUT", f"/v1/event-types/{event_type}", {"description": "New."})
+        event = {"type": event_type, "data": {}, "account": account}
+        assert second("POST", "/v1/events/batch", {"events": [event]}).status == 202
+    unknown = second("POST", "/v1/events/batch", {"events": [{"type": TYPE, "data": {}, "account": "never"}]})
+    assert unknown.status == 422
+    assert unknown.json["errors"][0]["code"] == "account_unknown"
+
+
 def test_a_rate_limit_applies_to_all_processes(fleet: Fleet, receiver: Receiver) -> None:
     _, apis = account_of(fleet)
     made = apis[0].endpoint(receiver.url("/limited"), rate_limit_per_second=20)

@@ -122,7 +122,12 @@ class IngestRoutes:
             key = headers.idempotency_key
         data = None if event.data is None else bytes(event.data)
         incoming = Incoming(event.type, data, event.id, key, event.expires_at, event.ordering_key)
-        result = await self._ingest.accept(account_seq, incoming, problems)
+        try:
+            accepting = self._ingest.accept(account_seq, incoming, problems)
+        except Invalid as error:
+            await self._ingest.wait_for_newer_cache(error)
+            accepting = self._ingest.accept(account_seq, incoming, problems)
+        result = await accepting
         if isinstance(result, hot_records.IdempotencyConflict):
             raise IdempotencyConflict(conflict_text(result, key, incoming.id))
         (stored,) = result
@@ -157,7 +162,12 @@ class IngestRoutes:
             )
             for index, event in enumerate(events)
         ]
-        stored = await (await self._ingest.accept_batch(caller, incoming, problems))
+        try:
+            accepting = await self._ingest.accept_batch(caller, incoming, problems)
+        except Invalid as error:
+            await self._ingest.wait_for_newer_cache(error)
+            accepting = await self._ingest.accept_batch(caller, incoming, problems)
+        stored = await accepting
         if isinstance(stored, hot_records.IdempotencyConflict):
             raise _batch_conflict(stored, incoming[stored.index])
         parts = [_rendered(appended, event.type) for appended, event in zip(stored, events, strict=True)]

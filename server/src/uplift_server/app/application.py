@@ -360,11 +360,12 @@ class Application:
             log_lines_dropped=lambda: self._log_writer.dropped,
         )
         acceptance = event_ingest if self._stream is None else self._stream.ingest
-        ingest = Ingest(cache, acceptance, self._clock)
+        freshness = None if self._clustered is None else self._clustered.cluster.cache_sync
+        ingest = Ingest(cache, acceptance, self._clock, freshness)
         if self._stream is not None and self._dispatch:
             self._stream.consume(ingest, self._traces)
         if self._traces is not None:
-            ingest = TracedIngest(cache, acceptance, self._clock, self._traces.note_event)
+            ingest = TracedIngest(cache, acceptance, self._clock, freshness, self._traces.note_event)
         api = create_api(services, public_url=self._public_url())
         self._gate = gate.Gate(api, lambda: self._dashboard(services, api))
         pages_and_api = TurnLimit(SingleHeaders(self._behind_proxies(self._gate)))

@@ -115,3 +115,14 @@ class Peers(Protocol):
 
     def heartbeat_age_ms(self) -> int | None:
         """Return the time since the last heartbeat, in ms, if the membership has expired. Otherwise, return None."""
+
+
+class CacheFreshness(Protocol):
+    """The interface that reports whether the cache of this process is up to date."""
+
+    @property
+    def synced_at(self) -> int:
+        """The time up to which the cache contains all changes (Unix ms)."""
+
+    def wake(self) -> None:
+        """Read new changes into the cache now."""

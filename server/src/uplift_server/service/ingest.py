@@ -24,7 +24,7 @@ from uplift_server.core.suggestions import SUGGESTIONS_MAX
 from uplift_server.core.timestamps import parse_timestamp
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint, LiveEventType
 from uplift_server.delivery.ingest import BacklogFull, Draft
-from uplift_server.delivery.ports import Clock
+from uplift_server.delivery.ports import CacheFreshness, Clock
 from uplift_server.service.errors import AccountRequired, Invalid, PayloadTooLarge
 from uplift_server.service.principals import Caller
 from uplift_server.service.rejections import archived_event_type, reserved_event_type, unknown_event_type
@@ -32,6 +32,10 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import Appended, IdempotencyConflict
 
 _EVENTS_WRITE: Final = Scope.EVENTS_WRITE
+_MAY_BE_NEW: Final = frozenset({"account_unknown", "event_type_unknown"})
+"""The codes of problems with objects that another process may have just created."""
+NEWER_CACHE_MS_MAX: Final = 1_000
+NEWER_CACHE_CHECK_MS: Final = 5
 AcceptFuture = asyncio.Future[list[Appended] | IdempotencyConflict]
 
 
@@ -69,10 +73,14 @@ class Acceptance(Protocol):
 class Ingest:
     """Validates events and passes the valid events to the engine."""
 
-    def __init__(self, cache: EndpointCache, acceptance: Acceptance, clock: Clock) -> None:
+    def __init__(
+        self, cache: EndpointCache, acceptance: Acceptance, clock: Clock, freshness: CacheFreshness | None = None
+    ) -> None:
+        """`freshness` is None if no other process can change the objects in the cache."""
         self._cache = cache
         self._acceptance = acceptance
         self._clock = clock
+        self._freshness = freshness
 
     def sending_account(self, caller: Caller) -> int:
         """Return the sequence number of the account for which the caller sends events.
@@ -96,6 +104,21 @@ class Ingest:
         PayloadTooLarge or the store's Unavailable. The future can also raise Unavailable.
         """
         return self._accept([(account_seq, self.draft(account_seq, event, problems))])
+
+    async def wait_for_newer_cache(self, error: Invalid) -> None:
+        """Wait until the cache contains all earlier changes of other processes, so that the caller can try again.
+
+        Raises the error itself if it does not result from an unknown account or event type, or if the wait takes too
+        long.
+        """
+        if self._freshness is None or not all(each.code in _MAY_BE_NEW for each in error.problems):
+            raise error
+        asked_at = self._clock.now_ms()
+        self._freshness.wake()
+        while self._freshness.synced_at <= asked_at:
+            if self._clock.now_ms() - asked_at >= NEWER_CACHE_MS_MAX:
+                raise error
+            await self._clock.wait(asyncio.Event(), NEWER_CACHE_CHECK_MS)
 
     def draft(
         self, account_seq: int, event: Incoming, problems: Sequence[Problem] = (), *, sent_at: int | None = None

@@ -8,7 +8,7 @@ from uplift_server.core import ids
 from uplift_server.core.http.trace_context import parse_traceparent
 from uplift_server.core.problems import Problem
 from uplift_server.delivery.endpoint_cache import EndpointCache
-from uplift_server.delivery.ports import Clock
+from uplift_server.delivery.ports import CacheFreshness, Clock
 from uplift_server.observe.trace_records import TRACEPARENT, AcceptedEvent
 from uplift_server.service.ingest import Acceptance, AcceptFuture, Incoming, Ingest
 from uplift_server.service.principals import Caller
@@ -24,8 +24,15 @@ class TracedIngest(Ingest):
     `record` receives the event's sequence number, its trace data and the request's `traceparent` header.
     """
 
-    def __init__(self, cache: EndpointCache, acceptance: Acceptance, clock: Clock, record: Record) -> None:
-        super().__init__(cache, acceptance, clock)
+    def __init__(
+        self,
+        cache: EndpointCache,
+        acceptance: Acceptance,
+        clock: Clock,
+        freshness: CacheFreshness | None,
+        record: Record,
+    ) -> None:
+        super().__init__(cache, acceptance, clock, freshness)
         self._record = record
 
     def accept(self, account_seq: int, event: Incoming, problems: Sequence[Problem] = ()) -> AcceptFuture:

@@ -23,10 +23,10 @@ from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.core.timestamps import format_timestamp
 from uplift_server.delivery.endpoint_cache import EndpointCache
 from uplift_server.delivery.ingest import BacklogFull, Draft, Unstorable
-from uplift_server.delivery.ports import Clock
+from uplift_server.delivery.ports import CacheFreshness, Clock
 from uplift_server.delivery.streams.link import HEADER_BYTES_MAX, Link, StreamError, StreamUnavailable
 from uplift_server.delivery.streams.messages import AcceptedMessage, parse_accepted
-from uplift_server.delivery.streams.ports import CacheFreshness, PublishedEvents, Rejection, StreamJobs, TraceSink
+from uplift_server.delivery.streams.ports import PublishedEvents, Rejection, StreamJobs, TraceSink
 from uplift_server.delivery.streams.pull import Pull, StreamMessage
 from uplift_server.delivery.streams.stream import EventStream, StreamUnfit
 from uplift_server.observe.counters import EngineCounters, SetAside

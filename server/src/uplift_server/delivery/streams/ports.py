@@ -1,4 +1,4 @@
-"""Interfaces between the event stream and the server: event checks, trace spans, singleton jobs and cache freshness."""
+"""Interfaces between the event stream and the server: event checks, trace spans and singleton jobs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,14 +51,3 @@ class StreamJobs(SingletonJobs, Protocol):
 
     def set_possible(self, job: SingletonJob, *, is_possible: bool) -> None:
         """Set whether this process is able to run a singleton job. If it is not, another process takes the job."""
-
-
-class CacheFreshness(Protocol):
-    """The interface that reports whether the cache of this process is up to date."""
-
-    @property
-    def synced_at(self) -> int:
-        """The time up to which the cache contains all changes (Unix ms)."""
-
-    def wake(self) -> None:
-        """Read new changes into the cache now."""
