@@ -17,6 +17,7 @@ from uplift_server.delivery.streams.pull import Pull, StreamMessage
 from uplift_server.delivery.streams.stream import EVENTS_CONFIG, EventStream, StreamSettings, check_streams
 
 WITHIN_S = 20
+DATABASE_ID = "0123456789abcdef"
 
 
 @pytest.fixture
@@ -35,7 +36,12 @@ async def link(nats_server: NatsCluster) -> AsyncIterator[Link]:
 
 
 async def create_streams(link: Link) -> None:
-    await EventStream(StreamSettings([], 1, None), SystemClock()).create_missing(link)
+    database: Any = SimpleNamespace(read=_read_id)
+    await EventStream(StreamSettings([], 1, None), SystemClock(), database).create_missing(link)
+
+
+async def _read_id(_: object) -> str:
+    return DATABASE_ID
 
 
 async def publish(link: Link, *names: str) -> None:
@@ -157,9 +163,18 @@ async def test_a_stream_that_keeps_all_messages_is_not_used(link: Link) -> None:
     await link.call(f"STREAM.DELETE.{EVENTS_STREAM}")
     await link.call(f"STREAM.CREATE.{EVENTS_STREAM}", {**EVENTS_CONFIG, "num_replicas": 1, "deny_purge": True})
 
-    assert "deny_purge of the stream UPLIFT_EVENTS is True but must be False" in str(await check_streams(link))
+    assert "deny_purge of the stream UPLIFT_EVENTS is True but must be False" in str(
+        await check_streams(link, DATABASE_ID)
+    )
     with pytest.raises(StreamError, match="not permitted"):
         await Pull.begin(link, SystemClock())
+
+
+async def test_a_stream_of_another_database_is_not_used(link: Link) -> None:
+    """Two servers on the same streams would take and remove each other's events."""
+    assert await check_streams(link, DATABASE_ID) is None
+    assert await check_streams(link, None) is None
+    assert f"belongs to the server with the database {DATABASE_ID}" in str(await check_streams(link, "another"))
 
 
 async def test_many_events_leave_the_stream_quickly(link: Link) -> None:

@@ -49,7 +49,7 @@ class StreamParts:
         self._clustered = clustered
         self._clock = clock
         self._on_failure = on_failure
-        self.stream = EventStream(StreamSettings.from_config(config), clock)
+        self.stream = EventStream(StreamSettings.from_config(config), clock, database)
         self._known = KnownEventFinder(database)
         self.ingest = StreamIngest(
             self.stream,

@@ -9,6 +9,8 @@ from uplift_server.core.operations.findings import Finding
 from uplift_server.delivery.streams.link import NOT_FOUND, Link, NatsServer, StreamError, StreamUnavailable
 from uplift_server.delivery.streams.stream import StreamSettings, check_streams, read_stream
 from uplift_server.observe.snapshot import StreamReading
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.postgres import inspection
 
 FULL_WARN: Final = 0.5
 """The share of the stream's maximum size above which the checks warn."""
@@ -17,11 +19,15 @@ _NAME: Final = "event stream"
 
 def stream_findings(config: Config) -> Iterator[Finding]:
     """Check the connection to every NATS server, and the replicas and the size of the stream."""
-    yield from asyncio.run(_findings(StreamSettings.from_config(config)))
+    yield from asyncio.run(_findings(StreamSettings.from_config(config), config.database_url))
 
 
-async def _findings(settings: StreamSettings) -> Sequence[Finding]:
+async def _findings(settings: StreamSettings, database_url: str) -> Sequence[Finding]:
     found: list[Finding] = []
+    try:
+        database_id = await inspection.database_id(database_url)
+    except Unavailable:
+        database_id = None  # another check reports the database
     reading: StreamReading | StreamError | None = None
     for server in settings.servers:
         try:
@@ -31,7 +37,7 @@ async def _findings(settings: StreamSettings) -> Sequence[Finding]:
             found.append(Finding("nats", "fail", text, "start the NATS server, or correct UPLIFT_NATS_URL"))
             continue
         try:
-            reading = await _read(link, server, found)
+            reading = await _read(link, server, database_id, found)
         finally:
             await link.close()
     if isinstance(reading, StreamReading):
@@ -41,9 +47,11 @@ async def _findings(settings: StreamSettings) -> Sequence[Finding]:
     return found
 
 
-async def _read(link: Link, server: NatsServer, found: list[Finding]) -> StreamReading | StreamError | None:
+async def _read(
+    link: Link, server: NatsServer, database_id: str | None, found: list[Finding]
+) -> StreamReading | StreamError | None:
     try:
-        misfit = await check_streams(link)
+        misfit = await check_streams(link, database_id)
         reading = await read_stream(link, 0)
     except StreamUnavailable as error:
         text = f"{server.address}: the event stream is not available ({error})"

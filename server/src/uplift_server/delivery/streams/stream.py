@@ -26,6 +26,9 @@ from uplift_server.core.limits import (
 from uplift_server.delivery.ports import Clock
 from uplift_server.delivery.streams.link import NOT_FOUND, Link, NatsServer, StreamError, StreamUnavailable
 from uplift_server.observe.snapshot import StreamReading
+from uplift_server.store import database_identity
+from uplift_server.store.contract import Database
+from uplift_server.store.errors import Unavailable
 
 CHECK_EVERY_MS: Final = 1_000
 STORED_CHECK_MS: Final = 50
@@ -93,6 +96,10 @@ With other values, NATS would lose events, or keep messages that the server has 
 """
 
 
+DATABASE: Final = "uplift_database"
+"""The metadata of a stream that contains the ID of the database for whose server the stream was created."""
+
+
 class StreamUnfit(Exception):
     """The configuration of a stream or of the NATS server does not meet this server's requirements."""
 
@@ -128,9 +135,11 @@ class LinkListener(Protocol):
 class EventStream:
     """The connection of this process to the event stream."""
 
-    def __init__(self, settings: StreamSettings, clock: Clock) -> None:
+    def __init__(self, settings: StreamSettings, clock: Clock, database: Database) -> None:
         self._settings = settings
         self._clock = clock
+        self._database = database
+        self._database_id: str | None = None
         self._listeners: list[LinkListener] = []
         self.link: Link | None = None
         """The current connection. None until the process has connected to a server and checked the streams."""
@@ -225,13 +234,22 @@ class EventStream:
     async def create_missing(self, link: Link) -> None:
         """Create the streams that do not exist. Raises StreamUnavailable or StreamUnfit."""
         for config in (EVENTS_CONFIG, REJECTED_CONFIG):
-            await _create_missing(link, config, self._settings.replicas)
+            await _create_missing(link, config, self._settings.replicas, await self._id_of_database())
+
+    async def _id_of_database(self) -> str:
+        """Return the ID of the database. Raises StreamUnavailable."""
+        if self._database_id is None:
+            try:
+                self._database_id = await self._database.read(database_identity.get)
+            except Unavailable as error:
+                raise StreamUnavailable(str(error)) from error
+        return self._database_id or ""
 
     async def _prepare(self, link: Link) -> None:
         """Create missing streams, and check the existing streams. Raises StreamUnavailable or StreamUnfit."""
         await self.create_missing(link)
         try:
-            misfit = await check_streams(link)
+            misfit = await check_streams(link, await self._id_of_database())
             reading = await read_stream(link, self._clock.now_ms())
         except StreamError as error:
             raise StreamUnavailable(str(error)) from error
@@ -262,10 +280,10 @@ class EventStream:
         self._is_failing = True
 
 
-async def check_streams(link: Link) -> StreamUnfit | None:
+async def check_streams(link: Link, database_id: str | None) -> StreamUnfit | None:
     """Return the reason why the server cannot use the existing streams, or None.
 
-    Raises StreamUnavailable or StreamError.
+    `database_id` is None if the database does not respond. Raises StreamUnavailable or StreamError.
     """
     if link.server_version < SERVER_VERSION_MIN:
         return StreamUnfit(
@@ -287,11 +305,19 @@ async def check_streams(link: Link) -> StreamUnfit | None:
                     f"run `nats stream edit {config['name']}` to correct the setting, or delete the stream when no"
                     " events are left in the stream",
                 )
+        owner = (found.get("metadata") or {}).get(DATABASE)
+        if database_id is not None and owner not in {None, database_id}:
+            return StreamUnfit(
+                f"the stream {config['name']} belongs to the server with the database {owner}, but this server's"
+                f" database is {database_id}",
+                "use another NATS account for each server; if this database replaces the other one, run `nats stream"
+                f" edit {config['name']} --metadata {DATABASE}={database_id}`",
+            )
     return None
 
 
-async def _create_missing(link: Link, config: Mapping[str, object], replicas: int) -> None:
-    """Create a stream unless it exists. Raises StreamUnavailable or StreamUnfit."""
+async def _create_missing(link: Link, config: Mapping[str, object], replicas: int, database_id: str) -> None:
+    """Create a stream for a database's server, unless it exists. Raises StreamUnavailable or StreamUnfit."""
     name = config["name"]
     try:
         await link.call(f"STREAM.INFO.{name}")
@@ -299,8 +325,9 @@ async def _create_missing(link: Link, config: Mapping[str, object], replicas: in
     except StreamError as error:
         if error.code != NOT_FOUND:
             raise StreamUnavailable(str(error)) from error
+    new = {**config, "num_replicas": replicas, "metadata": {DATABASE: database_id}}
     try:
-        await link.call(f"STREAM.CREATE.{name}", {**config, "num_replicas": replicas}, seconds=CREATE_SECONDS)
+        await link.call(f"STREAM.CREATE.{name}", new, seconds=CREATE_SECONDS)
     except StreamError as error:
         if error.code == UNAVAILABLE:
             raise StreamUnavailable(str(error)) from error
