@@ -143,6 +143,29 @@ def test_a_failed_refresh_keeps_the_last_addresses(
     assert not sources.allows(UPLIFT)
 
 
+def test_failures_in_the_background_do_not_postpone_the_wait(
+    api: ScriptedApi, client: Client, advance: Callable[[float], None]
+) -> None:
+    sources = SourceAddresses(client)
+    api.script = [
+        json_response({"current": [UPLIFT]}),
+        problem_response(501, "background"),
+        problem_response(501, "waiting"),
+        problem_response(501, "background"),
+        json_response({"current": ["192.0.2.1"]}),
+    ]
+    assert sources.allows(UPLIFT)
+    advance(REFRESH_SECONDS)
+    _refresh(sources)
+    advance(STALE_SECONDS)
+    assert sources.allows(UPLIFT)
+    assert len(api.requests) == 3
+    advance(60)
+    _refresh(sources)
+    advance(REFRESH_SECONDS)
+    assert sources.allows("192.0.2.1")
+
+
 def test_a_failure_is_cached_for_a_minute(api: ScriptedApi, client: Client, advance: Callable[[float], None]) -> None:
     sources = SourceAddresses(client)
     api.script = [problem_response(501, "first"), problem_response(501, "second")]

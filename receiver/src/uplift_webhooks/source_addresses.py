@@ -77,6 +77,11 @@ class SourceAddresses:
         else:
             self._source = source
         self._refresh_at = 0.0
+        self._stale_at = 0.0
+        """When a call waits for newer addresses. Failed requests in the background do not change this time.
+
+        Some servers, such as uWSGI, run other threads only during requests, so that these requests time out.
+        """
         self._refreshing = threading.Lock()
         _all.add(self)
 
@@ -103,7 +108,9 @@ class SourceAddresses:
     def _current(self) -> _Published:
         if self._source is not None and time.monotonic() >= self._refresh_at:
             # Callers wait for the first addresses, or if the known ones are old, but otherwise not for newer ones.
-            if self._published is None or time.monotonic() >= self._refresh_at + STALE_SECONDS:
+            if self._published is None or time.monotonic() >= self._stale_at:
+                # If the API does not respond, at most one call per refresh waits.
+                self._stale_at = time.monotonic() + self._refresh_seconds
                 with self._refreshing:
                     self._refresh(self._source)
             elif self._refreshing.acquire(blocking=False):
@@ -137,6 +144,7 @@ class SourceAddresses:
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise ApiUnreachable("The response is not from an Uplift Webhooks server.") from error
             self._refresh_at = time.monotonic() + self._refresh_seconds
+            self._stale_at = self._refresh_at + STALE_SECONDS
         except ApiFailure as failure:
             # Store the failure, so that later requests do not wait for a server that does not respond.
             self._failure = failure
