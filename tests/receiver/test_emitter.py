@@ -1,6 +1,7 @@
 """The emitter: order, batches, retries, rejected events and limits."""
 
 import asyncio
+import itertools
 import json
 import os
 import pickle
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -121,6 +123,21 @@ def test_a_request_is_repeated_with_the_same_keys_until_the_server_accepts(api: 
 
     assert len({request.body for request in api.requests}) == 1
     assert len(api.requests) == 5
+
+
+def test_a_long_outage_is_logged_once_a_minute(
+    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The clock of the emitter advances by 20 s with each call."""
+    ticks = itertools.count(1000, 20)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    busy = problem_response(503, "unavailable", retry_after="0")
+    with emitter(api) as events:
+        api.script = [*[busy] * 9, accepted(0)]
+        events.send(TYPE, {"number": 0}).result(20)
+
+    waiting = [each for each in caplog.messages if each.startswith("events waiting: 1; request failed, retrying")]
+    assert 2 <= len(waiting) <= 5
 
 
 def test_only_the_named_events_of_a_batch_are_rejected(api: ScriptedApi) -> None:

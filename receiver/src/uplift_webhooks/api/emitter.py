@@ -5,6 +5,7 @@ import logging
 import os
 import random
 import threading
+import time
 import uuid
 import weakref
 from collections import deque
@@ -29,6 +30,8 @@ REQUEST_SECONDS_MAX: Final = 10.0
 CLOSE_SECONDS_MAX: Final = 30.0
 """How long the emitter waits for responses when its `with` block or the process ends, in seconds."""
 BACKOFF_SECONDS_MAX: Final = 10.0
+WARN_EVERY_SECONDS: Final = 60.0
+"""How often the emitter logs a warning while it repeats a request, in seconds."""
 REJECTIONS_KEPT_MAX: Final = 100
 _BACKOFF_SECONDS: Final = 0.2
 _REJECTED: Final = frozenset({400, 409, 413, 415, 422})
@@ -343,7 +346,7 @@ class Emitter:
 
     def _deliver(self, batch: Sequence[_Waiting]) -> None:
         """Send a batch, and repeat the request until the server has accepted or rejected each event."""
-        failures, reason = 0, ""
+        failures, reason, warn_at = 0, "", 0.0
         while batch:
             if self._abandon.is_set():
                 text = f"The emitter was closed before the server accepted the event. {reason}"
@@ -359,7 +362,8 @@ class Emitter:
                     self._reject(batch, failure)
                     return
                 reason = str(failure)
-                if not failures:
+                if not failures or time.monotonic() >= warn_at:
+                    warn_at = time.monotonic() + WARN_EVERY_SECONDS
                     _log.warning("events waiting: %d; request failed, retrying: %s", self.waiting, failure)
                 self._abandon.wait(_wait_seconds(failure, failures))
                 failures += 1
