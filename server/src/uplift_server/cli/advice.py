@@ -5,7 +5,10 @@ from typing import Final
 
 from uplift_webhooks.cli.kit.calls import Advice
 
-REMEDY_WITHOUT_KEY: Final = "set UPLIFT_OPERATOR_KEY to the server's operator key; the first `serve` printed it"
+REMEDY_WITHOUT_KEY: Final = (
+    "set UPLIFT_OPERATOR_KEY to the server's operator key; the first `serve` stored it in operator.key (SQLite) or"
+    " printed it (PostgreSQL)"
+)
 _CALLS: Final = re.compile(r"GET /v1/((?:event-types|endpoints|accounts|deliveries)(?:/[a-z0-9_.]*[a-z0-9_])?)")
 
 

@@ -69,9 +69,11 @@ NewDatabase = Annotated[
 def serve(session: Session, role: Role = ProcessRole.ALL, new_database: NewDatabase = False) -> None:
     """Run the server.
 
-    The first start creates the database, the encryption key and an operator key, and prints the operator key once. With
-    SQLite, the server backs up and upgrades a database from an earlier version. With PostgreSQL, before you start a new
-    version, run `uplift-server migrate`.
+    The first start creates the database, the encryption key and an operator key. With SQLite, the server stores the
+    operator key in operator.key, and prints it only on a terminal. With PostgreSQL, the server prints it once.
+
+    With SQLite, the server backs up and upgrades a database from an earlier version. With PostgreSQL, before you start
+    a new version, run `uplift-server migrate`.
 
     When the server is ready, it prints a line that contains "ready". With --json, the line is a JSON object with the
     fields kind, url, version and operator_key.
@@ -157,9 +159,15 @@ def _announce(application: "Application", config: Config, output: Output) -> Non
         output.json({"kind": "ready", "url": url, "version": __version__, "operator_key": key})
         return
     output.line(f"Uplift Webhooks {__version__} ready at {url}")
-    if key is not None:
-        kept = "" if config.on_postgresql else f" (stored in {operator_key_path(config)})"
-        output.line(f"Operator key, shown only once{kept}: {key}")
+    if key is None:
+        return
+    if config.on_postgresql:
+        output.line(f"Operator key, shown only once: {key}")
+    elif output.results.is_terminal:
+        output.line(f"Operator key, shown only once (stored in {operator_key_path(config)}): {key}")
+    else:
+        # The output of services ends up in logs, which more people can read.
+        output.line(f"Operator key stored in {operator_key_path(config)}")
 
 
 def _notify() -> None:
