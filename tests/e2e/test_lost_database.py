@@ -126,6 +126,26 @@ def test_a_large_lost_file_is_saved_completely(tmp_path: Path) -> None:
         server.end()
 
 
+def test_a_large_file_lost_just_before_a_stop_is_saved(tmp_path: Path) -> None:
+    """The limit for the stop begins before the server notices the loss. A second signal does not end the server."""
+    server = Server(tmp_path, program=LARGE)
+    try:
+        server.start()
+        _, api = server.account()
+        assert api.send(1).status == 202
+        assert server.place.file is not None
+        assert server.process is not None
+        server.place.file.unlink()
+        server.terminate()
+        wait_for(lambda: list(tmp_path.glob("uplift.db.rescued-*")), "the server saves the database")
+        server.terminate()
+        assert server.process.wait(EXIT_WITHIN_S) == 1
+        [saved] = tmp_path.glob("uplift.db.rescued-*")
+        assert _events(saved) == 1
+    finally:
+        server.end()
+
+
 def test_a_file_lost_just_before_a_stop_is_saved(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as server:
         _, api = server.account()

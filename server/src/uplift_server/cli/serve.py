@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -142,7 +143,7 @@ async def _serve(
         _notify()
         await application.wait_stopped()
     finally:
-        stop_limit.start(STOP_SECONDS_MAX + application.rescue_seconds_max)
+        stop_limit.start(STOP_SECONDS_MAX, lambda: application.rescue_seconds_max)
         await application.stop()
     if application.barred is not None:
         raise application.barred
@@ -191,20 +192,32 @@ class StopLimit:
     def __init__(self, log_writer: LogWriter) -> None:
         self._log_writer = log_writer
         self._timer: threading.Timer | None = None
+        self._is_extended = False
 
-    def start(self, seconds: float) -> None:
-        """Start the timer if it is not running."""
+    def start(self, seconds: float, extension: Callable[[], float]) -> None:
+        """Start the timer if it is not running.
+
+        When the time is over, `extension` returns how many more seconds the shutdown may take.
+        """
         if self._timer is None:
-            self._timer = threading.Timer(seconds, self._end)
-            self._timer.daemon = True
-            self._timer.start()
+            self._start(seconds, extension)
+
+    def _start(self, seconds: float, extension: Callable[[], float]) -> None:
+        self._timer = threading.Timer(seconds, self._end, [extension])
+        self._timer.daemon = True
+        self._timer.start()
 
     def cancel(self) -> None:
         """Cancel the timer after a complete stop."""
         if self._timer is not None:
             self._timer.cancel()
 
-    def _end(self) -> None:
+    def _end(self, extension: Callable[[], float]) -> None:
+        more_seconds = 0 if self._is_extended else extension()
+        if more_seconds:
+            self._is_extended = True
+            self._start(more_seconds, extension)
+            return
         _log.critical("shutdown timed out", cause="the database did not finish its writes in time; check the disk")
         self._log_writer.flush(OUTPUT_SECONDS)
         os._exit(ExitCode.TRY_LATER)
@@ -239,10 +252,13 @@ class Stopper:
 
     def _signalled(self) -> None:
         if self._is_stopping:
+            if self._application.rescue_seconds_max:
+                self._output.note("The server is still saving the data of the lost database file.")
+                return
             # Accepted events are on disk, so the process can exit now. An exception would first wait for running tasks.
             os._exit(SECOND_SIGNAL)
         self._is_stopping = True
-        self._stop_limit.start(STOP_SECONDS_MAX + self._application.rescue_seconds_max)
+        self._stop_limit.start(STOP_SECONDS_MAX, lambda: self._application.rescue_seconds_max)
         limit = format_duration(DRAIN_MS_MAX)
         self._output.note(f"Stopping: waiting up to {limit} for attempts in flight. Repeat the signal to stop now.")
         self._application.request_stop()
