@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -32,6 +33,17 @@ print(stale_regions(Path(copy), write=False))
 print(stale_regions(Path(copy), write=True))
 print(stale_regions(Path(copy), write=False))
 """
+_SUDO: Final = """#!/bin/bash
+echo "$@"
+for each; do
+    case $each in
+        EnvironmentFile=/etc/*) echo "${each#*=}" ;;
+        EnvironmentFile=*) cat "${each#*=}" ;;
+    esac
+done
+exit 7
+"""
+"""Prints its arguments, the path of the server's settings, and the content of the other file with settings."""
 
 
 def _document(root: Path, name: str) -> str:
@@ -163,3 +175,27 @@ def test_links_are_not_broken(root: Path) -> None:
         for page, target in links
         if (target not in served if target.startswith("/") else not (page.parent / target).exists())
     ]
+
+
+def test_the_shell_function_passes_the_settings_of_the_caller(root: Path, tmp_path: Path) -> None:
+    [function] = re.findall(r"```bash\n(uplift-server\(\).+?)```", _document(root, "deployment.md"), re.DOTALL)
+    (tmp_path / "sudo").write_text(_SUDO)
+    (tmp_path / "sudo").chmod(0o755)
+    command = "UPLIFT_PORT=8421 UPLIFT_BRAND_NAME='Rapids Webhooks' uplift-server serve --role worker"
+    environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path), "UPLIFT_OPERATOR_KEY": "op_1"}
+
+    done = subprocess.run(
+        ["bash", "-c", f"{function}\n{command}"], env=environ, capture_output=True, text=True, check=False
+    )
+
+    called, *settings = done.stdout.splitlines()
+    assert (done.returncode, done.stderr) == (7, "")
+    assert called.startswith("systemd-run ")
+    assert called.endswith(" /opt/uplift/bin/uplift-server serve --role worker")
+    assert "op_1" not in called
+    # systemd reads the files in order, and the last value of a setting applies.
+    assert settings[0] == "/etc/uplift/uplift.env"
+    assert {*settings[1:]} == {
+        "UPLIFT_PORT=8421", "UPLIFT_BRAND_NAME=Rapids Webhooks", "UPLIFT_OPERATOR_KEY=op_1"
+    }  # fmt: skip
+    assert [each.name for each in tmp_path.iterdir()] == ["sudo"]
