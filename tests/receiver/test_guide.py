@@ -259,8 +259,10 @@ def test_the_library_sends_an_event(account: Account, monkeypatch: pytest.Monkey
     assert capsys.readouterr().out == "1 event accepted\n"
 
 
-def test_the_program_retries_events_and_keeps_rejected_ones(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UPLIFT_API_URL", api.url)
+def test_the_program_retries_events_and_keeps_rejected_ones(
+    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("UPLIFT_API_URL", f"{api.url}/v1/")
     monkeypatch.setenv("KEY", "op_1")
     waits: list[float] = []
     monkeypatch.setattr("time.sleep", waits.append)
@@ -288,9 +290,11 @@ def test_the_program_retries_events_and_keeps_rejected_ones(api: ScriptedApi, mo
     assert len(set(sent)) == 3
     assert waits == [1, 7]
     assert {request.headers["uplift-account"] for request in api.requests} == {"acc_1"}
+    assert {request.target for request in api.requests} == {"/v1/events"}
     [(body, problem)] = database.execute("SELECT body, problem FROM outbox").fetchall()
     assert json.loads(body)["id"] == sent[3][1]
     assert "validation_failed" in problem
+    assert capsys.readouterr().err.splitlines()[-1] == f"rejected: acc_1: {problem}"
     database.close()
 
 
