@@ -290,6 +290,18 @@ OBJECT_CALLS: list[tuple[Call, str, str, Any]] = [
         {"url": "https://x.example", "event_types": ["a.*"], "max_in_flight": 3},
     ),
     (
+        lambda c: c.endpoints.create("https://x.example", event_types="a.*"),
+        "POST",
+        "/v1/endpoints",
+        {"url": "https://x.example", "event_types": ["a.*"]},
+    ),
+    (
+        lambda c: c.replays.create("ep_1", status="failed"),
+        "POST",
+        "/v1/replays",
+        {"endpoint": "ep_1", "status": ["failed"]},
+    ),
+    (
         lambda c: c.endpoints.update("ep_1", description=None, event_types=["b"]),
         "PATCH",
         "/v1/endpoints/ep_1",

@@ -201,9 +201,9 @@ def given(**fields: object) -> JsonObject:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def texts(listed: Iterable[str] | None) -> list[str] | None:
-    """Return strings as a list for JSON. If the argument is None, return None."""
-    return None if listed is None else [*listed]
+def texts(listed: str | Iterable[str] | None) -> list[str] | None:
+    """Return one or several strings as a list for JSON. If the argument is None, return None."""
+    return [listed] if isinstance(listed, str) else None if listed is None else [*listed]
 
 
 def several(value: str | int | Iterable[str | int] | None) -> str | int | list[str | int] | None:

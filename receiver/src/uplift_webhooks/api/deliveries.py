@@ -1,10 +1,10 @@
 """API calls that list, resend and cancel deliveries."""
 
 from collections.abc import Iterable
-from typing import Final, Literal
+from typing import Final
 
 from uplift_webhooks.api.calls import Call, Noun, Way, every, get, get_page, given, post, several, texts, verb
-from uplift_webhooks.api.nouns import Outcome, Status, path_of
+from uplift_webhooks.api.nouns import Ended, Outcome, Status, path_of
 from uplift_webhooks.api.pages import Instant, JsonObject, Order, Page
 
 _DELIVERIES: Final = "/v1/deliveries"
@@ -85,11 +85,11 @@ class Deliveries(Noun[Way]):
     def resend_matching(
         self,
         *,
-        status: Iterable[Literal["failed", "cancelled", "delivered"]] | None = None,
-        endpoint: Iterable[str] | None = None,
-        type: Iterable[str] | None = None,
-        outcome: Iterable[Outcome] | None = None,
-        status_code: Iterable[str] | None = None,
+        status: Ended | Iterable[Ended] | None = None,
+        endpoint: str | Iterable[str] | None = None,
+        type: str | Iterable[str] | None = None,
+        outcome: Outcome | Iterable[Outcome] | None = None,
+        status_code: str | Iterable[str] | None = None,
         object_id: str | None = None,
         created_after: Instant | None = None,
         created_before: Instant | None = None,

@@ -16,7 +16,7 @@ class ListenSessions(Noun[Way]):
     def create(
         self,
         *,
-        event_types: Iterable[str] | None = None,
+        event_types: str | Iterable[str] | None = None,
         since: Instant | None = None,
         description: str | None = None,
         idempotency_key: str | None = None,

@@ -25,6 +25,7 @@ from uplift_webhooks.errors import WebhookVerificationError
 from uplift_webhooks.events import AnyEvent, read_event
 
 Status = Literal["pending", "delivered", "failed", "held", "cancelled"]
+Ended = Literal["failed", "cancelled", "delivered"]
 Outcome = Literal[
     "delivered", "redirect", "client_error", "server_error", "throttled", "timeout", "dns_error", "connect_error",
     "tls_error", "protocol_error", "blocked",
@@ -82,7 +83,7 @@ class Endpoints(Noun[Way]):
         url: str,
         *,
         description: str | None = None,
-        event_types: Iterable[str] | None = None,
+        event_types: str | Iterable[str] | None = None,
         secret: str | None = None,
         headers: Mapping[str, str] | None = None,
         auth: EndpointAuth | None = None,
@@ -138,7 +139,7 @@ class Endpoints(Noun[Way]):
         url: str,
         *,
         description: str | None = None,
-        event_types: Iterable[str] | None = None,
+        event_types: str | Iterable[str] | None = None,
         secret: str | None = None,
         headers: Mapping[str, str] | None = None,
         auth: EndpointAuth | None = None,
@@ -192,7 +193,7 @@ class Endpoints(Noun[Way]):
         self,
         filter: Mapping[str, Any] | None,
         *,
-        event_types: Iterable[str] | None = None,
+        event_types: str | Iterable[str] | None = None,
         limit: int | None = None,
     ) -> Call[JsonObject]:
         """Evaluate a filter against the newest events. Return `total`, `matched` and `events`.

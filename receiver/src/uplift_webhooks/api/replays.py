@@ -1,7 +1,7 @@
 """API calls that create, read and control replays."""
 
 from collections.abc import Iterable
-from typing import Final, Literal
+from typing import Final
 
 from uplift_webhooks.api.calls import (
     Call,
@@ -15,6 +15,7 @@ from uplift_webhooks.api.calls import (
     texts,
     verb,
 )
+from uplift_webhooks.api.nouns import Ended
 from uplift_webhooks.api.pages import Instant, JsonObject, Order, Page, segment
 
 _REPLAYS: Final = "/v1/replays"
@@ -40,8 +41,8 @@ class Replays(Noun[Way]):
         self,
         endpoint: str,
         *,
-        status: Iterable[Literal["failed", "cancelled", "delivered"]] | None = None,
-        types: Iterable[str] | None = None,
+        status: Ended | Iterable[Ended] | None = None,
+        types: str | Iterable[str] | None = None,
         created_after: Instant | None = None,
         created_before: Instant | None = None,
         rate_per_second: int | None = None,
