@@ -390,8 +390,15 @@ class Events(Noun[Way]):
         `include="endpoints"` adds the IDs of the endpoints that receive the event. Endpoints whose `ordering` is "key"
         receive events with the same `ordering_key` in order.
         """
-        body = given(type=type, data=data, id=id, ordering_key=ordering_key, expires_at=expires_at)
-        return post(_EVENTS, body, idempotency_key=idempotency_key, include=include)
+        body = given(
+            type=type,
+            data=data,
+            id=id,
+            idempotency_key=idempotency_key,  # a header could not contain all printable characters
+            ordering_key=ordering_key,
+            expires_at=expires_at,
+        )
+        return post(_EVENTS, body, include=include)
 
     @verb
     def send_batch(
