@@ -78,6 +78,14 @@ def test_tests_beyond_the_limit_are_rejected_with_a_cause(server: Any) -> None:
     socket.close()
 
 
+def test_a_test_of_an_unusable_type_names_the_problem(server: Any) -> None:
+    owner = server.owner(server.account())
+    session = owner.post("/v1/listen-sessions").json["id"]
+    server.operator.put("/v1/event-types/listening.old", {"description": "a", "archived": True})
+    for name, code in (("no.such", "event_type_unknown"), ("listening.old", "event_type_archived")):
+        assert owner.post(f"/v1/listen-sessions/{session}/test", {"type": name}).problems == {("type", code)}
+
+
 def test_sessions_beyond_the_limit_are_rejected_without_a_write(server: Any) -> None:
     owner = server.owner(server.account())
     for _ in range(SESSIONS_PER_ACCOUNT_MAX):

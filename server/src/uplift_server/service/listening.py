@@ -26,6 +26,7 @@ from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_key, create_once, idempotent_request
 from uplift_server.service.principals import Caller
 from uplift_server.service.rejections import (
+    archived_event_type,
     as_conflict,
     not_found,
     parse_id,
@@ -207,7 +208,10 @@ class Listening:
         usable = list(self._context.cache.usable_types())
         name = test_events.default_type(Subscription(found.event_types), usable) if type_name is None else type_name
         event_type = None if name is None else known.get(name)
-        wrong = [] if event_type is not None and not event_type.archived else [unknown_event_type(name, catalog=usable)]
+        if event_type is None:
+            wrong = [unknown_event_type(name, catalog=usable)]
+        else:
+            wrong = [archived_event_type(event_type.name)] if event_type.archived else []
         require_valid([*problems, *wrong])
         assert event_type is not None, "an unknown type has already been rejected"
         stream = self._context.engine.relay.stream_of(found.id)
