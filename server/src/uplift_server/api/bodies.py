@@ -57,7 +57,7 @@ PATTERNS = f"{ALL_TYPES} except operational ones."
 _SECRET = (
     f"{SECRET_CHARACTERS_MIN} to {SECRET_CHARACTERS_MAX} printable ASCII characters without spaces. If the secret"
     f" starts with `whsec_`, the rest must be the base64 of {SECRET_KEY_BYTES_MIN} to {SECRET_KEY_BYTES_MAX} bytes."
-    " Default: a generated secret."
+    " It must not start with the prefix of another kind of key, such as `sk_`. Default: a generated secret."
 )
 
 
