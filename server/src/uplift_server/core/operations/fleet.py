@@ -344,7 +344,8 @@ def _egress(state: FleetState) -> Iterator[FleetProblem]:
             "Attempts fail because of this server",
             f"In the last 4 minutes, {number(state.own_failures)} of {number(state.attempts)} attempts of this process"
             " failed because of this server.",
-            "Check the egress IP, the egress proxy and the open file limit. The log shows the cause.",
+            "Check the egress IP, the egress proxy and the open file limit. The log shows the cause. Also look for"
+            " hosts that resolve to blocked addresses.",
         )
 
 
