@@ -159,6 +159,17 @@ def test_readings_are_cached(server: Any) -> None:
     assert read(server)["uplift_deliveries_waiting held"] == before + 1
 
 
+def test_emails_wait_only_if_email_is_configured(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = f"/v1/accounts/{server.account('Mailed')}/members"
+    assert server.operator.post(path, {"email": "eva@example.com", "role": "member"}).status == 201
+    assert read(server)["uplift_mails_waiting"] >= 1
+
+    monkeypatch.setattr(server.services.metrics._backlogs, "_sends_email", False)
+    expire_readings(server)
+    exposed = read(server)
+    assert (exposed["uplift_mails_waiting"], exposed["uplift_oldest_mail_age_seconds"]) == (0, 0)
+
+
 def test_an_unresponsive_database_does_not_delay_metrics(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backlogs, "FRESH_MS", 0)
     monkeypatch.setattr(backlogs, "REST_PER_READING", 0)

@@ -200,9 +200,11 @@ METRICS: Final[tuple[Metric, ...]] = (
            "Seconds since the process's last completed retention pass, or since the start of its first pass",
            lambda s: None if s.engine.retention_round_at is None else _age_s(s.engine.retention_round_at, s),
            across_processes="each"),
-    Metric("uplift_mails_waiting", "gauge", "Unsent emails in the outbox. The count stops at 10,000",
+    Metric("uplift_mails_waiting", "gauge", "Unsent emails in the outbox. The count stops at 10,000."
+           " 0 if email is not configured",
            _stored(lambda r, _: r.emails_waiting), across_processes="max"),
-    Metric("uplift_oldest_mail_age_seconds", "gauge", "Age in seconds of the oldest unsent email. 0 if there is none",
+    Metric("uplift_oldest_mail_age_seconds", "gauge",
+           "Age in seconds of the oldest unsent email. 0 if there is none or email is not configured",
            _stored(lambda r, s: _age_s(r.oldest_email_at, s)), across_processes="max"),
     Metric("uplift_log_lines_dropped_total", "counter",
            "Log lines that the process dropped because the program that reads the log was too slow or a write failed",

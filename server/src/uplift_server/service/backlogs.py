@@ -96,9 +96,10 @@ def _backlog(found: Mapping[int, OpenCounts] | None, endpoint_seq: int, oldest_d
 class Backlogs:
     """Reads backlogs when a page or a request for metrics needs them. Creates only one `Reading` at a time."""
 
-    def __init__(self, context: ServiceContext, readiness: Readiness) -> None:
+    def __init__(self, context: ServiceContext, readiness: Readiness, *, sends_email: bool = True) -> None:
         self._context = context
         self._readiness = readiness
+        self._sends_email = sends_email
         self._last: Reading | None = None
         self._done: asyncio.Event | None = None
         self._began_at = 0
@@ -162,8 +163,9 @@ class Backlogs:
                     },
                     pending=None if found.totals is None else sum(each.pending for each in found.totals.values()),
                     oldest_due_at=self._own_oldest_due(due),
-                    emails_waiting=found.mails,
-                    oldest_email_at=found.oldest_mail_at,
+                    # Without a mail server, emails that were added before do not wait.
+                    emails_waiting=found.mails if self._sends_email else 0,
+                    oldest_email_at=found.oldest_mail_at if self._sends_email else None,
                     replays={state.text: count for state, count in found.replays.items()},
                     oldest_event_at=found.oldest_event_at,
                 ),

@@ -113,7 +113,8 @@ class Services:
         """Build all services, which share one context."""
         explanations, replays = Explanations(context), Replays(context)
         authenticator, readiness = Authenticator(context.cache, context.clock), Readiness(context)
-        backlogs, limits = Backlogs(context, readiness), SignInLimits(has_unknown_proxy=links.has_unknown_proxy)
+        backlogs = Backlogs(context, readiness, sends_email=links.sends_email)
+        limits = SignInLimits(has_unknown_proxy=links.has_unknown_proxy)
         factors = SecondFactors(context, cipher, sends_email=links.sends_email)
         sessions = Sessions(
             context,
