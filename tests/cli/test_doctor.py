@@ -1,6 +1,7 @@
 """The doctor reports every problem with its fix, and no false problems."""
 
 import json
+import os
 import shutil
 import socket
 import sys
@@ -72,6 +73,22 @@ def test_a_healthy_database_passes() -> None:
     assert code == 0
     assert {found[name][0] for name in ("database", "schema", "secret key")} == {"ok"}
     assert found["secret key"][1] == "decrypts all 1 encrypted secrets and headers"
+
+
+def test_old_and_missing_backups_are_found() -> None:
+    path = database()
+    assert "backup" not in examine()[1]
+    backups = path.with_name("backups")
+    backups.mkdir()
+    (backups / "uplift.db.new.partial").touch()
+    assert examine()[1]["backup"] == ("warn", f"{backups.absolute()} contains no copy of the database")
+    copy = backups / "uplift.db.20261126T031500Z"
+    copy.touch()
+    assert examine()[1]["backup"][0] == "ok"
+    at = int(time.time()) - diagnostics.BACKUP_AGE_S_WARN - 1
+    os.utime(copy, (at, at))
+    result, text = examine()[1]["backup"]
+    assert (result, format_timestamp(int(at * 1000)) in text) == ("warn", True)
 
 
 def test_a_missing_operations_account_is_found() -> None:

@@ -19,6 +19,7 @@ from uplift_server.core.operations.example_values import example_in, is_guessabl
 from uplift_server.core.operations.findings import Finding
 from uplift_server.observe.trace_records import REMEDY_WITHOUT_PACKAGES
 from uplift_server.service.diagnostics import (
+    backup_findings,
     clock_finding,
     disk_finding,
     dns_finding,
@@ -73,10 +74,12 @@ def examine(session: Session) -> Iterator[Finding]:
         yield from nats_findings(config)
     elif server_runs(config):
         yield disk_finding(config)
+        yield from backup_findings(config)
         yield _server(config)
         yield from stored_findings(config)
     else:
         yield disk_finding(config)
+        yield from backup_findings(config)
         yield _port(config)
         yield from _sqlite(config)
     yield from egress_findings(config)

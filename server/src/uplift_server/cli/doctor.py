@@ -20,13 +20,14 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(session: Session) -> None:
-    """Check the settings, database, keys, disk, network, email, single sign-on and clock.
+    """Check the settings, database, backups, keys, disk, network, email, single sign-on and clock.
 
     The command shows how to fix each problem. The command does not change anything or send email. The command also
-    finds settings that still have an example value. On PostgreSQL, the command checks the connection's encryption, the
-    database's clock and durability settings, free connections, dead rows, and the running API servers and workers. With
-    NATS, the command checks each NATS server, and the event stream's replicas and size. If a check fails, the exit code
-    is 1.
+    finds settings that still have an example value. On SQLite, the command warns if the newest copy in the directory
+    `backups` next to the database is older than 2 days. On PostgreSQL, the command checks the connection's encryption,
+    the database's clock and durability settings, free connections, dead rows, and the running API servers and workers.
+    With NATS, the command checks each NATS server, and the event stream's replicas and size. If a check fails, the exit
+    code is 1.
     """
     # Import here because the checks load the store, which slows down `--help`.
     from uplift_server.cli.checks import examine  # noqa: PLC0415

@@ -30,6 +30,7 @@ from uplift_server.store.errors import Rejected, Unavailable
 
 DISK_BYTES_WARN: Final = 2 * 1024**3
 DISK_BYTES_FAIL: Final = 100 * 1024**2
+BACKUP_AGE_S_WARN: Final = 2 * 24 * 60 * 60
 CLOCK_EARLIEST_S: Final = 1_735_689_600
 """The time 2025-01-01 00:00 UTC (Unix s). A clock that shows an earlier time is wrong."""
 RESOLVED_NAME: Final = "example.com"
@@ -47,6 +48,7 @@ def environment_findings(config: Config) -> Iterator[Finding]:
         yield from database_findings(config.database_url, config.shown_database)
     else:
         yield disk_finding(config)
+        yield from backup_findings(config)
     yield from stored_findings(config)
     yield from nats_findings(config)
     yield from egress_findings(config)
@@ -78,6 +80,22 @@ def disk_finding(config: Config) -> Finding:
     if free < DISK_BYTES_FAIL:
         return Finding("disk", "fail", text, fix)
     return Finding("disk", "warn" if free < DISK_BYTES_WARN else "ok", text, fix if free < DISK_BYTES_WARN else "")
+
+
+def backup_findings(config: Config) -> Iterator[Finding]:
+    """Check the age of the newest copy in the directory `backups` next to the SQLite database, if it exists."""
+    directory = config.database_path.absolute().parent / "backups"
+    try:
+        copies = [each.stat().st_mtime for each in directory.iterdir() if ".partial" not in each.name]
+    except OSError:  # the directory does not exist or is not readable, or the backup just deleted an old copy
+        return
+    newest = max(copies, default=0)
+    text = f"the newest copy in {directory} is from {format_timestamp(int(newest * 1000))}"
+    if time.time() - newest <= BACKUP_AGE_S_WARN:
+        yield Finding("backup", "ok", text)
+    else:
+        fix = "check uplift-backup.timer and the log of uplift-backup, or move the directory if you do not use it"
+        yield Finding("backup", "warn", text if copies else f"{directory} contains no copy of the database", fix)
 
 
 def _held(config: Config) -> inspection.Held:
