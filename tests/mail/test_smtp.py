@@ -127,10 +127,14 @@ async def test_tls_to_a_plain_port_has_its_own_error(smtp_server: SmtpStub) -> N
     [
         ("550 no such user here", True),
         ("550 5.1.1 no such user here", True),
+        ("556 5.1.10 the domain accepts no mail", True),
+        ("550 5.2.1 mailbox disabled", True),
         ("450 busy", False),
         ("530 log in first", False),
         ("554 5.7.1 relay access denied", False),
         ("550 5.1.8 sender address rejected", False),
+        ("552 5.2.2 mailbox full", False),
+        ("550 5.4.5 daily sending limit exceeded", False),
     ],
 )
 async def test_a_rejected_recipient(smtp_server: SmtpStub, response: str, permanent: bool) -> None:
@@ -149,11 +153,13 @@ async def test_a_rejected_sender_is_never_permanent(smtp_server: SmtpStub) -> No
     assert "UPLIFT_MAIL_FROM" in failure.remedy
 
 
-@pytest.mark.parametrize(("response", "permanent"), [("554 looks like spam", True), ("451 later", False)])
-async def test_a_rejected_message(smtp_server: SmtpStub, response: str, permanent: bool) -> None:
+@pytest.mark.parametrize("response", ["554 Message rejected: Email address is not verified", "550 5.1.1", "451 later"])
+async def test_a_rejected_message_is_never_permanent(smtp_server: SmtpStub, response: str) -> None:
     smtp_server.reject_message = lambda _: response
     smtp_server.open()
-    assert (await send_failure(relay("smtp://127.0.0.1", smtp_server.port))).permanent is permanent
+    failure = await send_failure(relay("smtp://127.0.0.1", smtp_server.port))
+    assert response in failure.cause
+    assert not failure.permanent
 
 
 async def test_the_connection_is_reused_after_a_rejected_message(smtp_server: SmtpStub) -> None:

@@ -16,6 +16,10 @@ _AUTHENTICATION_REQUIRED: Final = 530
 _OF_THE_SENDER: Final = re.compile(r"5\.(7\.|1\.[78]\b)")
 """The enhanced status codes (RFC 3463) of policies and of wrong senders. Mail servers also send them at later steps."""
 
+_ENHANCED: Final = re.compile(r"\d\.\d+\.\d+\b")
+_UNKNOWN_ADDRESS: Final = re.compile(r"5\.(1\.([1236]|10)|2\.1)\b")
+"""The enhanced status codes (RFC 3463, RFC 7505) of addresses and mailboxes that do not exist."""
+
 Step = Literal["sender", "recipient", "message"]
 _REMEDIES: Final[dict[Step, str]] = {
     "sender": "correct UPLIFT_MAIL_FROM, or configure the mail server to accept this sender",
@@ -41,9 +45,10 @@ class MailNotSent(Exception):
 
 def rejected(error: "SMTPResponseException", step: Step, *, disconnected: bool) -> MailNotSent:
     """Return the error for a rejected email. `step` is the part of the email that the mail server rejected."""
-    # A problem with the sender or the login is not permanent: it affects all emails until the operator fixes it.
+    # Only an address that does not exist is permanent. The operator can fix all other problems, such as a quota.
+    is_unknown = _ENHANCED.match(error.message) is None or _UNKNOWN_ADDRESS.match(error.message) is not None
+    permanent = step == "recipient" and error.code >= 500 and error.code != _AUTHENTICATION_REQUIRED and is_unknown
     is_of_sender = step == "sender" or _OF_THE_SENDER.match(error.message) is not None
-    permanent = error.code >= 500 and not is_of_sender and error.code != _AUTHENTICATION_REQUIRED
     cause = f"the mail server rejected the {step}: {response_text(error)}"
     remedy = _REMEDIES["sender" if is_of_sender else step]
     return MailNotSent(cause, remedy, permanent=permanent, disconnected=disconnected)
