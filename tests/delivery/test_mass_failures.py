@@ -230,3 +230,20 @@ async def test_a_410_response_disables_no_endpoint_during_a_mass_failure(place: 
         await world.run_for(DAY)
         states = {owner.endpoint.record.state for owner in owners}
         assert states == {EndpointState.ENABLED}
+
+
+async def test_a_410_response_during_a_mass_failure_disables_only_if_it_is_the_latest_response(place: Place) -> None:
+    async with long_world(place, health_settings=HealthSettings(RULE, gone_disables=True)) as world:
+        owners = await create_owners(world, 12)
+        for owner in owners:
+            owner.receiver.status = 410
+        await accept_for_each(world, owners)
+        await world.run_for(SLACK)
+        for owner in owners[1:]:
+            owner.receiver.status = 200
+        owners[1].receiver.status = 503
+        await accept_for_each(world, owners)
+        await world.run_for(SLACK)
+        assert world.parts.status.outage is None
+        states = [owner.endpoint.record.state for owner in owners]
+        assert states == [EndpointState.DISABLED] + [EndpointState.ENABLED] * 11

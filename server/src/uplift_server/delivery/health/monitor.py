@@ -14,6 +14,7 @@ from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
 from uplift_server.delivery.health.outage_guard import Outage, OutageGuard
 from uplift_server.delivery.health.transitions import Transitions
 from uplift_server.delivery.ports import NEVER, Clock, Shards
+from uplift_server.delivery.sending.attempts import GONE
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import DisabledReason
 
@@ -209,7 +210,7 @@ class HealthMonitor:
             self._wait_until[endpoint.seq] = now + EMAIL_WAIT_MS
 
     async def _disable_gone(self) -> None:
-        """Disable the endpoints that responded with 410.
+        """Disable the endpoints whose latest response is 410.
 
         During a mass failure, disable none of them, because a proxy may have sent the responses.
         """
@@ -220,7 +221,7 @@ class HealthMonitor:
                 endpoint is not None
                 and self._shards.owns(seq)
                 and endpoint.takes_deliveries
-                and endpoint.health.failing_since is not None
+                and endpoint.health.last_status_code == GONE
             ):
                 await self._transitions.disable(endpoint, DisabledReason.GONE)
             del self._gone[seq]
