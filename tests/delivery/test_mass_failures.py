@@ -104,6 +104,34 @@ async def test_fewer_than_ten_or_half_failing_is_no_mass_failure(place: Place, f
         assert await kinds(world) == [(NotificationKind.ENDPOINT_WARNED, "x@club.example")] * failing
 
 
+async def test_failing_endpoints_without_recent_attempts_begin_no_mass_failure(place: Place) -> None:
+    async with long_world(place, delays_ms=[SECOND] * 6) as world:
+        owners = await create_owners(world, 21)
+        for owner in owners[10:]:
+            owner.receiver.status = 200
+        await accept_for_each(world, owners[10:])
+        await accept_for_each(world, owners[:10])
+        await world.run_for(HOUR)
+        await accept_for_each(world, owners[10:])
+        await world.run_for(DAY - HOUR // 2)
+        await accept_for_each(world, owners[20:])
+        await world.run_for(DAY - HOUR)
+        assert await kinds(world) == []
+
+
+async def test_a_mass_failure_ends_if_its_endpoints_get_no_more_attempts(place: Place) -> None:
+    async with long_world(place, delays_ms=[SECOND] * 6) as world:
+        owners = await create_owners(world, 12)
+        await accept_for_each(world, owners)
+        await world.run_for(DAY - HOUR)
+        assert world.parts.status.outage is not None
+        await world.run_for(2 * HOUR)
+        assert world.parts.status.outage is None
+        excused = owners[0].endpoint.health.excused_ms
+        assert DAY <= excused <= DAY + HOUR
+        assert world.parts.status.warn_at(owners[0].endpoint.seq) == START + 3 * DAY + excused
+
+
 async def test_a_mass_failure_excuses_only_its_own_duration(place: Place) -> None:
     """After a mass failure of one hour, an endpoint that had already failed for a day gets its warning an hour late."""
     async with long_world(place) as world:

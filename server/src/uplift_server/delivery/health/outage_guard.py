@@ -126,6 +126,8 @@ class OutageGuard:
     async def evaluate(self, failing: Sequence[LiveEndpoint]) -> None:
         """Detect the start or the end of a mass failure from the failing endpoints. Raises Unavailable.
 
+        Only recently attempted endpoints count. Therefore, a mass failure ends if its endpoints get no more attempts.
+
         Only the process with the singleton job stores a mass failure. The other processes use the stored mass failure.
         If one of these other processes detects a mass failure that is not stored yet, it immediately stops warning
         about endpoints and disabling them.
@@ -134,12 +136,13 @@ class OutageGuard:
         if not holds_job or self._must_reload:
             await self._follow(failing)
             self._must_reload = not holds_job
-        group = largest_group(endpoint.health.failing_since or 0 for endpoint in failing)
+        recent = self._recently_failed(failing)
+        group = largest_group(endpoint.health.failing_since or 0 for endpoint in recent)
         is_mass = group is not None and group.is_mass_failure(self._attempted(enough=2 * group.endpoints))
         if not holds_job:
             self._ending_at = None
             if self.outage is None and group is not None and is_mass:
-                self.outage = Outage(group.since, group.since, group.endpoints, _onset(failing), is_notified=False)
+                self.outage = Outage(group.since, group.since, group.endpoints, _onset(recent), is_notified=False)
             return
         # Reload the state unless the writes below succeed, because the result of a failed write is unknown.
         self._must_reload = True
@@ -149,9 +152,9 @@ class OutageGuard:
             ended_at = self._ended_at or 0
             is_notified = self._clock.now_ms() - ended_at > WITHIN_MS
             begun = Outage(
-                group.since, max(group.since, ended_at), group.endpoints, _onset(failing), is_notified=is_notified
+                group.since, max(group.since, ended_at), group.endpoints, _onset(recent), is_notified=is_notified
             )
-            await self._begin(begun, failing)
+            await self._begin(begun, recent)
         self._must_reload = False
 
     async def _follow(self, failing: Sequence[LiveEndpoint]) -> None:
@@ -173,6 +176,11 @@ class OutageGuard:
             self.outage = before
             raise
         _excuse(own, stored)
+
+    def _recently_failed(self, failing: Iterable[LiveEndpoint]) -> list[LiveEndpoint]:
+        """Return the endpoints with a recent failure. An older failure does not show that the endpoint still fails."""
+        after = self._clock.now_ms() - ATTEMPTED_WITHIN_MS
+        return [endpoint for endpoint in failing if (endpoint.health.last_failure_at or 0) > after]
 
     def _attempted(self, *, enough: int | None = None) -> int:
         """Return the number of endpoints with a recent attempt. Stop counting when the number exceeds `enough`."""
