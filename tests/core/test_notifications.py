@@ -7,8 +7,11 @@ from uplift_server.core.people.notifications import (
     EXPIRES_AFTER_MS,
     FACTS,
     GIVE_UP_AFTER_MS,
+    LATE_AFTER_MS,
     OTHERS_MAX,
+    Notification,
     NotificationKind,
+    at_sending,
     endpoint_count,
     retry_at,
     with_endpoint,
@@ -61,3 +64,22 @@ def test_every_endpoint_of_an_email_counts() -> None:
     for number in range(1, OTHERS_MAX + 4):
         assert endpoint_count(facts) == number
         facts = with_endpoint(facts, {"url": f"https://a{number}.example/"})
+
+
+def test_a_late_warning_gives_the_full_time_to_each_endpoint() -> None:
+    others: list[object] = [{"endpoint": "ep_1", "disable_at": 520}, {"endpoint": "ep_2", "disable_at": 530}]
+    facts: dict[str, object] = {"endpoint": "ep_0", "disable_at": 510, "others": others}
+    warning = Notification(1, b"", NotificationKind.ENDPOINT_WARNED, "a@x.example", facts, created_at=10)
+    assert at_sending(warning, 10 + LATE_AFTER_MS) is warning
+    sent_at = 11 + LATE_AFTER_MS
+    late = at_sending(warning, sent_at).facts
+    assert late == {
+        "endpoint": "ep_0",
+        "disable_at": sent_at + 500,
+        "others": [{"endpoint": f"ep_{number}", "disable_at": sent_at + 500} for number in (1, 2)],
+    }
+
+
+def test_a_late_email_without_a_disable_time_does_not_change() -> None:
+    notice = Notification(1, b"", NotificationKind.ENDPOINT_DISABLED, "a@x.example", {"endpoint": "ep_0"}, created_at=0)
+    assert at_sending(notice, 2 * LATE_AFTER_MS) is notice

@@ -131,7 +131,9 @@ async def test_no_endpoint_of_a_group_is_disabled_before_its_warning_is_sent(pla
         assert await kinds(world) == WARNED, "the mail server does not respond"
         assert all(each.endpoint.record.state is EndpointState.ENABLED for each in owners)
         await deliver_emails(world)
-        await world.run_for(DAY)
+        await world.run_for(2 * DAY - SLACK)
+        assert all(each.endpoint.record.state is EndpointState.ENABLED for each in owners)
+        await world.run_for(2 * SLACK)
         assert all(each.endpoint.record.state is EndpointState.DISABLED for each in owners)
 
 
@@ -153,5 +155,5 @@ async def test_a_sent_email_about_another_endpoint_is_not_the_warning(place: Pla
         ), "the mail server does not respond"
         assert other.record.state is EndpointState.ENABLED
         await deliver_emails(world)
-        await world.run_for(DAY)
+        await world.run_for(2 * DAY + SLACK)
         assert other.record.state is EndpointState.DISABLED

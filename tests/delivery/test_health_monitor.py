@@ -9,6 +9,7 @@ from uplift_server.core.http.exchange import Exchange, Failure
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.delivery.health.monitor import HealthSettings
+from uplift_server.store.outbox import EmailResult, settle
 from uplift_server.store.records import DisabledReason, EndpointState
 
 from .failing_owners import (
@@ -261,7 +262,7 @@ async def test_endpoints_are_disabled_without_contacts_or_email(
         assert owner.endpoint.record.state is EndpointState.DISABLED
 
 
-async def test_disabling_waits_for_the_warning_email(place: Place) -> None:
+async def test_an_endpoint_is_disabled_two_days_after_a_late_warning_email(place: Place) -> None:
     async with long_world(place) as world:
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)
@@ -269,7 +270,31 @@ async def test_disabling_waits_for_the_warning_email(place: Place) -> None:
         assert await kinds(world) == WARNED
         assert owner.endpoint.record.state is EndpointState.ENABLED
         await deliver_emails(world)
-        await world.run_for(2 * 60 * SECOND)
+        sent_at = world.clock.now
+        await world.run_for(60 * SECOND + SLACK)
+        assert world.parts.status.disable_at(owner.endpoint.seq) == sent_at + 2 * DAY
+        assert (await stored(world, owner)).warned_at == owner.endpoint.health.warned_at == sent_at
+        await world.kill()
+        await world.run_for(sent_at + 2 * DAY - SLACK - world.clock.now)
+        assert await kinds(world) == WARNED
+        await world.run_for(2 * SLACK)
+        assert await kinds(world) == WARNED + DISABLED
+
+
+async def test_a_late_email_to_one_contact_delays_disabling(place: Place) -> None:
+    """The email to the first contact was sent in time. The late email to the second contact states a later time."""
+    async with long_world(place) as world:
+        owner = await owner_of(world)
+        await world.accept(1, account=owner.account)
+        await world.run_for(3 * DAY + SLACK)
+        at = world.clock.now
+        await world.database.write(lambda c: settle(c, [EmailResult(1, 1, sent_at=at)]))
+        await world.run_for(DAY)
+        late = world.clock.now
+        await world.database.write(lambda c: settle(c, [EmailResult(2, 5, sent_at=late)]))
+        await world.run_for(2 * DAY - SLACK)
+        assert await kinds(world) == WARNED
+        await world.run_for(2 * SLACK)
         assert await kinds(world) == WARNED + DISABLED
 
 

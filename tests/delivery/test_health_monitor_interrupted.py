@@ -30,11 +30,12 @@ async def test_restarts_and_kills_keep_times_and_repeat_no_email(place: Place) -
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)
         for day in range(6):
-            await world.run_for(DAY - HOUR)
-            await (world.kill() if day % 2 else world.restart())
-            await world.run_for(HOUR)
+            await world.run_for(MINUTE)
             if day == 3:
                 await deliver_emails(world)
+            await world.run_for(DAY - HOUR - MINUTE)
+            await (world.kill() if day % 2 else world.restart())
+            await world.run_for(HOUR)
         assert await kinds(world) == WARNED + DISABLED
         at = dict(await actions(world, owner.account))
         assert START + 3 * DAY <= at["endpoint.warned"] <= START + 3 * DAY + SLACK

@@ -18,6 +18,7 @@ from tests.mail.smtp_server import SmtpStub, silent_port
 from uplift_server.core.people.mail_settings import Mailbox, parse_mail_server
 from uplift_server.core.people.notifications import NotificationKind
 from uplift_server.delivery.shards import LocalShards
+from uplift_server.mail.email_values import format_time
 from uplift_server.mail.outbox import BATCH_SIZE, POLL_INTERVAL_MS, Outbox
 from uplift_server.mail.smtp import SmtpServer
 from uplift_server.store import outbox
@@ -220,6 +221,17 @@ async def test_a_long_downtime_is_followed_by_one_attempt(outbox_setup: OutboxSe
     outbox_setup.smtp_server.open()
     await outbox_setup.outbox().send_due()
     assert outbox_setup.delivered == [COACH]
+
+
+async def test_a_late_warning_states_a_later_disable_time(outbox_setup: OutboxSetup) -> None:
+    outbox_setup.smtp_server.open()
+    await outbox_setup.add(COACH, disable_at=START + 2 * DAY)
+    outbox_setup.clock.now += 3 * DAY
+    await outbox_setup.outbox().send_due()
+    [received] = outbox_setup.smtp_server.received
+    text = " ".join(received.text.split())
+    assert f"On {format_time(START + 5 * DAY)}, Uplift Webhooks will disable the endpoint" in text
+    assert format_time(START + 2 * DAY) not in text
 
 
 @pytest.mark.parametrize("step", ["MAIL", "DATA"])

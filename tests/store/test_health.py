@@ -4,7 +4,7 @@ import sqlalchemy as sa
 
 from uplift_server.core.deliveries.health import Health
 from uplift_server.core.deliveries.outcomes import Outcome
-from uplift_server.core.people.notifications import NotificationKind
+from uplift_server.core.people.notifications import LATE_AFTER_MS, NotificationKind
 from uplift_server.store import endpoints, health, outbox, server_values
 from uplift_server.store.hot_records import HealthRow
 from uplift_server.store.outbox import EmailResult
@@ -46,6 +46,30 @@ def test_unsent_emails_are_distinguished_from_sent_or_failed_ones(connection: sa
     assert is_waiting(since=30)
     settle(3)
     assert not is_waiting(since=30)  # all later emails failed
+
+
+def test_the_email_that_was_sent_last_can_be_late(connection: sa.Connection) -> None:
+    def sent_late_at() -> int | None:
+        return outbox.sent_late_at(connection, 1, "ep_2", NotificationKind.ENDPOINT_WARNED, since=10, until=40)
+
+    recipients = [(bytes([number]) * 16, "a@x.example") for number in range(3)]
+    outbox.add(
+        connection,
+        NotificationKind.ENDPOINT_WARNED,
+        account_seq=1,
+        endpoint_seq=2,
+        recipients=recipients,
+        facts={"endpoint": "ep_2"},
+        now=10,
+    )
+    assert sent_late_at() is None
+    for seq, sent_at, late_at in (
+        (1, 10 + LATE_AFTER_MS, None),
+        (2, 20 + LATE_AFTER_MS, 20 + LATE_AFTER_MS),
+        (3, 11 + LATE_AFTER_MS, 20 + LATE_AFTER_MS),
+    ):
+        outbox.settle(connection, [EmailResult(seq, 1, sent_at=sent_at)])
+        assert sent_late_at() == late_at
 
 
 def test_server_values_are_replaced_by_prefix(connection: sa.Connection) -> None:

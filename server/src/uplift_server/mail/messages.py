@@ -1,6 +1,7 @@
 """Renders an email as a message with headers, text and HTML.
 
-The message depends only on the notification. Therefore, a message that is resent after a crash is identical.
+The message depends only on the notification. Therefore, a message that is resent after a crash is identical, except for
+the time in a late warning when the server will disable the endpoints.
 """
 
 import textwrap

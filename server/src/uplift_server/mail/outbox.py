@@ -13,7 +13,13 @@ import structlog
 
 from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.core.people.mail_settings import Mailbox
-from uplift_server.core.people.notifications import EXPIRES_AFTER_MS, GIVE_UP_AFTER_MS, Notification, retry_at
+from uplift_server.core.people.notifications import (
+    EXPIRES_AFTER_MS,
+    GIVE_UP_AFTER_MS,
+    Notification,
+    at_sending,
+    retry_at,
+)
 from uplift_server.mail.emails import compose_email
 from uplift_server.mail.failures import MailNotSent
 from uplift_server.mail.messages import message
@@ -149,7 +155,7 @@ class Outbox:
     def _message(self, notification: Notification) -> bytes:
         try:
             return message(
-                compose_email(notification, self._public_url, self._link_key),
+                compose_email(at_sending(notification, self._clock.now_ms()), self._public_url, self._link_key),
                 sender=self._sender,
                 recipient=notification.recipient,
                 message_id=notification.id.hex(),

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.core.people.notifications import (
+    LATE_AFTER_MS,
     Notification,
     NotificationKind,
     NotificationState,
@@ -265,14 +266,35 @@ def is_unsent(
     `endpoint` is the public ID. Only emails that were added from `since` to `until` (Unix ms) are considered. An email
     that does not list all of its endpoints is assumed to be about the endpoint.
     """
+    emails = _about_endpoint(account_seq, endpoint, kind, since=since, until=until)
+    if connection.execute(emails.where(notices.c.due_at.is_not(None)).limit(1)).first() is None:
+        return False
+    return _last_sent(connection, emails) is None
+
+
+def sent_late_at(
+    connection: Connection, account_seq: int, endpoint: str, kind: NotificationKind, *, since: int, until: int
+) -> int | None:
+    """Return when the last email of this kind about the endpoint was sent (Unix ms), if it was late. Otherwise None.
+
+    The parameters are those of `is_unsent`.
+    """
+    row = _last_sent(connection, _about_endpoint(account_seq, endpoint, kind, since=since, until=until))
+    return None if row is None or row.sent_at <= row.created_at + LATE_AFTER_MS else row.sent_at
+
+
+def _about_endpoint(
+    account_seq: int, endpoint: str, kind: NotificationKind, *, since: int, until: int
+) -> sa.Select[tuple[int, int]]:
     is_about = sa.or_(*(notices.c.facts.contains(text, autoescape=True) for text in (f'"{endpoint}"', '"more": ')))
-    emails = sa.select(notices.c.seq).where(
+    return sa.select(notices.c.created_at, notices.c.sent_at).where(
         notices.c.account_seq == account_seq,
         notices.c.kind == int(kind),
         notices.c.created_at.between(since, until),
         is_about,
     )
-    if connection.execute(emails.where(notices.c.due_at.is_not(None)).limit(1)).first() is None:
-        return False
+
+
+def _last_sent(connection: Connection, emails: sa.Select[tuple[int, int]]) -> sa.Row[tuple[int, int]] | None:
     sent = emails.where(notices.c.due_at.is_(None), notices.c.sent_at.is_not(None))
-    return connection.execute(sent.limit(1)).first() is None
+    return connection.execute(sent.order_by(notices.c.sent_at.desc()).limit(1)).first()

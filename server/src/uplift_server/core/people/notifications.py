@@ -1,7 +1,7 @@
 """Email notifications: their kinds, the values in their texts, and the retry schedule."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -117,6 +117,25 @@ class Notification:
     facts: Mapping[str, object]
     created_at: int
     attempts_made: int = 0
+
+
+LATE_AFTER_MS: Final = 300_000
+"""A warning is late if the server sends it more than this time after its creation, in ms."""
+
+
+def at_sending(notification: Notification, now_ms: int) -> Notification:
+    """Return an email as the server sends it at `now_ms` (Unix ms).
+
+    If the email is a late warning, move the time when the server will disable the endpoints. Then the warning still
+    gives the full time between warning and disabling.
+    """
+    facts = notification.facts
+    disable_at, others = facts.get("disable_at"), facts.get("others")
+    if not isinstance(disable_at, int) or now_ms <= notification.created_at + LATE_AFTER_MS:
+        return notification
+    later = {"disable_at": now_ms + disable_at - notification.created_at}
+    listed = [{**each, **later} for each in others] if isinstance(others, list) else []
+    return replace(notification, facts={**facts, **later, "others": listed})
 
 
 def retry_at(

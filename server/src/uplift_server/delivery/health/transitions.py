@@ -121,7 +121,8 @@ class Transitions:
     async def disable(self, endpoint: LiveEndpoint, reason: DisabledReason) -> bool:
         """Disable an endpoint, and notify the account's contacts.
 
-        If `reason` is FAILING and the warning email is still unsent, change nothing and return False.
+        If `reason` is FAILING, and the warning email is unsent or was sent late, do not disable the endpoint and return
+        False. A late warning counts from the time when the last of its emails was sent.
         """
         now, subject = self._clock.now_ms(), self._subject(endpoint)
         row = health_row(endpoint)
@@ -131,17 +132,22 @@ class Transitions:
         facts = subject.facts | _failing_facts(endpoint.health) | {"reason": reason.text}
         event = self._event(OperationalKind.ENDPOINT_DISABLED, subject, endpoint.health, now, reason=reason)
 
-        def disable(connection: Transaction) -> Endpoint | bool:
+        def disable(connection: Transaction) -> Endpoint | int | None:
             self._lock_emails(connection, subject)
-            if self._sends_email and warned_at is not None and reason is DisabledReason.FAILING:
-                kind = NotificationKind.ENDPOINT_WARNED
-                since = warned_at - self._group_ms(kind)
+            if self._sends_email and warned_at and failing_since and reason is DisabledReason.FAILING:
+                emails = subject.account.seq, subject.endpoint, NotificationKind.ENDPOINT_WARNED
                 until = warned_at + outbox.GROUP_MARGIN_MS
-                if outbox.is_unsent(connection, subject.account.seq, subject.endpoint, kind, since=since, until=until):
-                    return False
+                if outbox.is_unsent(connection, *emails, since=failing_since, until=until):
+                    return warned_at
+                sent_at = outbox.sent_late_at(connection, *emails, since=failing_since, until=until)
+                if sent_at is not None and sent_at > warned_at:
+                    # Another process may have reset the health.
+                    if health.warned_at(connection, subject.endpoint_seq) is not None:
+                        health.set_warned_at(connection, subject.endpoint_seq, sent_at)
+                    return sent_at
             record = health.disable(connection, subject.endpoint_seq, reason, since=enabled_since, now=now)
             if record is None:
-                return True
+                return None
             health.save(connection, [row])
             self._add_audit_entry(connection, subject, "endpoint.disabled", details, now)
             self._add_emails(connection, subject, NotificationKind.ENDPOINT_DISABLED, facts, now)
@@ -153,7 +159,10 @@ class Transitions:
             if done.seq in self._cache.endpoints:
                 self._changes.apply(done)
             self._log(endpoint, "endpoint disabled", details)
-        return done is not False
+        elif done is not None:
+            endpoint.health = endpoint.health._replace(warned_at=done)
+            return False
+        return True
 
     async def recover(self, endpoint: LiveEndpoint, failed_since: int | None) -> None:
         """Notify the account's contacts that a warned endpoint has recovered.
