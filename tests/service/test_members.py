@@ -18,6 +18,7 @@ from uplift_server.service.idempotency import IdempotencyKey
 from uplift_server.service.members import INVITATIONS_PER_HOUR_MAX, InvitationDraft
 from uplift_server.service.principals import Caller
 from uplift_server.store import invitations, outbox, people
+from uplift_server.store.outbox import EmailResult
 
 from .world import ADDRESS, URL, World
 
@@ -97,6 +98,38 @@ async def test_removed_contacts_get_no_waiting_email(world: World) -> None:
         ("MEMBER_INVITED", "a@x.example"),
         ("MEMBER_INVITED", ANN),
     ]
+
+
+async def test_an_added_contact_gets_the_unsent_emails_of_removed_contacts_once(world: World) -> None:
+    account = await world.account()
+    seq = world.seq(account)
+    update = world.services.accounts.update
+    await update(world.operator, account, AccountDraft(contact_emails=["a@x.example", "b@x.example"]))
+
+    def add(connection: Any) -> None:
+        for kind in (NotificationKind.ENDPOINT_WARNED, NotificationKind.ENDPOINT_DISABLED):
+            recipients = [(world.context.new_id(), email) for email in ("a@x.example", "b@x.example")]
+            outbox.add(
+                connection, kind, account_seq=seq, endpoint_seq=7, recipients=recipients, facts={"url": "u"}, now=5
+            )
+        outbox.settle(connection, [EmailResult(1, 3, due_at=world.clock.now + 1, last_error="busy")])
+
+    async def due() -> list[tuple[int, str, int, int]]:
+        emails = await world.database.read(lambda c: outbox.due(c, now=world.clock.now, limit=10))
+        assert all(email.facts == {"url": "u"} for email in emails)
+        return sorted((email.kind, email.recipient, email.created_at, email.attempts_made) for email in emails)
+
+    await world.database.write(add)
+    await update(world.operator, account, AccountDraft(contact_emails=["c@x.example"]))
+    assert await due() == [(kind, "c@x.example", 5, 0) for kind in (0, 1)]
+    [sent, _] = await world.database.read(lambda c: outbox.due(c, now=world.clock.now, limit=10))
+    await world.database.write(lambda c: outbox.settle(c, [EmailResult(sent.seq, 1, sent_at=9)]))
+    await update(world.operator, account, AccountDraft(contact_emails=["a@x.example"]))
+    await update(world.operator, account, AccountDraft(contact_emails=["c@x.example", "b@x.example"]))
+    other = int(not sent.kind)
+    assert await due() == [(other, "b@x.example", 5, 0), (other, "c@x.example", 5, 0)]
+    await update(world.operator, account, AccountDraft(contact_emails=[]))
+    assert await due() == []
 
 
 async def test_without_email_the_inviter_gets_the_link(world: World) -> None:

@@ -247,6 +247,7 @@ class Accounts:
     ) -> Account | None:
         details: dict[str, object] = {}
         removed: set[str] = set()
+        added: set[str] = set()
 
         def change(stored: Account) -> Account:
             require_version(stored, versions)
@@ -262,13 +263,22 @@ class Accounts:
             )
             details.update(difference(_fields(stored), _fields(changed), shown=_AUDITED))
             removed.update({*stored.contact_emails} - {*changed.contact_emails})
+            added.update({*changed.contact_emails} - {*stored.contact_emails})
             return changed if details else stored
 
         changed = accounts.update(connection, account_id, change)
         if changed is not None and details:
             self._audit(connection, caller, "account.changed", changed, details)
         if changed is not None and removed:
-            outbox.delete_unsent(connection, changed.seq, kinds=outbox.ABOUT_ENDPOINTS, recipients=removed)
+            # Otherwise, the server would disable an endpoint although no contact received the warning.
+            outbox.hand_over_unsent(
+                connection,
+                changed.seq,
+                removed=removed,
+                added=added,
+                new_id=lambda: ids.uuid7(now, self._context.random_bytes(ids.RANDOM_BYTES)),
+                now=now,
+            )
         return changed
 
     async def _put(self, caller: Caller, uid: str, draft: AccountDraft, versions: Versions) -> tuple[Account, bool]:

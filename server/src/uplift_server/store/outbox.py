@@ -1,7 +1,7 @@
 """The email outbox. Add an email in the same transaction as the change that the email reports."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -129,6 +129,58 @@ def delete_unsent(
         notices.c.kind.in_([int(kind) for kind in kinds]),
     )
     connection.execute(unsent if recipients is None else unsent.where(notices.c.recipient.in_(recipients)))
+
+
+def hand_over_unsent(
+    connection: Connection,
+    account_seq: int,
+    *,
+    removed: Collection[str],
+    added: Collection[str],
+    new_id: Callable[[], bytes],
+    now: int,
+) -> None:
+    """Replace the unsent emails about endpoints to removed contacts by emails to the added contacts, due immediately.
+
+    An added contact gets each email once, and no email that the contact received before. Lock the account first.
+    """
+    of_account = notices.c.account_seq == account_seq
+    unsent = sa.select(notices).where(
+        of_account,
+        notices.c.due_at.is_not(None),
+        notices.c.kind.in_([int(kind) for kind in ABOUT_ENDPOINTS]),
+        notices.c.recipient.in_(removed),
+    )
+    found = connection.execute(unsent.order_by(notices.c.seq).with_for_update()).all()
+    emails = {(row.kind, row.endpoint_seq, row.created_at): row for row in found}
+    query = sa.select(notices).where(
+        of_account,
+        notices.c.due_at.is_(None),
+        notices.c.sent_at.is_not(None),
+        notices.c.created_at.in_([created_at for _, _, created_at in emails]),
+        notices.c.recipient.in_(added),
+    )
+    sent = {(row.kind, row.endpoint_seq, row.created_at, row.recipient) for row in connection.execute(query)}
+    rows = [
+        {
+            "id": new_id(),
+            "kind": row.kind,
+            "account_seq": account_seq,
+            "endpoint_seq": row.endpoint_seq,
+            "recipient": recipient,
+            "facts": row.facts,
+            "created_at": row.created_at,
+            "due_at": now,
+        }
+        for email, row in emails.items()
+        for recipient in added
+        if (*email, recipient) not in sent
+    ]
+    if rows:
+        connection.execute(sa.insert(notices), rows)
+    # Delete the old emails last. Otherwise, SQLite could give their numbers to the new emails, and the result of an
+    # email in flight would be stored in the wrong row.
+    connection.execute(sa.delete(notices).where(notices.c.seq.in_([row.seq for row in found])))
 
 
 @dataclass(frozen=True, slots=True)
