@@ -7,7 +7,8 @@ import pytest
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.limits import HELD_COUNTED_MAX
-from uplift_server.store import audit
+from uplift_server.core.people.notifications import NotificationKind, NotificationState
+from uplift_server.store import audit, outbox
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import HeldAction
 
@@ -126,6 +127,32 @@ def test_repeating_the_last_call_changes_nothing(server: Any, owner: Owner, call
     assert server.operator.post(f"{owner.path}/{calls[-1]}").json == response.json
     assert (owner.record, owner.audited()) == before
     assert owner.engine_calls() == []
+
+
+@pytest.mark.parametrize("verb", ["enable", "delete"])
+def test_an_unsent_warning_is_withdrawn(server: Any, owner: Owner, verb: str) -> None:
+    def warn(connection: Any) -> None:
+        outbox.add(
+            connection,
+            NotificationKind.ENDPOINT_WARNED,
+            account_seq=owner.record.account_seq,
+            endpoint_seq=owner.seq,
+            recipients=[(b"w" * 16, "coach@example.com")],
+            facts={"endpoint": owner.endpoint},
+            now=1,
+        )
+
+    def waiting(connection: Any) -> int:
+        return len(outbox.page(connection, NotificationState.WAITING, limit=9).items)
+
+    owner.client.post(f"{owner.path}/pause")
+    server.run(lambda: server.database.write(warn))
+    assert server.run(lambda: server.database.read(waiting)) == 1
+    if verb == "enable":
+        owner.client.post(f"{owner.path}/enable")
+    else:
+        owner.client.delete(owner.path)
+    assert server.run(lambda: server.database.read(waiting)) == 0
 
 
 @pytest.mark.parametrize("held", list(HeldAction))

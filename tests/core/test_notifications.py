@@ -15,6 +15,7 @@ from uplift_server.core.people.notifications import (
     endpoint_count,
     retry_at,
     with_endpoint,
+    without_endpoint,
 )
 
 MINUTE = 60_000
@@ -32,6 +33,19 @@ def test_an_email_lists_a_limited_number_of_endpoints() -> None:
     assert facts["endpoint"] == "ep_0"
     assert facts["others"] == [{"endpoint": f"ep_{number}"} for number in range(1, OTHERS_MAX + 1)]
     assert facts["more"] == 2
+
+
+def test_an_endpoint_is_removed_from_an_email() -> None:
+    facts: dict[str, object] = {"endpoint": "ep_0"}
+    assert without_endpoint(facts, "ep_0") is None
+    for number in range(1, OTHERS_MAX + 3):
+        facts = with_endpoint(facts, {"endpoint": f"ep_{number}"})
+    left = without_endpoint(facts, "ep_0")
+    assert left is not None
+    assert (left["endpoint"], left["more"]) == ("ep_1", 2)
+    left = without_endpoint(left, "ep_3")
+    assert left is not None
+    assert left["others"] == [{"endpoint": f"ep_{number}"} for number in range(2, OTHERS_MAX + 1) if number != 3]
 
 
 def test_the_waits_between_emails_grow() -> None:

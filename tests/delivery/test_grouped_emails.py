@@ -4,6 +4,7 @@ from typing import Any
 
 from tests.engines import Place
 
+from uplift_server.core.people.notifications import NotificationKind
 from uplift_server.delivery.health.transitions import GROUP_MS_MAX, RECOVERED_GROUP_MS_MAX
 from uplift_server.store import outbox
 from uplift_server.store.errors import Unavailable
@@ -25,7 +26,7 @@ from .failing_owners import (
     owner_of,
     read_emails,
 )
-from .world import DAY, World, respond
+from .world import DAY, HOUR, World, respond
 
 
 async def seven_endpoints(world: World) -> list[Owner]:
@@ -135,6 +136,36 @@ async def test_no_endpoint_of_a_group_is_disabled_before_its_warning_is_sent(pla
         assert all(each.endpoint.record.state is EndpointState.ENABLED for each in owners)
         await world.run_for(2 * SLACK)
         assert all(each.endpoint.record.state is EndpointState.DISABLED for each in owners)
+
+
+async def test_an_unsent_warning_does_not_list_endpoints_that_recovered(place: Place) -> None:
+    async with long_world(place) as world:
+        owners = await seven_endpoints(world)
+        await world.run_for(3 * DAY + HOUR)
+        for recovered in (owners[:3], owners[3:6]):
+            for each in recovered:
+                each.receiver.status = 200
+            await world.accept(1, account=owners[0].account)
+            await world.run_for(SLACK)
+        warned = [facts for kind, _, facts in await read_emails(world) if kind is NotificationKind.ENDPOINT_WARNED]
+        assert [facts["endpoint"] for facts in warned] == [owners[6].endpoint.id_text] * 2
+        assert [facts["others"] for facts in warned] == [[], []]
+        owners[6].receiver.status = 200
+        await world.accept(1, account=owners[0].account)
+        await world.run_for(SLACK)
+        assert {kind for kind, _ in await kinds(world)} == {NotificationKind.ENDPOINT_RECOVERED}
+
+
+async def test_an_unsent_warning_is_withdrawn_when_the_endpoint_is_disabled(place: Place) -> None:
+    """The email to the first contact was sent in time."""
+    async with long_world(place) as world:
+        first = await owner_of(world)
+        await world.accept(1, account=first.account)
+        await world.run_for(3 * DAY + SLACK)
+        sent_at = world.clock.now
+        await world.database.write(lambda c: outbox.settle(c, [outbox.EmailResult(1, 1, sent_at=sent_at)]))
+        await world.run_for(2 * DAY)
+        assert await kinds(world) == WARNED[:1] + DISABLED
 
 
 async def test_a_sent_email_about_another_endpoint_is_not_the_warning(place: Place) -> None:

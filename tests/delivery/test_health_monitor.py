@@ -132,6 +132,7 @@ async def test_a_success_on_day_4_prevents_disabling_and_sends_a_recovery_email(
         await world.accept(1, account=owner.account)
         await world.run_for(4 * DAY)
         assert await kinds(world) == WARNED
+        await deliver_emails(world)
         owner.receiver.status = 204
         recovered_at = world.clock.now
         await world.accept(1, account=owner.account)
@@ -171,6 +172,7 @@ async def test_a_failure_right_after_the_recovery_sends_both_emails(place: Place
         await world.accept(1, account=owner.account)
         await world.run_for(3 * DAY + HOUR)
         assert await kinds(world) == WARNED
+        await deliver_emails(world)
         statuses = iter([200, 500, 500])
         world.sender.scripts[owner.host] = lambda _: respond(next(statuses, 500))
         await world.accept(1, account=owner.account)
@@ -242,6 +244,7 @@ async def test_a_successful_resend_is_a_recovery(place: Place) -> None:
         (accepted,) = await world.accept(1, account=owner.account)
         await world.run_for(3 * DAY + SLACK)
         assert await kinds(world) == WARNED
+        await deliver_emails(world)
         owner.receiver.status = 200
         await resend(world, accepted.seq, owner.endpoint.seq)
         await world.run_for(SLACK)

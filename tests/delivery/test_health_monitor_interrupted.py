@@ -71,6 +71,7 @@ async def test_an_unsent_recovery_is_notified_at_the_next_start(place: Place) ->
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)
         await world.run_for(3 * DAY + HOUR)
+        await deliver_emails(world)
         owner.receiver.status = 200
         await world.accept(1, account=owner.account)
         await world.kill()
@@ -133,6 +134,7 @@ async def test_a_transition_is_notified_once_after_a_lost_response(place: Place)
         await world.run_for(3 * DAY + HOUR)
         assert world.database.lost_operation == ""
         assert await kinds(world) == WARNED
+        await deliver_emails(world)
         health = world.cache.endpoints[owner.endpoint.seq].health
         assert (health.warned, health.warned_at) == (True, (await stored(world, owner)).warned_at)
 

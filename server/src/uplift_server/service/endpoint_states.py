@@ -11,7 +11,7 @@ from uplift_server.service.context import ServiceContext
 from uplift_server.service.endpoints import Endpoints, ShownEndpoint
 from uplift_server.service.principals import Caller
 from uplift_server.service.rejections import not_found, require_valid
-from uplift_server.store import audit, endpoint_backlog, endpoints
+from uplift_server.store import audit, endpoint_backlog, endpoints, outbox
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
 from uplift_server.store.records import DisabledReason, Endpoint, EndpointState, HeldAction
@@ -125,6 +125,7 @@ class EndpointStates:
             if found.state is not EndpointState.ENABLED:
                 if (cached.state, cached.state_since) != (found.state, found.state_since):
                     raise _DisabledSince(found)
+                outbox.withdraw_warnings(connection, found.account_seq, ids.prefixed(ids.ENDPOINT, found.id))
                 changed = endpoints.enable(connection, found.seq, held, now=self._context.now())
                 return _Change(changed, "endpoint.enabled", details)
             is_unchanged = held is (HeldAction.SEND if found.held_action is None else found.held_action)

@@ -30,7 +30,7 @@ from uplift_server.service.principals import Caller
 from uplift_server.service.registration import RegistrationEvents, UrlChecker
 from uplift_server.service.rejections import as_conflict, not_found, own_uid_problems, require_valid
 from uplift_server.service.versions import Versions, require_version
-from uplift_server.store import accounts, audit, endpoint_backlog, endpoints
+from uplift_server.store import accounts, audit, endpoint_backlog, endpoints, outbox
 from uplift_server.store.contract import Transaction
 from uplift_server.store.encryption import Cipher
 from uplift_server.store.encryption_upgrade import must_bind
@@ -443,6 +443,7 @@ class Endpoints:
         def delete(connection: Transaction) -> Endpoint | None:
             deleted = endpoints.delete(connection, caller.account_seq, endpoint_id, now=now)
             if deleted is not None:
+                outbox.withdraw_warnings(connection, deleted.account_seq, ids.prefixed(ids.ENDPOINT, deleted.id))
                 self._audit(connection, caller, "endpoint.deleted", deleted, {"url": without_query(deleted.url)})
             return deleted
 

@@ -15,6 +15,7 @@ from uplift_server.core.people.notifications import (
     NotificationState,
     endpoint_count,
     with_endpoint,
+    without_endpoint,
 )
 from uplift_server.store.pages import page_of
 from uplift_server.store.records import Page
@@ -129,6 +130,22 @@ def delete_unsent(
         notices.c.kind.in_([int(kind) for kind in kinds]),
     )
     connection.execute(unsent if recipients is None else unsent.where(notices.c.recipient.in_(recipients)))
+
+
+def withdraw_warnings(connection: Connection, account_seq: int, endpoint: str) -> None:
+    """Remove an endpoint (a public ID) from the account's unsent warnings. Delete a warning without other endpoints."""
+    query = sa.select(notices.c.seq, notices.c.facts).where(
+        notices.c.due_at.is_not(None),
+        notices.c.account_seq == account_seq,
+        notices.c.kind == int(NotificationKind.ENDPOINT_WARNED),
+        notices.c.facts.contains(f'"{endpoint}"', autoescape=True),
+    )
+    for row in connection.execute(query.order_by(notices.c.seq).with_for_update()).all():
+        facts = without_endpoint(json.loads(row.facts), endpoint)
+        if facts is None:
+            connection.execute(sa.delete(notices).where(notices.c.seq == row.seq))
+        else:
+            connection.execute(sa.update(notices).where(notices.c.seq == row.seq).values(facts=json.dumps(facts)))
 
 
 def hand_over_unsent(

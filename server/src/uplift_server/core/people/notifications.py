@@ -91,6 +91,19 @@ def with_endpoint(facts: Mapping[str, object], endpoint: Mapping[str, object]) -
     return {**facts, "more": (more if isinstance(more, int) else 0) + 1}
 
 
+def without_endpoint(facts: Mapping[str, object], endpoint: str) -> dict[str, object] | None:
+    """Return the values for the text of an email (`facts`) without an endpoint (a public ID).
+
+    Return None if the email lists no other endpoint.
+    """
+    others = facts.get("others")
+    listed = [{name: facts[name] for name in facts if name != "others"}, *(others if isinstance(others, list) else [])]
+    left = [each for each in listed if each["endpoint"] != endpoint]
+    if not left:
+        return None
+    return {**left[0], "others": left[1:]} | ({"more": facts["more"]} if "more" in facts else {})
+
+
 def endpoint_count(facts: Mapping[str, object]) -> int:
     """Return the number of endpoints that an email is about."""
     others, more = facts.get("others"), facts.get("more")

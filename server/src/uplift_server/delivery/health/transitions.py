@@ -151,6 +151,7 @@ class Transitions:
             health.save(connection, [row])
             self._add_audit_entry(connection, subject, "endpoint.disabled", details, now)
             self._add_emails(connection, subject, NotificationKind.ENDPOINT_DISABLED, facts, now)
+            outbox.withdraw_warnings(connection, subject.account.seq, subject.endpoint)
             operational_events.add(connection, event)
             return record
 
@@ -189,6 +190,7 @@ class Transitions:
             self._add_audit_entry(connection, subject, "endpoint.recovered", details, now)
             facts = subject.facts | {"failed_since": failed_since, "recovered_at": recovered_at}
             self._add_emails(connection, subject, NotificationKind.ENDPOINT_RECOVERED, facts, now)
+            outbox.withdraw_warnings(connection, subject.account.seq, subject.endpoint)
             operational_events.add(connection, event)
             return True
 
