@@ -245,7 +245,8 @@ def test_the_cost_of_an_explanation_is_bounded(body: bytes) -> None:
         assert not webhook.explain(body, SIGNED).verified
         return time.process_time() - began
 
-    assert min(cost_seconds() for _ in range(3)) < 0.1  # about 15 ms on an idle machine
+    # About 15 ms on an idle machine. Coverage and a slow machine multiply it.
+    assert min(cost_seconds() for _ in range(3)) < 0.5
 
 
 @pytest.mark.parametrize(
