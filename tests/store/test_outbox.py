@@ -47,6 +47,20 @@ def test_emails_are_due_until_they_are_sent_or_failed(connection: sa.Connection)
         assert [(each.seq, each.attempts_made) for each in outbox.due(connection, now=50, limit=9)] == [(2, 1)]
 
 
+def test_a_late_result_does_not_change_another_email_with_the_same_number(connection: sa.Connection) -> None:
+    """SQLite gives the number of the newest email, if it is deleted, to the next email."""
+    add_unsent_email(connection, 1, now=1)
+    [email] = outbox.due(connection, now=10**15, limit=9)
+    for result in (
+        EmailResult(email.seq, 1, sent_at=30, id=b"another".ljust(16)),
+        EmailResult(email.seq, 1, due_at=10**15 + 1, last_error="busy", id=b"another".ljust(16)),
+    ):
+        outbox.settle(connection, [result])
+        assert outbox.due(connection, now=10**15, limit=9) == [email]
+    outbox.settle(connection, [EmailResult(email.seq, 1, sent_at=30, id=email.id)])
+    assert outbox.due(connection, now=10**15, limit=9) == []
+
+
 def test_the_outbox_is_filtered_by_state(connection: sa.Connection) -> None:
     """Emails are listed newest first, but waiting emails by their next attempt. Their content is omitted."""
     account = new_account(connection, 1)

@@ -145,7 +145,9 @@ class Outbox:
             connected = not failure.disconnected
         else:
             self._unsettled.append(
-                EmailResult(notification.seq, notification.attempts_made + 1, sent_at=self._clock.now_ms())
+                EmailResult(
+                    notification.seq, notification.attempts_made + 1, sent_at=self._clock.now_ms(), id=notification.id
+                )
             )
             _log.info("email sent", notification=notification.id.hex(), kind=notification.kind.text)
             connected = True
@@ -182,7 +184,9 @@ class Outbox:
         )
         if failure.permanent:
             due_at = None
-        self._unsettled.append(EmailResult(notification.seq, attempts, due_at=due_at, last_error=failure.cause))
+        self._unsettled.append(
+            EmailResult(notification.seq, attempts, due_at=due_at, last_error=failure.cause, id=notification.id)
+        )
         if due_at is None:
             _log.error(
                 "email failed permanently",

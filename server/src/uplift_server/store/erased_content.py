@@ -252,7 +252,7 @@ def _erase_in_emails(connection: Connection, account_seq: int, since: int) -> No
     query = sa.select(notices.c.seq, notices.c.facts).where(
         notices.c.account_seq == account_seq, notices.c.created_at >= since - _GROUPED_MS_MAX
     )
-    for row in connection.execute(query).all():
+    for row in connection.execute(query.order_by(notices.c.seq).with_for_update()).all():
         facts = json.loads(row.facts)
         erased = _without_content(facts)
         if erased != facts:

@@ -98,6 +98,8 @@ def add_about_endpoint(
         notices.c.kind == int(kind),
         notices.c.attempts_made == 0,
     )
+    # Lock the emails, because another transaction may withdraw them without a lock on the account.
+    query = query.order_by(notices.c.seq).with_for_update()
     waiting = {row.recipient: row for row in connection.execute(query)}
     for _, recipient in recipients:
         if recipient in waiting:
@@ -195,8 +197,6 @@ def hand_over_unsent(
     ]
     if rows:
         connection.execute(sa.insert(notices), rows)
-    # Delete the old emails last. Otherwise, SQLite could give their numbers to the new emails, and the result of an
-    # email in flight would be stored in the wrong row.
     connection.execute(sa.delete(notices).where(notices.c.seq.in_([row.seq for row in found])))
 
 
@@ -209,6 +209,8 @@ class EmailResult:
     sent_at: int | None = None
     due_at: int | None = None
     last_error: str | None = None
+    id: bytes | None = None
+    """The email's ID, because SQLite can give the number of a deleted email to another email."""
 
 
 def due(connection: Connection, *, now: int, limit: int) -> list[Notification]:
@@ -236,8 +238,10 @@ def settle(connection: Connection, results: Sequence[EmailResult]) -> None:
     A repeated or late call does not overwrite the result of a later attempt.
     """
     for result in results:
-        values = {name: value for name, value in asdict(result).items() if name != "seq"}
+        values = {name: value for name, value in asdict(result).items() if name not in {"seq", "id"}}
         change = sa.update(notices).where(notices.c.seq == result.seq, notices.c.sent_at.is_(None)).values(values)
+        if result.id is not None:
+            change = change.where(notices.c.id == result.id)
         if result.sent_at is None:
             outdates = notices.c.due_at.is_not(None), notices.c.attempts_made < result.attempts_made
             change = change.where(*outdates)
