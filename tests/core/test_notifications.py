@@ -48,6 +48,11 @@ def test_an_endpoint_is_removed_from_an_email() -> None:
     assert left["others"] == [{"endpoint": f"ep_{number}"} for number in range(2, OTHERS_MAX + 1) if number != 3]
 
 
+def test_an_email_that_counts_further_endpoints_stays() -> None:
+    facts: dict[str, object] = {"endpoint": "ep_0", "more": 1}
+    assert without_endpoint(facts, "ep_0") == facts
+
+
 def test_the_waits_between_emails_grow() -> None:
     minutes = [retry_at(attempts_made, created_at=0, now_ms=0) for attempts_made in range(1, 9)]
     assert minutes == [each * MINUTE for each in (1, 5, 30, 120, 360, 720, 720, 720)]

@@ -94,13 +94,14 @@ def with_endpoint(facts: Mapping[str, object], endpoint: Mapping[str, object]) -
 def without_endpoint(facts: Mapping[str, object], endpoint: str) -> dict[str, object] | None:
     """Return the values for the text of an email (`facts`) without an endpoint (a public ID).
 
-    Return None if the email lists no other endpoint.
+    Return None if the email is about no other endpoint. If it lists no other endpoint, but counts further ones, return
+    the values unchanged.
     """
     others = facts.get("others")
     listed = [{name: facts[name] for name in facts if name != "others"}, *(others if isinstance(others, list) else [])]
     left = [each for each in listed if each["endpoint"] != endpoint]
     if not left:
-        return None
+        return dict(facts) if "more" in facts else None
     return {**left[0], "others": left[1:]} | ({"more": facts["more"]} if "more" in facts else {})
 
 
