@@ -45,7 +45,7 @@ class MailNotSent(Exception):
 
 def rejected(error: "SMTPResponseException", step: Step, *, disconnected: bool) -> MailNotSent:
     """Return the error for a rejected email. `step` is the part of the email that the mail server rejected."""
-    # Only an address that does not exist is permanent. The operator can fix all other problems, such as a quota.
+    # Only the rejection of an address that does not exist is permanent. Other problems, such as a quota, can end.
     is_unknown = _ENHANCED.match(error.message) is None or _UNKNOWN_ADDRESS.match(error.message) is not None
     permanent = step == "recipient" and error.code >= 500 and error.code != _AUTHENTICATION_REQUIRED and is_unknown
     is_of_sender = step == "sender" or _OF_THE_SENDER.match(error.message) is not None
