@@ -29,13 +29,19 @@ class DatabaseFile:
         self._clock = clock
         self._change: FileChange | None = None
         self._is_unwatched = False
+        self._has_ended = False
+        """Whether `rescue` has ended."""
         self.lost: DatabaseLost | None = None
         """The error that reports that the file was deleted, replaced or truncated. None until the file is lost."""
 
     @property
     def rescue_seconds_max(self) -> float:
-        """The maximum duration of `rescue` in seconds. It is 0 unless the file is lost and still readable."""
-        return RESCUE_SECONDS_MAX if self._change is not None and self._change.is_readable else 0
+        """The maximum duration of `rescue` in seconds. It is 0 unless the file is lost and still readable.
+
+        It is also 0 after `rescue` has ended.
+        """
+        is_needed = self._change is not None and self._change.is_readable and not self._has_ended
+        return RESCUE_SECONDS_MAX if is_needed else 0
 
     async def wait_lost(self, stopped: asyncio.Event) -> None:
         """Check the file at intervals until it is lost, or until `stopped` is set."""
@@ -61,6 +67,8 @@ class DatabaseFile:
         except (TimeoutError, Unavailable) as error:
             _log.critical("database rescue failed", cause=str(error) or "timeout")
             return
+        finally:
+            self._has_ended = True
         _log.critical("database rescued", file=str(saved))
         self.lost = DatabaseLost(
             f"{change.text} while the server used it; the server saved all data in {saved}: rename that file to the"

@@ -197,7 +197,7 @@ class StopLimit:
     def start(self, seconds: float, extension: Callable[[], float]) -> None:
         """Start the timer if it is not running.
 
-        When the time is over, `extension` returns how many more seconds the shutdown may take.
+        After `seconds`, the timer calls `extension`, which returns the additional seconds for the shutdown.
         """
         if self._timer is None:
             self._start(seconds, extension)
@@ -260,5 +260,6 @@ class Stopper:
         self._is_stopping = True
         self._stop_limit.start(STOP_SECONDS_MAX, lambda: self._application.rescue_seconds_max)
         limit = format_duration(DRAIN_MS_MAX)
-        self._output.note(f"Stopping: waiting up to {limit} for attempts in flight. Repeat the signal to stop now.")
+        how = "" if self._application.rescue_seconds_max else " Repeat the signal to stop now."
+        self._output.note(f"Stopping: waiting up to {limit} for attempts in flight.{how}")
         self._application.request_stop()
