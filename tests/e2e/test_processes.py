@@ -64,6 +64,9 @@ def test_a_new_account_and_a_new_event_type_work_in_all_processes_immediately(fl
         first.ok("PUT", f"/v1/event-types/{event_type}", {"description": "New."})
         event = {"type": event_type, "data": {}, "account": account}
         assert second("POST", "/v1/events/batch", {"events": [event]}).status == 202
+        first.ok("POST", "/v1/accounts", {"name": account, "uid": f"{account}-b"})
+        sent = second("POST", "/v1/events", {"type": event_type, "data": {}}, **{"Uplift-Account": f"{account}-b"})
+        assert sent.status == 202
     unknown = second("POST", "/v1/events/batch", {"events": [{"type": TYPE, "data": {}, "account": "never"}]})
     assert unknown.status == 422
     assert unknown.json["errors"][0]["code"] == "account_unknown"

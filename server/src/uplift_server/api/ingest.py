@@ -24,6 +24,7 @@ from uplift_server.service.errors import (
     IdempotencyConflict,
     Invalid,
     Malformed,
+    NotFound,
     PayloadTooLarge,
     UnsupportedMediaType,
 )
@@ -107,8 +108,16 @@ class IngestRoutes:
             return
         await _send(send, 202, [_JSON, _REPLAYED] if accepted.replayed else [_JSON], accepted.body)
 
+    async def _caller(self, headers: _Headers) -> Caller:
+        try:
+            return self._authenticator.caller(headers.authorization, headers.account)
+        except NotFound as error:
+            # Another process may have just created the account.
+            await self._ingest.wait_for_newer_cache(error)
+            return self._authenticator.caller(headers.authorization, headers.account)
+
     async def _one(self, headers: _Headers, receive: Receive) -> _Accepted:
-        caller = self._authenticator.caller(headers.authorization, headers.account)
+        caller = await self._caller(headers)
         # Check the caller before reading the body, because the body takes memory.
         account_seq = self._ingest.sending_account(caller)
         with_endpoints = bool(headers.query) and _includes_endpoints(headers.query)
@@ -137,7 +146,7 @@ class IngestRoutes:
         return _Accepted(body, replayed=stored.duplicate)
 
     async def _many(self, headers: _Headers, receive: Receive) -> _Accepted:
-        caller = self._authenticator.caller(headers.authorization, headers.account)
+        caller = await self._caller(headers)
         # Check the caller before reading the body, because the body takes memory.
         bytes_max = self._ingest.batch_bytes_max(caller)
         with_endpoints = bool(headers.query) and _includes_endpoints(headers.query)

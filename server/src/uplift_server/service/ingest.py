@@ -25,7 +25,7 @@ from uplift_server.core.timestamps import parse_timestamp
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint, LiveEventType
 from uplift_server.delivery.ingest import BacklogFull, Draft
 from uplift_server.delivery.ports import CacheFreshness, Clock
-from uplift_server.service.errors import AccountRequired, Invalid, PayloadTooLarge
+from uplift_server.service.errors import AccountRequired, Invalid, NotFound, PayloadTooLarge
 from uplift_server.service.principals import Caller
 from uplift_server.service.rejections import archived_event_type, reserved_event_type, unknown_event_type
 from uplift_server.store.errors import Unavailable
@@ -105,13 +105,14 @@ class Ingest:
         """
         return self._accept([(account_seq, self.draft(account_seq, event, problems))])
 
-    async def wait_for_newer_cache(self, error: Invalid) -> None:
+    async def wait_for_newer_cache(self, error: Invalid | NotFound) -> None:
         """Wait until the cache contains all earlier changes of other processes, so that the caller can try again.
 
         Raises the error itself if it does not result from an unknown account or event type, or if the wait takes too
         long.
         """
-        if self._freshness is None or not all(each.code in _MAY_BE_NEW for each in error.problems):
+        may_be_new = isinstance(error, NotFound) or all(each.code in _MAY_BE_NEW for each in error.problems)
+        if self._freshness is None or not may_be_new:
             raise error
         asked_at = self._clock.now_ms()
         self._freshness.wake()
