@@ -80,10 +80,12 @@ def test_old_and_missing_backups_are_found() -> None:
     assert "backup" not in examine()[1]
     backups = path.with_name("backups")
     backups.mkdir()
-    (backups / "uplift.db.new.partial").touch()
+    (backups / "uplift.db.new.partial").write_bytes(b"copy")
+    (backups / "uplift.db.20261126T021500Z").touch()
+    (backups / "notes.txt").write_text("notes")
     assert examine()[1]["backup"] == ("warn", f"{backups.absolute()} contains no copy of the database")
     copy = backups / "uplift.db.20261126T031500Z"
-    copy.touch()
+    copy.write_bytes(b"copy")
     assert examine()[1]["backup"][0] == "ok"
     at = int(time.time()) - diagnostics.BACKUP_AGE_S_WARN - 1
     os.utime(copy, (at, at))

@@ -86,9 +86,15 @@ def backup_findings(config: Config) -> Iterator[Finding]:
     """Check the age of the newest copy in the directory `backups` next to the SQLite database, if it exists."""
     directory = config.database_path.absolute().parent / "backups"
     try:
-        copies = [each.stat().st_mtime for each in directory.iterdir() if ".partial" not in each.name]
+        files = {each.name: each.stat() for each in directory.iterdir()}
     except OSError:  # the directory does not exist or is not readable, or the backup just deleted an old copy
         return
+    prefix = f"{config.database_path.name}."
+    copies = [
+        stat.st_mtime
+        for name, stat in files.items()
+        if name.startswith(prefix) and ".partial" not in name and stat.st_size
+    ]
     newest = max(copies, default=0)
     text = f"the newest copy in {directory} is from {format_timestamp(int(newest * 1000))}"
     if time.time() - newest <= BACKUP_AGE_S_WARN:
