@@ -3,8 +3,8 @@
 import json
 import os
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -107,43 +107,42 @@ run()
 """
 
 
-def test_a_large_lost_file_is_saved_completely(tmp_path: Path) -> None:
-    server = Server(tmp_path, program=LARGE)
+@contextmanager
+def _large_file_lost(data: Path) -> Iterator[Server]:
+    """Run a server with one event, and delete its file."""
+    server = Server(data, program=LARGE)
     try:
         server.start()
         _, api = server.account()
         assert api.send(1).status == 202
         assert server.place.file is not None
-        assert server.process is not None
         server.place.file.unlink()
+        yield server
+    finally:
+        server.end()
+
+
+def test_a_large_lost_file_is_saved_completely(tmp_path: Path) -> None:
+    with _large_file_lost(tmp_path) as server:
+        assert server.process is not None
         begun = wait_for(lambda: list(tmp_path.glob("uplift.db.rescued-*")), "the server saves the database")
         assert all(".partial" in each.name for each in begun), "an incomplete file looks like a database"
         assert server.process.wait(EXIT_WITHIN_S) == 1
         [saved] = tmp_path.glob("uplift.db.rescued-*")
         assert ".partial" not in saved.name
         assert _events(saved) == 1
-    finally:
-        server.end()
 
 
 def test_a_large_file_lost_just_before_a_stop_is_saved(tmp_path: Path) -> None:
     """The limit for the stop begins before the server notices the loss. A second signal does not end the server."""
-    server = Server(tmp_path, program=LARGE)
-    try:
-        server.start()
-        _, api = server.account()
-        assert api.send(1).status == 202
-        assert server.place.file is not None
+    with _large_file_lost(tmp_path) as server:
         assert server.process is not None
-        server.place.file.unlink()
         server.terminate()
         wait_for(lambda: list(tmp_path.glob("uplift.db.rescued-*")), "the server saves the database")
         server.terminate()
         assert server.process.wait(EXIT_WITHIN_S) == 1
         [saved] = tmp_path.glob("uplift.db.rescued-*")
         assert _events(saved) == 1
-    finally:
-        server.end()
 
 
 def test_a_file_lost_just_before_a_stop_is_saved(tmp_path: Path) -> None:
