@@ -12,6 +12,7 @@ from tests.tools import LOCAL_TOOLS, missing
 
 MODULES: Final = {
     "helm": ("helm.sh/helm/v4/cmd/helm", "v4.3.1"),
+    "kubeconform": ("github.com/yannh/kubeconform/cmd/kubeconform", "v0.7.0"),
     "kube-score": ("github.com/zegl/kube-score/cmd/kube-score", "v1.20.0"),
 }
 """The module and the version of each program. Go verifies them with its checksum database."""

@@ -1,13 +1,14 @@
 """The Helm chart renders valid objects, restricts its Pods, and replaces them without an outage."""
 
+import json
 import re
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
-import yaml
 from tests.go_programs import BUILD_SECONDS, go_program
 
 from uplift_server import __version__
@@ -29,6 +30,7 @@ ACCEPTED = (
     "deployment-replicas",  # Pods with an autoscaler have no fixed number
 )
 """Rules of kube-score that do not apply. An option of kube-score disables its rule for CPU limits."""
+REFERENCE = re.compile(r'#/\$defs/([^"]+)"')
 NAMES = [path.name.removesuffix("-values.yaml") for path in VALUES]
 STOP_SECONDS = 20
 
@@ -46,6 +48,40 @@ def rendered() -> Callable[[str], Objects]:
     return by_name
 
 
+@pytest.fixture(scope="session")
+def schemas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the schemas of Kubernetes for kubeconform, one subfolder for each version.
+
+    The schemas of kubernetes-validate refer to definitions by web address. Each copy contains its definitions instead.
+    """
+    packaged = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema"
+    folder = tmp_path_factory.mktemp("schemas")
+    for version in KUBERNETES:
+        source = packaged / f"v{version}.0-local-strict"
+        target = folder / f"v{version}.0"
+        target.mkdir()
+        definitions = json.loads((source / "_definitions.json").read_text(encoding="utf-8"))["$defs"]
+        for path in source.iterdir():
+            schema = json.loads(path.read_text(encoding="utf-8"))
+            if "x-kubernetes-group-version-kind" in schema:
+                del schema["$id"]
+                schema["$defs"] = _needed(schema, definitions)
+                text = json.dumps(schema).replace('"/api/_definitions.json#', '"#')
+                (target / path.name).write_text(text, encoding="utf-8")
+    return folder
+
+
+def _needed(schema: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return the definitions to which a schema refers, also indirectly."""
+    needed: dict[str, Any] = {}
+    names = set(REFERENCE.findall(json.dumps(schema)))
+    while names:
+        name = names.pop()
+        needed[name] = definitions[name]
+        names |= set(REFERENCE.findall(json.dumps(needed[name]))) - needed.keys()
+    return needed
+
+
 def test_the_chart_has_the_version_of_the_server() -> None:
     text = (CHART / "Chart.yaml").read_text(encoding="utf-8")
     assert re.findall(r"^(?:version|appVersion): (\S+)$", text, re.MULTILINE) == [__version__] * 2
@@ -59,17 +95,30 @@ def test_helm_lint_finds_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("version", KUBERNETES)
 @pytest.mark.parametrize("name", NAMES)
-def test_objects_match_the_schemas_of_kubernetes(name: str, version: str, rendered: Callable[[str], Objects]) -> None:
-    for (kind, _), each in rendered(name).items():
-        if kind not in CUSTOM:
-            kubernetes_validate.validate(each, version, strict=True)
+def test_objects_match_the_schemas_of_kubernetes(name: str, version: str, schemas: Path) -> None:
+    rendered = helm("template", "uplift", CHART, "--values", CHART / f"ci/{name}-values.yaml")
+    assert _invalid(rendered.stdout, version, schemas) == []
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
-def test_the_example_database_is_valid(version: str) -> None:
+def test_the_example_database_is_valid(version: str, schemas: Path) -> None:
     text = (CHART.parent / "postgresql.example.yaml").read_text(encoding="utf-8")
-    for each in yaml.safe_load_all(text):
-        kubernetes_validate.validate(each, version, strict=True)
+    assert _invalid(text, version, schemas) == []
+    misspelled = text.replace("replicas:", "replicaz:")
+    assert ["replicaz" in each["msg"] for each in _invalid(misspelled, version, schemas)] == [True]
+
+
+def _invalid(manifests: str, version: str, schemas: Path) -> list[Any]:
+    """Return what kubeconform rejects, and what has no schema, in YAML documents."""
+    names = "{{.NormalizedKubernetesVersion}}/{{.ResourceKind}}{{.KindSuffix}}.json"
+    command = [go_program("kubeconform"), "-strict", "-output", "json", "-kubernetes-version", f"{version}.0"]
+    checked = subprocess.run(
+        [*command, "-skip", ",".join(CUSTOM), "-schema-location", f"{schemas}/{names}"],
+        input=manifests, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    invalid: list[Any] = json.loads(checked.stdout)["resources"]
+    assert (checked.returncode == 0) == (not invalid), checked.stderr
+    return invalid
 
 
 def test_every_optional_object_is_rendered(rendered: Callable[[str], Objects]) -> None:
