@@ -57,6 +57,10 @@ SELECT at(n), n % 50 + 1, number, {int(Trigger.SCHEDULE)}, {NOW}, 1, 0, '', fals
 FROM generate_series(1, {ROWS}) n, generate_series(8, 9) number;
 SELECT setval('events_seq_seq', at({ROWS}));
 """
+MORE_EVENTS = f"""
+INSERT INTO events SELECT nextval('events_seq_seq'), decode(lpad(to_hex(n), 32, '0'), 'hex'), 1, 1, {NOW}, NULL, 'body'
+FROM generate_series($1::int, $2::int) n
+"""
 LAST = last_number(ROWS, PARTITIONS)
 REPLAY_ROW = f"""
 INSERT INTO replays (seq, id, account_seq, endpoint_seq, statuses, types, type_seqs, rate_per_second, state, total,
@@ -67,16 +71,16 @@ VALUES (1, 'replay', 1, 3, '[2]', '[]', '[]', 50, 0, 9, 9, 1, {LAST}, {NOW}, {NO
 
 @pytest.fixture(scope="module")
 def filled(postgres_server: PostgresServer) -> Iterator[dict[str, str]]:
-    """The URLs of an empty database and of large ones, by kind.
+    """The URLs of two empty databases, one of which only one test uses, and of large ones, by kind.
 
     Of the large ones, one was never analyzed, one was analyzed, one has statistics that claim one row for each table,
     and one has many partitions.
     """
-    empty, filled, many = (postgres_server.new_database(untouched=True) for _ in range(3))
+    new, empty, filled, many = (postgres_server.new_database(untouched=True) for _ in range(4))
     postgres_server.execute(REPLAY_ROW, name_of(empty))
     postgres_server.execute(partition_statements(ROWS, 1) + FILL + REPLAY_ROW, name_of(filled))
     postgres_server.execute(partition_statements(ROWS, PARTITIONS) + FILL + REPLAY_ROW + "ANALYZE", name_of(many))
-    urls = {"empty": empty, "filled": filled, "partitioned": many}
+    urls = {"new": new, "empty": empty, "filled": filled, "partitioned": many}
     for kind, known in (("analyzed", "ANALYZE"), ("misled", ONE_ROW)):
         name = f"{name_of(filled)}_{kind}"
         postgres_server.execute(f"CREATE DATABASE {name} TEMPLATE {name_of(filled)}")
@@ -279,6 +283,22 @@ async def test_every_row_is_found_by_an_index(raw: Raw, name: str, request: pyte
         assert plans.indexes() >= indexes, plans.indexes()
     kinds = {node["Node Type"] for node in plans.nodes()}
     assert not kinds & {"Seq Scan", "Hash Join", "Merge Join", "Bitmap Heap Scan"}, kinds
+    assert plans.pages() < PAGES_MAX, plans.pages()
+
+
+@pytest.mark.parametrize("raw", ["new"], indirect=True)
+async def test_a_plan_for_a_small_table_remains_fast(raw: Raw) -> None:
+    """A connection keeps its plans while a new table or partition grows, until autovacuum analyzes the table."""
+    append, _ = VERBS["append, with chosen ids"]
+    await raw.execute(MORE_EVENTS, 1, 20)
+    await append(raw)
+    await raw.execute(MORE_EVENTS, 21, 10_000)
+    plans = Plans()
+    raw.add_log_listener(plans.note)
+    await append(raw)
+    await raw.execute("SELECT 1")
+    await asyncio.sleep(0)
+    assert plans.plans
     assert plans.pages() < PAGES_MAX, plans.pages()
 
 
