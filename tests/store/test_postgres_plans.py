@@ -71,10 +71,10 @@ VALUES (1, 'replay', 1, 3, '[2]', '[]', '[]', 50, 0, 9, 9, 1, {LAST}, {NOW}, {NO
 
 @pytest.fixture(scope="module")
 def filled(postgres_server: PostgresServer) -> Iterator[dict[str, str]]:
-    """The URLs of two empty databases, one of which only one test uses, and of large ones, by kind.
+    """The URLs of two empty databases and of large ones, by kind.
 
-    Of the large ones, one was never analyzed, one was analyzed, one has statistics that claim one row for each table,
-    and one has many partitions.
+    Only one test uses the database "new". Of the large databases, one was never analyzed, one was analyzed, one has
+    statistics that claim one row for each table, and one has many partitions.
     """
     new, empty, filled, many = (postgres_server.new_database(untouched=True) for _ in range(4))
     postgres_server.execute(REPLAY_ROW, name_of(empty))
@@ -255,15 +255,23 @@ VERBS: dict[str, tuple[Callable[[Raw], Awaitable[object]], set[str]]] = {
 }
 
 
+async def _plans(raw: Raw, verb: Callable[[Raw], Awaitable[object]]) -> Plans:
+    """Return the plans of the statements of a verb."""
+    plans = Plans()
+    raw.add_log_listener(plans.note)
+    await verb(raw)
+    # Notices arrive with the next response at the latest.
+    await raw.execute("SELECT 1")
+    await asyncio.sleep(0)
+    assert plans.plans
+    return plans
+
+
 @pytest.mark.parametrize("raw", ["partitioned"], indirect=True)
 @pytest.mark.parametrize(("event_id", "partitions"), [(bytes(16), 1), (uuid7(NOW, bytes(10)), PARTITIONS)])
 async def test_chosen_ids_are_searched_in_one_partition(raw: Raw, event_id: bytes, partitions: int) -> None:
     """Only IDs that the server may have generated need a search in every partition, which reads a page of each."""
-    plans = Plans()
-    raw.add_log_listener(plans.note)
-    await append_events(raw, [[BENCH.event(due(1), chosen_id=event_id)]])
-    await raw.execute("SELECT 1")
-    await asyncio.sleep(0)
+    plans = await _plans(raw, lambda raw: append_events(raw, [[BENCH.event(due(1), chosen_id=event_id)]]))
     of_events = [node for node in plans.nodes() if node.get("Relation Name", "").startswith("events_")]
     assert len([node for node in of_events if "id = " in node.get("Index Cond", "")]) == partitions
 
@@ -272,13 +280,7 @@ async def test_chosen_ids_are_searched_in_one_partition(raw: Raw, event_id: byte
 async def test_every_row_is_found_by_an_index(raw: Raw, name: str, request: pytest.FixtureRequest) -> None:
     """This includes databases with missing or wrong statistics, with which all indexes seem equally good."""
     verb, indexes = VERBS[name]
-    plans = Plans()
-    raw.add_log_listener(plans.note)
-    await verb(raw)
-    # Notices arrive with the next response at the latest.
-    await raw.execute("SELECT 1")
-    await asyncio.sleep(0)
-    assert plans.plans
+    plans = await _plans(raw, verb)
     if "empty" not in request.node.name:
         assert plans.indexes() >= indexes, plans.indexes()
     kinds = {node["Node Type"] for node in plans.nodes()}
@@ -290,15 +292,11 @@ async def test_every_row_is_found_by_an_index(raw: Raw, name: str, request: pyte
 async def test_a_plan_for_a_small_table_remains_fast(raw: Raw) -> None:
     """A connection keeps its plans while a new table or partition grows, until autovacuum analyzes the table."""
     append, _ = VERBS["append, with chosen ids"]
-    await raw.execute(MORE_EVENTS, 1, 20)
+    # With these events, the index of IDs has one level more than the index of the account's events.
+    await raw.execute(MORE_EVENTS, 1, 250)
     await append(raw)
-    await raw.execute(MORE_EVENTS, 21, 10_000)
-    plans = Plans()
-    raw.add_log_listener(plans.note)
-    await append(raw)
-    await raw.execute("SELECT 1")
-    await asyncio.sleep(0)
-    assert plans.plans
+    await raw.execute(MORE_EVENTS, 251, 10_000)
+    plans = await _plans(raw, append)
     assert plans.pages() < PAGES_MAX, plans.pages()
 
 
