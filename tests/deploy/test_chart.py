@@ -72,7 +72,7 @@ def schemas(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _needed(schema: Any, definitions: dict[str, Any]) -> dict[str, Any]:
-    """Return the definitions to which a schema refers, also indirectly."""
+    """Return the definitions to which a schema refers, including those to which its definitions refer."""
     needed: dict[str, Any] = {}
     names = set(REFERENCE.findall(json.dumps(schema)))
     while names:
@@ -109,7 +109,7 @@ def test_the_example_database_is_valid(version: str, schemas: Path) -> None:
 
 
 def _invalid(manifests: str, version: str, schemas: Path) -> list[Any]:
-    """Return what kubeconform rejects, and what has no schema, in YAML documents."""
+    """Return the problems that kubeconform finds in YAML documents. A missing schema is a problem."""
     names = "{{.NormalizedKubernetesVersion}}/{{.ResourceKind}}{{.KindSuffix}}.json"
     command = [go_program("kubeconform"), "-strict", "-output", "json", "-kubernetes-version", f"{version}.0"]
     checked = subprocess.run(
