@@ -1,8 +1,8 @@
 """Ingest through the event stream: an event is accepted when the replicated stream has stored its message.
 
-The publisher sends messages in acceptance order, without waiting for the acknowledgments of earlier messages. It
-repeats an unacknowledged message with the same message ID until the request times out. NATS stores the message only
-once.
+The publisher sends messages in acceptance order and in groups: while NATS stores a group, the next messages wait, and
+they form the next group. NATS replicates a group with little more work than a single message. The publisher repeats an
+unacknowledged message with the same message ID until the request times out. NATS stores the message only once.
 """
 
 import asyncio
@@ -44,6 +44,12 @@ RESEND_AFTER_MS: Final = 800
 """How long the publisher waits for an acknowledgment before it repeats a message, in ms.
 
 The wait is longer than a slow fsync. It is short enough for several repeats while NATS elects a leader.
+"""
+GROUP_WAIT_MS_MAX: Final = 100
+"""The maximum time for which the publisher waits for the acknowledgments of a group before it sends the next one, in
+ms.
+
+Without a limit, a single lost acknowledgment would delay all later messages until it is repeated.
 """
 ORIGINALS_AT_ONCE: Final = 20
 """The maximum number of concurrent reads of earlier messages that new messages may repeat."""
@@ -176,6 +182,11 @@ class StreamIngest:
         """When the stream state in `_shares` was read (Unix ms)."""
         self._unacknowledged: dict[str, _Publication] = {}
         self._to_send: deque[_Publication] = deque()
+        self._group: set[str] = set()
+        """The tokens of the messages that were sent last and are not acknowledged yet."""
+        self._group_ended = asyncio.Event()
+        """An asyncio event that is set while `_group` is empty."""
+        self._group_ended.set()
         self._wake = asyncio.Event()
         self._tokens = 0
         self._link: Link | None = None
@@ -276,12 +287,16 @@ class StreamIngest:
         await link.subscribe(f"{self._inbox}.*", self._note_ack)
         self._link = link
         self._to_send = deque(self._unacknowledged.values())
+        self._end_group()
         self._wake.set()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Send messages until the process stops or the task is cancelled."""
         while not stopping.is_set():
             await self._wake.wait()
+            if not self._group_ended.is_set():
+                await self._clock.wait(self._group_ended, GROUP_WAIT_MS_MAX)
+                self._end_group()
             self._wake.clear()
             link = self._link
             if link is None or link.closed.is_set():
@@ -290,6 +305,8 @@ class StreamIngest:
                 while self._to_send:
                     publication = self._to_send.popleft()
                     if publication.token in self._unacknowledged:
+                        self._group.add(publication.token)
+                        self._group_ended.clear()
                         publication.sent_at = self._clock.now_ms()
                         reply = f"{self._inbox}.{publication.token}"
                         await link.publish(
@@ -337,7 +354,7 @@ class StreamIngest:
             if str(ack.error.get("description", "")).startswith(_FULL):
                 self._fail(publication.request, Rejection.STREAM, "the event stream is full")
             return
-        del self._unacknowledged[publication.token]
+        self._forget(publication)
         if ack.duplicate:
             publication.duplicate_of = ack.seq
         request = publication.request
@@ -345,9 +362,20 @@ class StreamIngest:
         if not request.waiting:
             self._finish(request)
 
+    def _forget(self, publication: _Publication) -> None:
+        """Expect no acknowledgment of a message any longer."""
+        self._unacknowledged.pop(publication.token, None)
+        self._group.discard(publication.token)
+        if not self._group:
+            self._group_ended.set()
+
+    def _end_group(self) -> None:
+        self._group.clear()
+        self._group_ended.set()
+
     def _fail(self, request: _Request, why: Rejection, text: str) -> None:
         for publication in request.publications:
-            self._unacknowledged.pop(publication.token, None)
+            self._forget(publication)
         self._end(request)
         if not request.result.done():
             request.result.set_exception(self._rejected(len(request.drafts), why, text))
