@@ -27,9 +27,9 @@ def test_each_health_state_has_a_summary(server: Server) -> None:
     assert "No endpoints yet." in summary(server, account)
     with closing(Receiver()) as receiver:
         good = api.endpoint(receiver.url("/good"))
-        # The server sends `webhook.created` to each new endpoint.
+        # The server sends the registration event to each new endpoint.
         words = "No endpoints are failing, and no deliveries failed"
-        wait_for(lambda: words in summary(server, account), "no endpoint is failing")
+        wait_for(lambda: words in summary(server, account), "no endpoint is failing", within=60)
 
         bad = api.endpoint(receiver.url("/bad", respond(404)))
         api.send(1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.delivery.test_stream_messages import TYPE
-from tests.delivery.world import VirtualClock
+from tests.delivery.world import START, VirtualClock
 
 from uplift_server.core.ids import IdSequence
 from uplift_server.delivery.ingest import Draft
@@ -21,7 +21,7 @@ TURNS = 10
 
 
 class RecordingLink:
-    """A connection to NATS that records the messages. NATS acknowledges a message when the test says so."""
+    """A connection to NATS that records the messages. The test responds to the messages."""
 
     def __init__(self) -> None:
         self.closed = asyncio.Event()
@@ -42,9 +42,12 @@ class RecordingLink:
         self.sent.append(number)
         self._replies[number] = reply
 
-    def acknowledge(self, *numbers: int) -> None:
+    def respond(self, data: bytes, *numbers: int) -> None:
         for number in numbers:
-            self._receive(SimpleNamespace(subject=self._replies[number], data=b'{"stream":"a","seq":1}'))
+            self._receive(SimpleNamespace(subject=self._replies[number], data=data))
+
+    def acknowledge(self, *numbers: int) -> None:
+        self.respond(b'{"stream":"a","seq":1}', *numbers)
 
 
 class Publisher:
@@ -59,7 +62,7 @@ class Publisher:
         self.ingest = StreamIngest(stream, cache, unused, unused, ids, self.clock, EngineCounters())
 
     async def send(self, *numbers: int) -> list["asyncio.Future[Any]"]:
-        """Accept one request for each event. Return the results, which arrive later."""
+        """Accept one request for each event. Return the futures of the results."""
         drafts = [Draft(TYPE, json.dumps({"number": number}).encode(), ()) for number in numbers]
         results = [self.ingest.accept_for([(ACCOUNT, draft)]) for draft in drafts]
         await turns()
@@ -113,7 +116,7 @@ async def test_a_lost_acknowledgment_delays_later_messages_only_briefly(publishe
     publisher.clock.fire()
     await turns()
     assert publisher.link.sent == [1, 2]
-    assert publisher.clock.now == VirtualClock().now + GROUP_WAIT_MS_MAX
+    assert publisher.clock.now == START + GROUP_WAIT_MS_MAX
     # The late acknowledgment of the first message does not end the group of the second message.
     await publisher.send(3)
     publisher.link.acknowledge(1)
@@ -125,7 +128,26 @@ async def test_a_lost_acknowledgment_delays_later_messages_only_briefly(publishe
     assert results[0].done()
 
 
-async def test_a_new_connection_repeats_all_messages_without_a_wait(publisher: Publisher) -> None:
+@pytest.mark.parametrize("data", [b"", b'{"error":{"code":409,"description":"duplicate message id is in process"}}'])
+async def test_a_message_that_is_not_stored_does_not_delay_later_messages(publisher: Publisher, data: bytes) -> None:
+    await publisher.send(1)
+    await publisher.send(2)
+    publisher.link.respond(data, 1)
+    await turns()
+    assert publisher.link.sent == [1, 2]
+
+
+async def test_the_limit_of_the_wait_starts_with_the_group(publisher: Publisher) -> None:
+    await publisher.send(1)
+    publisher.clock.now += GROUP_WAIT_MS_MAX
+    await publisher.send(2)
+    publisher.clock.fire()
+    await turns()
+    assert publisher.link.sent == [1, 2]
+    assert publisher.clock.now == START + GROUP_WAIT_MS_MAX
+
+
+async def test_a_new_connection_sends_all_unacknowledged_messages_without_a_wait(publisher: Publisher) -> None:
     await publisher.send(1)
     await publisher.send(2)
     await publisher.connect(RecordingLink())

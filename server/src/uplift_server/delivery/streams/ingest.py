@@ -1,8 +1,9 @@
 """Ingest through the event stream: an event is accepted when the replicated stream has stored its message.
 
 The publisher sends messages in acceptance order and in groups: while NATS stores a group, the next messages wait, and
-they form the next group. NATS replicates a group with little more work than a single message. The publisher repeats an
-unacknowledged message with the same message ID until the request times out. NATS stores the message only once.
+they form the next group. Replicating a group takes little more work than replicating a single message. The publisher
+repeats an unacknowledged message with the same message ID until the request times out. NATS stores the message only
+once.
 """
 
 import asyncio
@@ -46,10 +47,9 @@ RESEND_AFTER_MS: Final = 800
 The wait is longer than a slow fsync. It is short enough for several repeats while NATS elects a leader.
 """
 GROUP_WAIT_MS_MAX: Final = 100
-"""The maximum time for which the publisher waits for the acknowledgments of a group before it sends the next one, in
-ms.
+"""The maximum time from the start of a group to the start of the next group, in ms.
 
-Without a limit, a single lost acknowledgment would delay all later messages until it is repeated.
+Without this limit, one lost acknowledgment would delay all later messages until the publisher repeats the message.
 """
 ORIGINALS_AT_ONCE: Final = 20
 """The maximum number of concurrent reads of earlier messages that new messages may repeat."""
@@ -183,7 +183,8 @@ class StreamIngest:
         self._unacknowledged: dict[str, _Publication] = {}
         self._to_send: deque[_Publication] = deque()
         self._group: set[str] = set()
-        """The tokens of the messages that were sent last and are not acknowledged yet."""
+        """The tokens of the current group's messages to which NATS has not responded yet."""
+        self._group_began_at = 0
         self._group_ended = asyncio.Event()
         """An asyncio event that is set while `_group` is empty."""
         self._group_ended.set()
@@ -286,6 +287,8 @@ class StreamIngest:
         self._inbox = link.new_inbox()
         await link.subscribe(f"{self._inbox}.*", self._note_ack)
         self._link = link
+        for publication in self._unacknowledged.values():
+            publication.sent_at = None
         self._to_send = deque(self._unacknowledged.values())
         self._end_group()
         self._wake.set()
@@ -295,14 +298,16 @@ class StreamIngest:
         while not stopping.is_set():
             await self._wake.wait()
             if not self._group_ended.is_set():
-                await self._clock.wait(self._group_ended, GROUP_WAIT_MS_MAX)
+                age_ms = self._clock.now_ms() - self._group_began_at
+                await self._clock.wait(self._group_ended, max(0, GROUP_WAIT_MS_MAX - age_ms))
                 self._end_group()
             self._wake.clear()
             link = self._link
             if link is None or link.closed.is_set():
                 continue
             try:
-                while self._to_send:
+                self._group_began_at = self._clock.now_ms()
+                while self._to_send and self._link is link:
                     publication = self._to_send.popleft()
                     if publication.token in self._unacknowledged:
                         self._group.add(publication.token)
@@ -346,6 +351,7 @@ class StreamIngest:
         publication = self._unacknowledged.get(message.subject.rpartition(".")[2])
         if publication is None:
             return
+        self._leave_group(publication)
         try:
             ack = _ack_decoder.decode(message.data)
         except msgspec.MsgspecError:
@@ -354,7 +360,7 @@ class StreamIngest:
             if str(ack.error.get("description", "")).startswith(_FULL):
                 self._fail(publication.request, Rejection.STREAM, "the event stream is full")
             return
-        self._forget(publication)
+        del self._unacknowledged[publication.token]
         if ack.duplicate:
             publication.duplicate_of = ack.seq
         request = publication.request
@@ -362,9 +368,8 @@ class StreamIngest:
         if not request.waiting:
             self._finish(request)
 
-    def _forget(self, publication: _Publication) -> None:
-        """Expect no acknowledgment of a message any longer."""
-        self._unacknowledged.pop(publication.token, None)
+    def _leave_group(self, publication: _Publication) -> None:
+        """Stop delaying later messages until NATS responds to this message."""
         self._group.discard(publication.token)
         if not self._group:
             self._group_ended.set()
@@ -375,7 +380,8 @@ class StreamIngest:
 
     def _fail(self, request: _Request, why: Rejection, text: str) -> None:
         for publication in request.publications:
-            self._forget(publication)
+            self._unacknowledged.pop(publication.token, None)
+            self._leave_group(publication)
         self._end(request)
         if not request.result.done():
             request.result.set_exception(self._rejected(len(request.drafts), why, text))
