@@ -152,3 +152,17 @@ async def test_a_new_connection_sends_all_unacknowledged_messages_without_a_wait
     await publisher.send(2)
     await publisher.connect(RecordingLink())
     assert publisher.link.sent == [1, 2]
+
+
+async def test_a_connection_that_is_replaced_while_it_sends_takes_no_more_messages(publisher: Publisher) -> None:
+    old, new = publisher.link, RecordingLink()
+
+    async def replaced(*_: object, **__: object) -> None:
+        """Block until the next connection exists, as a full buffer does."""
+        await publisher.connect(new)
+
+    old.publish = replaced  # type: ignore[method-assign]
+    await publisher.send(1, 2, 3)
+    await turns()
+    assert old.sent == []
+    assert new.sent == [1, 2, 3]
