@@ -185,6 +185,7 @@ class StreamIngest:
         self._group: set[str] = set()
         """The tokens of the current group's messages to which NATS has not responded yet."""
         self._group_began_at = 0
+        """The time when the publisher began to send the current group (Unix ms)."""
         self._group_ended = asyncio.Event()
         """An asyncio event that is set while `_group` is empty."""
         self._group_ended.set()
@@ -369,7 +370,7 @@ class StreamIngest:
             self._finish(request)
 
     def _leave_group(self, publication: _Publication) -> None:
-        """Stop delaying later messages until NATS responds to this message."""
+        """Remove a message from the current group, so that later messages do not wait for its response."""
         self._group.discard(publication.token)
         if not self._group:
             self._group_ended.set()
