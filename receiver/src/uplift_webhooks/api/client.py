@@ -163,7 +163,12 @@ class Client(Everything[Blocking]):
             if each is not None
         ]
         target = f"{path}?{urlencode(asked)}" if asked else path
-        sent = {**self._headers, **{name.lower(): value for name, value in (headers or {}).items()}}
+        own = {name.lower(): value for name, value in (headers or {}).items()}
+        for name, value in own.items():
+            text = str(value)  # http.client also accepts numbers and bytes
+            if not (text.isascii() and text.isprintable()):
+                raise ValueError(f"The header {name} must contain only printable ASCII characters.")
+        sent = {**self._headers, **own}
         content = None
         if body is not None:
             content = body if isinstance(body, bytes) else json_bytes(body)
