@@ -122,6 +122,21 @@ def test_a_page_with_slow_scripts_shows_missed_changes(server: Server, receiver:
     expect(page.get_by_text("Changed after the page was made")).to_be_visible(timeout=10_000)
 
 
+def test_a_page_that_shows_a_pending_delivery_updates_when_its_stream_opens(
+    server: Server, receiver: Receiver, open_page: OpenPage
+) -> None:
+    """The delivery can end after the server created the page, and before the stream opens."""
+    account, api = server.account()
+    api.endpoint(receiver.url("/down", receiving.respond(500)), event_types=[TYPE], retry_schedule=["1h"])
+    event = api.send(1).json["id"]
+    wait_for(lambda: api.ok("GET", "/v1/stats")["totals"]["attempts"], "the first attempt is counted")
+    page = open_page()
+    open_overview(page, member(server, account))
+    with page.expect_request(lambda request: "hx-request" in request.headers):
+        page.goto(f"/accounts/{account}/events/{event}")
+        expect(page.locator("#live tbody .status.pending")).to_be_visible()
+
+
 @pytest.fixture
 def own_server(engine: Engine, tmp_path: Path) -> Iterator[Server]:
     """A server that the test can stop."""

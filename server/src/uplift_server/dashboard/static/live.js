@@ -8,8 +8,10 @@
   const fresh = document.querySelector(".fresh button");
   const state = document.getElementById("live-state");
   const LIST = ".table.cards";
-  // The stream of a new page begins within this time. Statistics change later, so the stream reports them.
+  // The stream of a new page begins within this time. Statistics change later, so the stream reports them. However, a
+  // delivery or a replay can end before the stream begins, and statistics can be 10 seconds late.
   const LATE_MS = 500;
+  const UNFINISHED = ".status.pending, .status.running";
   // A stream that reconnects within this time is not reported as lost.
   const LOST_MS = 5000;
   const RETRY_MAX_MS = 30_000;
@@ -135,7 +137,8 @@
     if (told === "hello") {
       if (source) channel.postMessage(source.readyState === EventSource.OPEN ? "here" : "lost");
     } else if (told === "open" || told === "here") {
-      if ((told === "open" && streamed) || (!streamed && performance.now() > LATE_MS) || state?.dataset.kind === "lost") refresh(2000);
+      const mayMiss = performance.now() > LATE_MS || region()?.querySelector(UNFINISHED);
+      if ((told === "open" && streamed) || (!streamed && mayMiss) || state?.dataset.kind === "lost") refresh(2000);
       streamed = true;
       clearTimeout(lostTimer);
       lostTimer = 0;
