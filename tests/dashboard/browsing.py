@@ -13,7 +13,11 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, Request, Response, expect
 
-WAIT_MS = 15_000
+WAIT_MS = 30_000
+"""How long a page may take to show a change.
+
+In a busy process, statistics are up to 10 seconds late, and the page reloads up to 10 seconds later.
+"""
 HEIGHT = 800
 PROGRAMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 """Programs to use, best first. The headless shell takes a quarter less CPU time than the whole browser."""
@@ -57,7 +61,6 @@ def launch(playwright: Playwright) -> Browser:
             "Chromium is not on this machine. Install it (Debian: apt-get install -y chromium-headless-shell)",
             pytrace=False,
         )
-    # The timeout is longer than 5 s, the interval at which live pages of a busy server poll.
     expect.set_options(timeout=WAIT_MS)
     return playwright.chromium.launch(executable_path=found)
 
