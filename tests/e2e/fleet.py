@@ -28,6 +28,7 @@ class Fleet(AbstractContextManager["Fleet"]):
     """Processes on one database. The end of the block stops all of them."""
 
     def __init__(self, folder: Path, url: str, **environ: str) -> None:
+        self.url = url
         self._folder = folder
         self._environ = {"UPLIFT_DATABASE_URL": url, "UPLIFT_SECRET_KEY": SECRET_KEY, **environ}
         self.servers: list[Server] = []

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import nats
 import pytest
@@ -175,7 +176,9 @@ def test_a_killed_worker_stores_no_event_twice_and_loses_none(
     wait_for(lambda: len(receiver.numbers("/hook")) == 1500, "all events arrive", within=60)
 
 
-def test_a_repeat_has_the_id_of_the_first_request(fleet: Fleet, postgres_server: PostgresServer) -> None:
+def test_a_repeat_has_the_id_of_the_first_request(
+    fleet: Fleet, nats_server: NatsCluster, postgres_server: PostgresServer
+) -> None:
     fleet.add_all("api", "worker")
     _, api = fleet.servers[0].account()
     own_id = str(uuid.uuid4())
@@ -184,20 +187,48 @@ def test_a_repeat_has_the_id_of_the_first_request(fleet: Fleet, postgres_server:
     again = [api.send(1, idempotency_key="k1").json, api.send(2, id=own_id).json]
     assert [each["duplicate"] for each in first] == [False, False]
     assert [{**each, "duplicate": True} for each in first] == again
+    wait_for(lambda: nats_server.messages(EVENTS) == 0, "the stream is empty")
     postgres_server.stop("immediate")
     try:
         # The stream recognizes repeated events even if the database is down.
         new = api.send(3, idempotency_key="k3")
         repeats = [api.send(3, idempotency_key="k3") for _ in range(3)]
+        # These events have left the stream, and the database cannot return their IDs.
+        unknown = [api.send(1, idempotency_key="k1"), api.send(2, id=own_id)]
     finally:
         postgres_server.start()
     assert new.json["duplicate"] is False
     assert [each.json for each in repeats] == [{**new.json, "duplicate": True}] * 3
-    wait_for(lambda: len(stored(api)) == 3, "the event is stored once", within=60)
+    assert [each.json["duplicate"] for each in unknown] == [False, False]
+    wait_for(lambda: nats_server.messages(EVENTS) == 0, "the stream is empty", within=60)
+    assert numbers(stored(api)) == [1, 2, 3]
+    assert nats_server.messages(REJECTED) == 0
     wait_for(lambda: api("GET", "/readyz").body == b"ready\n", "the API server reads the database", within=60)
     batch = api("POST", "/v1/events/batch", {"events": [json.loads(body(4, idempotency_key="k4"))] * 3})
     assert len({each["id"] for each in batch.json["data"]}) == 1
     assert [each["duplicate"] for each in batch.json["data"]] == [False, True, True]
+
+
+def test_repeats_are_stored_after_the_restore_of_an_older_database(
+    fleet: Fleet, nats_server: NatsCluster, postgres_server: PostgresServer
+) -> None:
+    """NATS still knows the message IDs of the lost events, but neither the stream nor the database has the events."""
+    fleet.add_all("api", "worker")
+    _, api = fleet.servers[0].account()
+    own_id = str(uuid.uuid4())
+    api.send(1, idempotency_key="k1")
+    api.send(2, id=own_id)
+    wait_for(lambda: numbers(stored(api)) == [1, 2], "both events are stored")
+    wait_for(lambda: nats_server.messages(EVENTS) == 0, "the stream is empty")
+    lost = "DELETE FROM attempts; DELETE FROM deliveries; DELETE FROM idempotency_keys; DELETE FROM events"
+    postgres_server.execute(lost, urlsplit(fleet.url).path.removeprefix("/"))
+
+    events = [json.loads(body(1, idempotency_key="k1")), json.loads(body(3, idempotency_key="k3"))]
+    batch = api("POST", "/v1/events/batch", {"events": events})
+    repeats = [api.send(2, id=own_id), api.send(1, idempotency_key="k1")]
+    assert [each.status for each in (batch, *repeats)] == [202] * 3
+    wait_for(lambda: sorted(numbers(stored(api))) == [1, 2, 3], "the repeated events are stored once")
+    assert {each["id"] for each in stored(api)} == {own_id, *(each["id"] for each in batch.json["data"])}
 
 
 def test_a_conflict_is_accepted_and_rejected_later(fleet: Fleet, nats_server: NatsCluster) -> None:

@@ -411,24 +411,32 @@ class StreamIngest:
     # ---- repeats
 
     async def _resolve(self, request: _Request) -> None:
-        """Find the earlier event (if any) that each event of a request repeats. Then set the result of the request."""
+        """Find the earlier event (if any) that each event of a request repeats. Then set the result of the request.
+
+        Publish an event again if NATS detected a repeat, but nothing has the earlier event.
+        """
+        lost: list[_Publication] = []
         try:
             async with asyncio.timeout(COMMIT_TIMEOUT_MS / 1000):
-                result = await asyncio.gather(*(self._appended(each) for each in request.publications))
+                found = await asyncio.gather(*(self._appended(each) for each in request.publications))
         except (TimeoutError, StreamUnavailable, StreamError) as error:
             if not request.result.done():
                 text = f"the event stream has stored the events, but their IDs are unknown: {str(error) or 'timeout'}"
                 request.result.set_exception(self._rejected(len(request.drafts), Rejection.STREAM, text))
         else:
-            if not request.result.done():
-                request.result.set_result(result)
+            lost = [each for each, event in zip(request.publications, found, strict=True) if event is None]
+            if not lost and not request.result.done():
+                request.result.set_result([event for event in found if event is not None])
         finally:
-            self._end(request)
+            if not lost:
+                self._end(request)
+        self._publish_again(lost)
 
-    async def _appended(self, publication: _Publication) -> Appended:
+    async def _appended(self, publication: _Publication) -> Appended | None:
         """Return the new event, or the earlier event that the new event repeats.
 
-        Raises StreamUnavailable or StreamError.
+        Return None if NATS detected a repeat, but neither the stream nor the database has the earlier event. Raises
+        StreamUnavailable or StreamError.
         """
         new = Appended(0, publication.event_id, publication.request.accepted_at)
         if publication.known is None:
@@ -439,9 +447,26 @@ class StreamIngest:
         original = await self._original(publication.duplicate_of)
         if original is not None:
             return _earlier(new, *original)
-        # The earlier event is no longer in the stream. It is in the database, which may be down, or it was rejected.
         known = await self._known.find(*publication.event)
-        return new if known is None else _earlier(new, known.id, known.created_at)
+        return None if known is None else _earlier(new, known.id, known.created_at)
+
+    def _publish_again(self, publications: Sequence[_Publication]) -> None:
+        """Publish events again, with message IDs that NATS does not know.
+
+        Their earlier messages left the stream when the database stored or rejected the events. Now the database is an
+        older copy, is down, or never had the events. If it has them after all, the worker discards the new messages.
+        """
+        for publication in publications:
+            # With another token, a late acknowledgment of the earlier message has no effect.
+            self._tokens += 1
+            publication.token = str(self._tokens)
+            message = self._ids.next(publication.request.accepted_at)
+            publication.headers = {MESSAGE_ID: ids.uuid_text(message)}
+            publication.duplicate_of = publication.sent_at = None
+            publication.request.waiting += 1
+            self._unacknowledged[publication.token] = publication
+            self._to_send.append(publication)
+        self._wake.set()
 
     async def _original(self, seq: int) -> tuple[bytes, int] | None:
         """Return the ID and timestamp of the event in the message with the sequence number `seq`.
