@@ -53,13 +53,14 @@ class RecordingLink:
 class Publisher:
     """A publisher with a virtual clock and a recording link."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: Any = None) -> None:
+        """`known` finds stored events."""
         self.clock, self.link = VirtualClock(), RecordingLink()
         stream: Any = SimpleNamespace(trouble=lambda: None, reading=None, add_listener=lambda _: None)
         cache: Any = SimpleNamespace(accounts={ACCOUNT: SimpleNamespace(id=bytes(16))})
         unused: Any = None
         ids = IdSequence(bytes)
-        self.ingest = StreamIngest(stream, cache, unused, unused, ids, self.clock, EngineCounters())
+        self.ingest = StreamIngest(stream, cache, unused, known, ids, self.clock, EngineCounters())
 
     async def send(self, *numbers: int) -> list["asyncio.Future[Any]"]:
         """Accept one request for each event. Return the futures of the results."""

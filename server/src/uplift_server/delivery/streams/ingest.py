@@ -444,7 +444,7 @@ class StreamIngest:
         if publication.duplicate_of is None:
             known = await publication.known
             return new if known is None else _earlier(new, known.id, known.created_at)
-        original = await self._original(publication.duplicate_of)
+        original = await self._original(publication, publication.duplicate_of)
         if original is not None:
             return _earlier(new, *original)
         known = await self._known.find(*publication.event)
@@ -468,10 +468,11 @@ class StreamIngest:
             self._to_send.append(publication)
         self._wake.set()
 
-    async def _original(self, seq: int) -> tuple[bytes, int] | None:
+    async def _original(self, publication: _Publication, seq: int) -> tuple[bytes, int] | None:
         """Return the ID and timestamp of the event in the message with the sequence number `seq`.
 
-        Return None if the stream no longer has the message.
+        Return None if the stream no longer has the message, or if the message has another subject: emitters that
+        publish to NATS can choose any message ID, even the ID of another account's event.
         """
         link = self._link
         if link is None:
@@ -483,6 +484,8 @@ class StreamIngest:
                 if error.code == NOT_FOUND:
                     return None
                 raise
+        if found["message"]["subject"] != publication.subject:
+            return None
         message = parse_accepted(base64.b64decode(found["message"].get("data", "")))
         event_id = None if message is None else ids.parse_uuid(message.id)
         return None if message is None or event_id is None else (event_id, message.created_at)
