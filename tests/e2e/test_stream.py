@@ -227,6 +227,7 @@ def test_repeats_are_stored_after_the_restore_of_an_older_database(
     batch = api("POST", "/v1/events/batch", {"events": events})
     repeats = [api.send(2, id=own_id), api.send(1, idempotency_key="k1")]
     assert [each.status for each in (batch, *repeats)] == [202] * 3
+    assert [each.json["id"] for each in repeats] == [own_id, batch.json["data"][0]["id"]]
     wait_for(lambda: sorted(numbers(stored(api))) == [1, 2, 3], "the repeated events are stored once")
     assert {each["id"] for each in stored(api)} == {own_id, *(each["id"] for each in batch.json["data"])}
 

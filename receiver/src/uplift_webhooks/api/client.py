@@ -165,9 +165,10 @@ class Client(Everything[Blocking]):
         target = f"{path}?{urlencode(asked)}" if asked else path
         own = {name.lower(): value for name, value in (headers or {}).items()}
         for name, value in own.items():
-            text = str(value)  # http.client also accepts numbers and bytes
-            if not (text.isascii() and text.isprintable()):
-                raise ValueError(f"The header {name} must contain only printable ASCII characters.")
+            # http.client encodes headers as Latin-1. It also accepts numbers and bytes.
+            text = str(value)
+            if not text.isprintable() or any(character > "\xff" for character in text):
+                raise ValueError(f"The header {name} must contain only printable characters of Latin-1.")
         sent = {**self._headers, **own}
         content = None
         if body is not None:

@@ -8,6 +8,7 @@ once.
 
 import asyncio
 import base64
+import hashlib
 from collections import deque
 from collections.abc import Collection, Sequence
 from typing import Final, Protocol
@@ -413,7 +414,8 @@ class StreamIngest:
     async def _resolve(self, request: _Request) -> None:
         """Find the earlier event (if any) that each event of a request repeats. Then set the result of the request.
 
-        Publish an event again if NATS detected a repeat, but nothing has the earlier event.
+        Publish an event again if NATS detected a repeat, but neither the stream nor the database has the
+        earlier event.
         """
         lost: list[_Publication] = []
         try:
@@ -460,8 +462,9 @@ class StreamIngest:
             # With another token, a late acknowledgment of the earlier message has no effect.
             self._tokens += 1
             publication.token = str(self._tokens)
-            message = self._ids.next(publication.request.accepted_at)
-            publication.headers = {MESSAGE_ID: ids.uuid_text(message)}
+            # Repeats of the same event get the same new message ID, so that NATS detects them too.
+            earlier = f"{publication.headers[MESSAGE_ID]} {publication.duplicate_of}"
+            publication.headers = {MESSAGE_ID: hashlib.sha256(earlier.encode()).hexdigest()}
             publication.duplicate_of = publication.sent_at = None
             publication.request.waiting += 1
             self._unacknowledged[publication.token] = publication
