@@ -34,12 +34,12 @@ from uplift_server.delivery.streams.messages import (
     message_id,
     parse_accepted,
 )
+from uplift_server.delivery.streams.publications import AccountBacklog, Publication, Request
 from uplift_server.delivery.streams.stream import EventStream
 from uplift_server.observe.counters import EngineCounters, Rejection
 from uplift_server.observe.trace_records import TRACEPARENT
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import Appended, IdempotencyConflict
-from uplift_server.store.repeated_events import StoredEvent
 
 TICK_MS: Final = 100
 RESEND_AFTER_MS: Final = 800
@@ -83,78 +83,6 @@ class _Ack(msgspec.Struct):
 _ack_decoder: Final = msgspec.json.Decoder(_Ack)
 
 
-class _Account(Backlog):
-    """An account's events that the stream has not acknowledged yet."""
-
-    __slots__ = ("seq",)
-
-    def __init__(self, seq: int) -> None:
-        super().__init__()
-        self.seq = seq
-
-
-class _Publication:
-    """A message that waits for its acknowledgment."""
-
-    __slots__ = (
-        "duplicate_of",
-        "event",
-        "event_id",
-        "headers",
-        "known",
-        "payload",
-        "request",
-        "sent_at",
-        "subject",
-        "token",
-    )
-
-    def __init__(
-        self,
-        request: "_Request",
-        event: tuple[int, Draft],
-        token: str,
-        subject: str,
-        payload: bytes,
-        event_id: bytes,
-        message: str,
-    ) -> None:
-        self.request = request
-        self.event = event
-        """The sequence number of the account, and the validated event."""
-        self.token = token
-        self.subject = subject
-        self.payload = payload
-        self.event_id = event_id
-        self.headers = {MESSAGE_ID: message}
-        self.sent_at: int | None = None
-        """The time when the message was sent (Unix ms), or None while it waits for the connection."""
-        self.duplicate_of: int | None = None
-        """The sequence number of the earlier message, if NATS detected this message as a repeat."""
-        self.known: asyncio.Future[StoredEvent | None] | None = None
-        """The database lookup of an earlier event that this event may repeat.
-
-        None if the caller chose neither an idempotency key nor an ID.
-        """
-
-
-class _Request:
-    __slots__ = ("accepted_at", "account", "began_us", "body_bytes", "drafts", "publications", "result", "waiting")
-
-    def __init__(
-        self, account: _Account, drafts: Sequence[tuple[int, Draft]], body_bytes: int, now: int, began_us: int
-    ) -> None:
-        self.account = account
-        self.drafts = drafts
-        self.body_bytes = body_bytes
-        self.accepted_at = now
-        self.began_us = began_us
-        self.publications: list[_Publication] = []
-        self.waiting = len(drafts)
-        """The number of messages that have no acknowledgment yet."""
-        self.result: asyncio.Future[list[Appended] | IdempotencyConflict] = asyncio.get_running_loop().create_future()
-
-
 class StreamIngest:
     """Accepts events through the event stream. Implements the interface `Acceptance` of the service."""
 
@@ -176,13 +104,13 @@ class StreamIngest:
         self._clock = clock
         self._counters = counters
         self._backlog = Backlog()
-        self._accounts: dict[int, _Account] = {}
+        self._accounts: dict[int, AccountBacklog] = {}
         """The accounts with unacknowledged events. Key 0 is for requests with events of several accounts."""
         self._shares = StreamShares()
         self._read_at = 0
         """When the stream state in `_shares` was read (Unix ms)."""
-        self._unacknowledged: dict[str, _Publication] = {}
-        self._to_send: deque[_Publication] = deque()
+        self._unacknowledged: dict[str, Publication] = {}
+        self._to_send: deque[Publication] = deque()
         self._group: set[str] = set()
         """The tokens of the current group's messages to which NATS has not responded yet."""
         self._group_began_at = 0
@@ -243,27 +171,27 @@ class StreamIngest:
         if seq and self._shares.exceeds(seq):
             cause = "the event stream is nearly full, mostly with events of the account"
             raise self._rejected(events, Rejection.FULL, cause)
-        account = self._accounts.get(seq) or _Account(seq)
+        account = self._accounts.get(seq) or AccountBacklog(seq)
         text = full_queue(self._backlog, account, events, 0)
         if text is not None:
             raise self._rejected(events, Rejection.FULL, text)
         self._accounts[seq] = account
         for backlog in (self._backlog, account):
             backlog.add(events, body_bytes, 0)
-        request = _Request(account, drafts, body_bytes, self._clock.now_ms(), self._clock.monotonic_us())
+        request = Request(account, drafts, body_bytes, self._clock.now_ms(), self._clock.monotonic_us())
         traceparent = TRACEPARENT.get()
         for account_seq, draft in drafts:
             self._add(request, account_seq, draft, traceparent)
         self._wake.set()
         return request.result
 
-    def _add(self, request: _Request, account_seq: int, draft: Draft, traceparent: str | None) -> None:
+    def _add(self, request: Request, account_seq: int, draft: Draft, traceparent: str | None) -> None:
         self._shares.add(account_seq, len(draft.data))
         now = request.accepted_at
         event_id = draft.id or self._ids.next(now)
         account = self._cache.accounts[account_seq]
         self._tokens += 1
-        publication = _Publication(
+        publication = Publication(
             request,
             (account_seq, draft),
             str(self._tokens),
@@ -370,7 +298,7 @@ class StreamIngest:
         if not request.waiting:
             self._finish(request)
 
-    def _leave_group(self, publication: _Publication) -> None:
+    def _leave_group(self, publication: Publication) -> None:
         """Remove a message from the current group, so that later messages do not wait for its response."""
         self._group.discard(publication.token)
         if not self._group:
@@ -380,7 +308,7 @@ class StreamIngest:
         self._group.clear()
         self._group_ended.set()
 
-    def _fail(self, request: _Request, why: Rejection, text: str) -> None:
+    def _fail(self, request: Request, why: Rejection, text: str) -> None:
         for publication in request.publications:
             self._unacknowledged.pop(publication.token, None)
             self._leave_group(publication)
@@ -388,7 +316,7 @@ class StreamIngest:
         if not request.result.done():
             request.result.set_exception(self._rejected(len(request.drafts), why, text))
 
-    def _finish(self, request: _Request) -> None:
+    def _finish(self, request: Request) -> None:
         """Set the result of a request after the stream has stored all its messages."""
         self._counters.stream_durations.observe_many(self._clock.monotonic_us() - request.began_us, len(request.drafts))
         if any(each.known is not None for each in request.publications):
@@ -401,7 +329,7 @@ class StreamIngest:
             now = request.accepted_at
             request.result.set_result([Appended(0, each.event_id, now) for each in request.publications])
 
-    def _end(self, request: _Request) -> None:
+    def _end(self, request: Request) -> None:
         """Remove a request from the backlog."""
         account, events = request.account, len(request.drafts)
         for backlog in (self._backlog, account):
@@ -411,13 +339,13 @@ class StreamIngest:
 
     # ---- repeats
 
-    async def _resolve(self, request: _Request) -> None:
+    async def _resolve(self, request: Request) -> None:
         """Find the earlier event (if any) that each event of a request repeats. Then set the result of the request.
 
         Publish an event again if NATS detected a repeat, but neither the stream nor the database has the
         earlier event.
         """
-        lost: list[_Publication] = []
+        lost: list[Publication] = []
         try:
             async with asyncio.timeout(COMMIT_TIMEOUT_MS / 1000):
                 found = await asyncio.gather(*(self._appended(each) for each in request.publications))
@@ -434,7 +362,7 @@ class StreamIngest:
                 self._end(request)
         self._publish_again(lost)
 
-    async def _appended(self, publication: _Publication) -> Appended | None:
+    async def _appended(self, publication: Publication) -> Appended | None:
         """Return the new event, or the earlier event that the new event repeats.
 
         Return None if NATS detected a repeat, but neither the stream nor the database has the earlier event. Raises
@@ -452,7 +380,7 @@ class StreamIngest:
         known = await self._known.find(*publication.event)
         return None if known is None else _earlier(new, known.id, known.created_at)
 
-    def _publish_again(self, publications: Sequence[_Publication]) -> None:
+    def _publish_again(self, publications: Sequence[Publication]) -> None:
         """Publish events again, with message IDs that NATS does not know.
 
         Their earlier messages left the stream when the database stored or rejected the events. Now the database is an
@@ -471,7 +399,7 @@ class StreamIngest:
             self._to_send.append(publication)
         self._wake.set()
 
-    async def _original(self, publication: _Publication, seq: int) -> tuple[bytes, int] | None:
+    async def _original(self, publication: Publication, seq: int) -> tuple[bytes, int] | None:
         """Return the ID and timestamp of the event in the message with the sequence number `seq`.
 
         Return None if the stream no longer has the message, or if the message has another subject: emitters that
