@@ -13,6 +13,7 @@ from uplift_server.core.events.stream_subjects import accepted_subject
 from uplift_server.core.ids import ACCOUNT as ACCOUNT_ID
 from uplift_server.core.ids import prefixed
 from uplift_server.delivery.ingest import Draft
+from uplift_server.delivery.streams.link import NOT_FOUND, StreamError
 from uplift_server.delivery.streams.messages import accepted_message
 
 FIRST_ID = bytes(15) + b"1"
@@ -21,11 +22,15 @@ SUBJECT = accepted_subject(prefixed(ACCOUNT_ID, bytes(16)))
 
 
 class LinkWithMessage(RecordingLink):
-    """A connection to NATS whose stream has one earlier message."""
+    """A connection to NATS whose stream has one earlier message (number 1), which leaves the stream after one read."""
 
     subject = SUBJECT
+    removed = False
 
-    async def call(self, _: str, __: dict[str, Any]) -> dict[str, Any]:
+    async def call(self, _: str, request: dict[str, Any]) -> dict[str, Any]:
+        if self.removed or request["seq"] != 1:
+            raise StreamError(NOT_FOUND, "no message found")
+        self.removed = True
         data = base64.b64encode(accepted_message(DRAFT, FIRST_ID, 5, None)).decode()
         return {"message": {"subject": self.subject, "data": data}}
 
@@ -77,3 +82,19 @@ async def test_a_message_of_another_account_with_the_same_id_does_not_replace_an
     assert event.id != FIRST_ID
     assert not event.duplicate
     assert publisher.ingest.waiting_events == 0
+
+
+async def test_an_event_of_a_batch_that_was_found_keeps_its_id(publisher: Publisher) -> None:
+    """While another event of the batch is published again, the found event can leave the stream."""
+    link = LinkWithMessage()
+    await publisher.connect(link)
+    other = Draft(TYPE, b'{"number":2}', (), idempotency_key="k2")
+    result = publisher.ingest.accept_for([(ACCOUNT, DRAFT), (ACCOUNT, other)])
+    await turns()
+    for number in (1, 2):
+        link.respond(b'{"stream":"a","seq":%d,"duplicate":true}' % number, number)
+    await turns()
+    assert link.sent == [1, 2, 2]
+    link.acknowledge(2)
+    await turns()
+    assert [event.duplicate for event in result.result()] == [True, False]

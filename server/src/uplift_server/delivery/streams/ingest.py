@@ -50,7 +50,7 @@ The wait is longer than a slow fsync. It is short enough for several repeats whi
 GROUP_WAIT_MS_MAX: Final = 100
 """The maximum time from the start of a group to the start of the next group, in ms.
 
-Without this limit, one lost acknowledgment would delay all later messages until the publisher repeats the message.
+Without this limit, one lost acknowledgment would block all later messages, including the repeat of its own message.
 """
 ORIGINALS_AT_ONCE: Final = 20
 """The maximum number of concurrent reads of earlier messages that new messages may repeat."""
@@ -342,25 +342,26 @@ class StreamIngest:
     async def _resolve(self, request: Request) -> None:
         """Find the earlier event (if any) that each event of a request repeats. Then set the result of the request.
 
-        Publish an event again if NATS detected a repeat, but neither the stream nor the database has the
-        earlier event.
+        Publish an event again if NATS detected a repeat, but neither the stream nor the database has the earlier event.
         """
-        lost: list[Publication] = []
+        not_found: list[Publication] = []
         try:
             async with asyncio.timeout(COMMIT_TIMEOUT_MS / 1000):
-                found = await asyncio.gather(*(self._appended(each) for each in request.publications))
+                results = await asyncio.gather(*(self._appended(each) for each in request.publications))
         except (TimeoutError, StreamUnavailable, StreamError) as error:
             if not request.result.done():
                 text = f"the event stream has stored the events, but their IDs are unknown: {str(error) or 'timeout'}"
                 request.result.set_exception(self._rejected(len(request.drafts), Rejection.STREAM, text))
         else:
-            lost = [each for each, event in zip(request.publications, found, strict=True) if event is None]
-            if not lost and not request.result.done():
-                request.result.set_result([event for event in found if event is not None])
+            for publication, found in zip(request.publications, results, strict=True):
+                publication.found = found
+            not_found = [each for each in request.publications if each.found is None]
+            if not not_found and not request.result.done():
+                request.result.set_result([found for found in results if found is not None])
         finally:
-            if not lost:
+            if not not_found:
                 self._end(request)
-        self._publish_again(lost)
+        self._publish_again(not_found)
 
     async def _appended(self, publication: Publication) -> Appended | None:
         """Return the new event, or the earlier event that the new event repeats.
@@ -368,6 +369,8 @@ class StreamIngest:
         Return None if NATS detected a repeat, but neither the stream nor the database has the earlier event. Raises
         StreamUnavailable or StreamError.
         """
+        if publication.found is not None:
+            return publication.found
         new = Appended(0, publication.event_id, publication.request.accepted_at)
         if publication.known is None:
             return new

@@ -28,6 +28,7 @@ class Publication:
         "duplicate_of",
         "event",
         "event_id",
+        "found",
         "headers",
         "known",
         "payload",
@@ -65,6 +66,8 @@ class Publication:
 
         None if the caller chose neither an idempotency key nor an ID.
         """
+        self.found: Appended | None = None
+        """The result for this event: the new event, or the earlier event that it repeats."""
 
 
 class Request:
