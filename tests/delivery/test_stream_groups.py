@@ -129,6 +129,26 @@ async def test_a_lost_acknowledgment_delays_later_messages_only_briefly(publishe
     assert results[0].done()
 
 
+async def test_a_lost_acknowledgment_delays_only_one_group(publisher: Publisher) -> None:
+    await publisher.send(1)
+    await publisher.send(2)
+    publisher.clock.fire()
+    await turns()
+    publisher.link.acknowledge(2)
+    await publisher.send(3)
+    assert publisher.link.sent == [1, 2, 3]
+
+
+async def test_a_batch_that_fails_does_not_delay_later_messages(publisher: Publisher) -> None:
+    drafts = [Draft(TYPE, json.dumps({"number": number}).encode(), ()) for number in (1, 2)]
+    failed = publisher.ingest.accept_for([(ACCOUNT, draft) for draft in drafts])
+    await turns()
+    publisher.link.respond(b'{"error":{"code":503,"description":"maximum bytes exceeded"}}', 1)
+    await publisher.send(3)
+    assert publisher.link.sent == [1, 2, 3]
+    assert failed.exception() is not None
+
+
 @pytest.mark.parametrize("data", [b"", b'{"error":{"code":409,"description":"duplicate message id is in process"}}'])
 async def test_a_message_that_is_not_stored_does_not_delay_later_messages(publisher: Publisher, data: bytes) -> None:
     await publisher.send(1)

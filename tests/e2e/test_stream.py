@@ -201,9 +201,9 @@ def test_a_repeat_has_the_id_of_the_first_request(
     assert [each.json for each in repeats] == [{**new.json, "duplicate": True}] * 3
     assert [each.json["duplicate"] for each in unknown] == [False, False]
     wait_for(lambda: nats_server.messages(EVENTS) == 0, "the stream is empty", within=60)
+    wait_for(lambda: api("GET", "/readyz").body == b"ready\n", "the API server reads the database", within=60)
     assert numbers(stored(api)) == [1, 2, 3]
     assert nats_server.messages(REJECTED) == 0
-    wait_for(lambda: api("GET", "/readyz").body == b"ready\n", "the API server reads the database", within=60)
     batch = api("POST", "/v1/events/batch", {"events": [json.loads(body(4, idempotency_key="k4"))] * 3})
     assert len({each["id"] for each in batch.json["data"]}) == 1
     assert [each["duplicate"] for each in batch.json["data"]] == [False, True, True]

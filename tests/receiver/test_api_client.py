@@ -213,6 +213,13 @@ def test_an_idempotency_key_in_the_body_replaces_the_header(
     assert ("idempotency-key" in request.headers) == has_header
 
 
+def test_a_header_can_contain_latin_1(api: ScriptedApi, client: Client) -> None:
+    api.script = [json_response({"id": "x"})]
+    client.endpoints.create("https://x.example", idempotency_key="Zürich-1")
+    [request] = api.requests
+    assert request.headers["idempotency-key"] == "Zürich-1"
+
+
 @pytest.mark.parametrize("key", ["Łódź-1", "two\r\nlines"])
 def test_a_header_that_http_cannot_carry_is_named(api: ScriptedApi, client: Client, key: str) -> None:
     with pytest.raises(
