@@ -33,8 +33,7 @@ async def _findings(settings: StreamSettings, database_url: str) -> Sequence[Fin
         try:
             link = await Link.connect(server, settings.credentials_file)
         except StreamUnavailable as error:
-            text = f"cannot connect to {error}"
-            found.append(Finding("nats", "fail", text, "start the NATS server, or correct UPLIFT_NATS_URL"))
+            found.append(Finding("nats", "fail", f"cannot connect to {error}", error.how_to_fix))
             continue
         try:
             reading = await _read(link, server, database_id, found)
@@ -55,11 +54,8 @@ async def _read(
         reading = await read_stream(link, 0)
     except StreamUnavailable as error:
         text = f"{server.address}: the event stream is not available ({error})"
-        found.append(
-            Finding(
-                "nats", "fail", text, "enable JetStream, and check that more than half of the NATS servers are running"
-            )
-        )
+        fix = error.how_to_fix or "enable JetStream, and check that more than half of the NATS servers are running"
+        found.append(Finding("nats", "fail", text, fix))
         return None
     except StreamError as error:
         if error.code == NOT_FOUND:

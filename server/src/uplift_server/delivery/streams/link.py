@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 import re
+import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
@@ -35,11 +36,27 @@ _API: Final = "$JS.API."
 NOT_FOUND: Final = 404
 _ERRORS: Final = (nats.errors.Error, OSError, TimeoutError, RuntimeError)
 """Errors of the client. The event loop raises RuntimeError for a message to a connection that was just reset."""
+_NO_PERMISSION: Final = "permissions violation"
+_PERMISSIONS_FIX: Final = "give the NATS user the permissions of the user uplift in deploy/nats/nats.conf"
+_CREDENTIALS_FIX: Final = "correct the file in UPLIFT_NATS_CREDENTIALS_FILE"
+_AUTHORITY_FIX: Final = (
+    "add the CA certificate to the system's certificates with update-ca-certificates, or to the file in SSL_CERT_FILE"
+    " if this variable is set"
+)
+_NAME_FIX: Final = "use a host name of the NATS server's certificate in UPLIFT_NATS_URL"
+# The numbers are from OpenSSL's x509_vfy.h: expired, another host name, another IP address.
+_CERTIFICATE_FIXES: Final = {10: "renew the NATS server's certificate", 62: _NAME_FIX, 64: _NAME_FIX}
+_WITHOUT_TLS: Final = "the NATS server does not use TLS"
 _CREDENTIALS_MARKERS: Final = ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED")
 
 
 class StreamUnavailable(Exception):
     """The process cannot reach NATS, NATS did not respond in time, or the stream cannot store messages."""
+
+    def __init__(self, cause: str, how_to_fix: str = "") -> None:
+        super().__init__(cause)
+        self.how_to_fix = how_to_fix
+        """What an operator can do. Empty if the problem may end by itself, for example when NATS elects a leader."""
 
 
 class StreamError(Exception):
@@ -94,10 +111,22 @@ parser.MSG_RE, parser.HMSG_RE = (
 
 
 class _Client(Client):
-    """A NATS client that accepts invalid subjects and headers.
+    """A NATS client that accepts invalid subjects and headers, and that requires TLS for tls:// URLs.
 
     Emitters choose the subjects and headers, so an invalid subject or header must not end the connection.
     """
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        """Require TLS before the client sends the password.
+
+        Without this, the client would use TLS only if the first message of the server, which is not encrypted, says so.
+        An attacker between the client and the server could remove this request for TLS, and read the password.
+        """
+        if initial_connection and self._current_server is not None and self._current_server.uri.scheme == "tls":
+            if not info.get("tls_required") and not info.get("tls_available"):
+                raise nats.errors.Error(_WITHOUT_TLS)
+            info["tls_required"] = True
+        await super()._process_info(info, initial_connection)
 
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
         try:
@@ -120,7 +149,8 @@ class Link:
 
     def __init__(self) -> None:
         self._client = _Client()
-        self._cause = ""
+        self._error: Exception | None = None
+        """The connection's latest error."""
         self.closed = asyncio.Event()
 
     @classmethod
@@ -135,7 +165,9 @@ class Link:
         except Exception as error:  # The client and its parser of keys also raise their own errors and TypeError.
             with contextlib.suppress(Exception):
                 await link.close()
-            raise StreamUnavailable(f"{server.address}: {link._cause or str(error) or 'timeout'}") from error
+            failure = link._error or error
+            cause = f"{server.address}: {str(failure) or 'timeout'}"
+            raise StreamUnavailable(cause, _how_to_connect(failure)) from error
         return link
 
     async def _open(self, server: NatsServer, credentials_file: str | None) -> None:
@@ -157,7 +189,7 @@ class Link:
         )
 
     async def _note_error(self, error: Exception) -> None:
-        self._cause = str(error)
+        self._error = error
 
     async def _note_closed(self) -> None:
         self.closed.set()
@@ -165,7 +197,7 @@ class Link:
     @property
     def cause(self) -> str:
         """The connection's latest error, which explains why the connection ended."""
-        return self._cause or "connection closed"
+        return str(self._error or "connection closed")
 
     @property
     def message_bytes_max(self) -> int:
@@ -211,7 +243,13 @@ class Link:
 
     async def _request(self, subject: str, payload: bytes, headers: dict[str, str] | None, seconds: float) -> bytes:
         with _failures():
-            response = await self._client.request(subject, payload, timeout=seconds, headers=headers)
+            try:
+                response = await self._client.request(subject, payload, timeout=seconds, headers=headers)
+            except nats.errors.TimeoutError:
+                # NATS does not respond to a request for which the user has no permission.
+                if _NO_PERMISSION in self.cause:
+                    raise StreamUnavailable(self.cause, _PERMISSIONS_FIX) from None
+                raise
             return response.data
 
     async def close(self) -> None:
@@ -230,10 +268,26 @@ def _credentials(path: str) -> RawCredentials:
     try:
         content = Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise StreamUnavailable(f"the credentials file {path} is not readable: {error}") from error
+        raise StreamUnavailable(f"the credentials file {path} is not readable: {error}", _CREDENTIALS_FIX) from error
     if not all(each in content for each in _CREDENTIALS_MARKERS):
-        raise StreamUnavailable(f"the credentials file {path} is not complete: it must contain a user JWT and a seed")
+        cause = f"the credentials file {path} is not complete: it must contain a user JWT and a seed"
+        raise StreamUnavailable(cause, _CREDENTIALS_FIX)
     return RawCredentials(content)
+
+
+def _how_to_connect(error: Exception) -> str:
+    """Return what an operator can do about a connection that failed with this error."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _CERTIFICATE_FIXES.get(error.verify_code, _AUTHORITY_FIX)
+    if str(error) == _WITHOUT_TLS:
+        return "enable TLS on the NATS server, or use nats:// in UPLIFT_NATS_URL"
+    # The server closes the connection after it has rejected a login, often before the client has read the response.
+    if "auth" in str(error).lower() or isinstance(error, ConnectionResetError | BrokenPipeError):
+        return (
+            "correct the user and the password in UPLIFT_NATS_URL, or the file in UPLIFT_NATS_CREDENTIALS_FILE; the log"
+            " of the NATS server contains rejected logins"
+        )
+    return "start the NATS server, or correct UPLIFT_NATS_URL"
 
 
 class _failures(contextlib.AbstractContextManager[None]):  # noqa: N801 - used like a function

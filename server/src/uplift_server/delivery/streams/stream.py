@@ -272,11 +272,12 @@ class EventStream:
             _log.warning("event stream recovered")
         self._is_failing = False
 
-    def _note_failed(self, error: Exception) -> None:
+    def _note_failed(self, error: StreamUnavailable | StreamError | StreamUnfit) -> None:
         self._cause = str(error)
         self.unfit = error if isinstance(error, StreamUnfit) else None
         if not self._is_failing:
-            _log.error("event stream unavailable", cause=self._cause)
+            fix = error.how_to_fix if isinstance(error, StreamUnavailable) else ""
+            _log.error("event stream unavailable", cause=self._cause, **({"how_to_fix": fix} if fix else {}))
         self._is_failing = True
 
 
