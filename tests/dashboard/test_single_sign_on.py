@@ -116,6 +116,10 @@ def test_a_rejected_person_sees_the_reason_and_the_other_ways_to_sign_in(sso: Se
     assert (response.status, SESSION in guest.cookies) == (403, False)
     assert "No account has stranger@example.com as a member." in response.problem
     assert 'name="password"' in response.html
+    # Without a new authentication, the provider would identify the same person again.
+    [link] = re.findall(r'href="(/sign-in/oidc[^"]*)">Sign in as another person<', response.html)
+    other = guest.get(link.replace("&amp;", "&"), follow=False).headers["location"]
+    assert "&prompt=login&" in other
     query = provider.authorize(begin(guest), ann(), error="access_denied", error_description="<b>")
     response = guest.get(f"/sign-in/oidc/callback?{query}")
     assert (response.status, "cancelled" in response.problem, "<b>" in response.html) == (401, True, False)
@@ -316,6 +320,11 @@ def test_a_certified_provider_rejects_and_is_rejected(certified: Server, visitor
     consent(visitor)
     expect(visitor.locator(".problem")).to_contain_text("has not verified your email address")
     assert urlsplit(visitor.url).path == "/sign-in/oidc/callback"
+    check_page(visitor, "sign-in-rejected")
+    visitor.get_by_role("link", name="Sign in as another person").click()
+    enter_credentials(visitor, "ann")
+    consent(visitor)
+    expect(visitor).to_have_url(re.compile(rf"{re.escape(certified.url)}/accounts/"))
     visitor.context.clear_cookies()
     visitor.goto("/sign-in/oidc")
     visitor.get_by_role("link", name="Cancel").click()

@@ -205,8 +205,13 @@ async def test_a_full_account_does_not_prevent_the_sign_in(
 
 async def test_an_unknown_person_gets_a_clear_answer_and_no_session(sso: SignIns, world: World) -> None:
     await world.account()
-    with pytest.raises(Forbidden, match=r"No account has ann@example\.com as a member\. Ask an admin"):
+    with (
+        capture_logs() as logs,
+        pytest.raises(Forbidden, match=r"No account has ann@example\.com as a member\. Ask an admin"),
+    ):
         await sso.complete(ann())
+    [line] = without_slow_reads(logs)
+    assert (line["event"], line["cause"]) == ("sign-in rejected", "the person is not a member of any account")
     assert [await count(world, table) for table in (sessions, identities)] == [0, 0]
 
 
@@ -214,8 +219,10 @@ async def test_an_unknown_person_gets_a_clear_answer_and_no_session(sso: SignIns
 async def test_an_unverified_email_gives_no_access(sso: SignIns, world: World, verified: Any) -> None:
     account = await world.account()
     await world.member(account, ANN, Role.OWNER)
-    with pytest.raises(Forbidden, match="has not verified your email address"):
+    with capture_logs() as logs, pytest.raises(Forbidden, match="has not verified your email address"):
         await sso.complete(ann(email_verified=verified))
+    [line] = without_slow_reads(logs)
+    assert "(email_verified)" in line["cause"]
 
 
 async def test_a_changed_email_at_the_provider_gives_no_access_to_another_person(sso: SignIns, world: World) -> None:

@@ -20,8 +20,11 @@ from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
 from uplift_server.store.records import Invitation, Link, Member, Person
 
+NOT_A_MEMBER: Final = "the person is not a member of any account"
+"""Why the server rejects the sign-in of a person without access, for the log."""
 _EMAIL_NOT_VERIFIED: Final = (
-    "The identity provider has not verified your email address. Verify it there, then sign in again."
+    "The identity provider has not verified your email address, or does not share it. Verify the address there, then"
+    " sign in again. If the address is verified, ask the operator to check the server log."
 )
 _NO_MEMBERSHIP: Final = (
     "No account has {email} as a member. Ask an admin of your account to invite this address, then sign in again."
@@ -37,6 +40,17 @@ class NewIds(NamedTuple):
 
     person: bytes
     member: bytes
+
+
+class NoAccess(Conflict):
+    """A person cannot sign in with single sign-on.
+
+    The text is for the person. `cause` is for the log, and contains no personal data.
+    """
+
+    def __init__(self, text: str, cause: str) -> None:
+        super().__init__(text)
+        self.cause = cause
 
 
 class LinkedPerson(NamedTuple):
@@ -130,8 +144,8 @@ def join_by_identity(
     """Return the person with this identity. On the first sign-in, link the identity to an existing or a new person.
 
     `open_ones` are the open invitations to the person's email. The caller must have locked the accounts of these
-    invitations. Raises Conflict if the provider has not verified the email, or if the person has another identity. Also
-    raises Conflict if neither a person nor an invitation has the email.
+    invitations. Raises NoAccess if the provider has not verified the email, or if the person has another identity. Also
+    raises NoAccess if neither a person nor an invitation has the email.
     """
     email = identity.email
     by_email = None if email is None else people.find(connection, email, lock=True)
@@ -139,14 +153,15 @@ def join_by_identity(
     if person is not None:
         return LinkedPerson(person, is_new=False)
     if email is None:
-        raise Conflict(_EMAIL_NOT_VERIFIED)
+        cause = "the ID token has no email address (email), or the address is not verified (email_verified)"
+        raise NoAccess(_EMAIL_NOT_VERIFIED, cause)
     person = by_email
     if person is None:
         if not open_ones:
-            raise Conflict(_NO_MEMBERSHIP.format(email=email))
+            raise NoAccess(_NO_MEMBERSHIP.format(email=email), NOT_A_MEMBER)
         person = _create(connection, new_ids, email, identity.name, password_hash=None, proved=True, now=now)
     elif identities.is_linked(connection, identity.issuer, person):
-        raise Conflict(_OTHER_IDENTITY)
+        raise NoAccess(_OTHER_IDENTITY, "the person is linked to another identity")
     elif not person.proved:
         person = _renew(connection, person, "single sign-on", now, address, password_hash=None)
     identities.link(connection, identity.issuer, identity.subject, person, now=now)

@@ -17,7 +17,7 @@ from uplift_server.service.context import ServiceContext
 from uplift_server.service.credentials import new_cookie, new_session
 from uplift_server.service.errors import Busy, Forbidden, Unauthorized
 from uplift_server.service.identity_provider import Identified, IdentityProvider, ProviderDown, ProviderFailed
-from uplift_server.service.joining import NewIds, accept_invitations, join_by_identity
+from uplift_server.service.joining import NOT_A_MEMBER, NewIds, NoAccess, accept_invitations, join_by_identity
 from uplift_server.service.person_audit import audit_member_action, audit_person
 from uplift_server.service.sign_ins import SignInLimits
 from uplift_server.service.visitors import Visitor
@@ -220,12 +220,12 @@ class SingleSignOn:
             found, is_new = join_by_identity(connection, identity, open_ones, new_ids, now, address)
             person = people.get(connection, found.seq, lock=True)
             if person is None or person.id != found.id:
-                raise Conflict(_NO_ACCOUNT)
+                raise NoAccess(_NO_ACCOUNT, NOT_A_MEMBER)
             if person.email == identity.email:
                 for member in accept_invitations(connection, person, open_ones, member_ids[: len(open_ones)], now):
                     audit_member_action(connection, member, "member.joined", BY, now, address)
             if not people.memberships(connection, person.seq):
-                raise Conflict(_NO_ACCOUNT)
+                raise NoAccess(_NO_ACCOUNT, NOT_A_MEMBER)
             if is_new:
                 audit_person(connection, person, "member.identity_linked", {"issuer": identity.issuer}, now, address)
             sessions.create(connection, replace(session, person_seq=person.seq), id_token=id_token)
@@ -234,7 +234,8 @@ class SingleSignOn:
         try:
             await self._context.database.write(begin)
         except Conflict as error:
-            _log.warning("sign-in rejected", client_address=address, method=BY, cause="the person has no access")
+            cause = error.cause if isinstance(error, NoAccess) else "the person's data changed at the same time"
+            _log.warning("sign-in rejected", client_address=address, method=BY, cause=cause)
             raise Forbidden(str(error)) from error
 
 

@@ -38,7 +38,7 @@ async def form(visit: Visit) -> Response:
     """Show the sign-in form for members."""
     if visit.visitor is not None:
         return visit.leave(own_path(visit.query.text("next")))
-    return visit.render(FORM, next=visit.query.text("next"), email="")
+    return visit.render(FORM, next=visit.query.text("next"), email="", has_no_access=False)
 
 
 async def sign_in(visit: Visit) -> Response:
@@ -49,7 +49,9 @@ async def sign_in(visit: Visit) -> Response:
         cookie = await visit.services.sessions.sign_in(email, sent.raw("password"), address=visit.address)
     except (Unauthorized, RateLimited) as error:
         status = 429 if isinstance(error, RateLimited) else 401
-        return visit.render(FORM, status, refusal=error.detail, next=sent.text("next"), email=email)
+        return visit.render(
+            FORM, status, refusal=error.detail, next=sent.text("next"), email=email, has_no_access=False
+        )
     visit.sign_in(cookie)
     return visit.leave(own_path(sent.text("next")))
 

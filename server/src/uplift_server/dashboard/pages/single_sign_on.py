@@ -58,10 +58,21 @@ async def finish(visit: Visit) -> Response:
 
 
 def _refuse(visit: Visit, error: Unauthorized | Forbidden | RateLimited | Busy, page: str) -> Response:
-    """Show the reason why the sign-in failed. A visitor without a session also sees the other ways to sign in."""
+    """Show the reason why the sign-in failed. A visitor without a session also sees the other ways to sign in.
+
+    For a person without access, one of these ways is to sign in as another person. Otherwise, the provider would
+    identify the same person again.
+    """
     if visit.visitor is not None:
         return visit.leave(page, problem=error.detail)
-    return visit.render(FORM, _STATUS[type(error)], refusal=error.detail, next=page, email="")
+    return visit.render(
+        FORM,
+        _STATUS[type(error)],
+        refusal=error.detail,
+        next=page,
+        email="",
+        has_no_access=isinstance(error, Forbidden),
+    )
 
 
 def _transaction(visit: Visit) -> SignInTransaction | None:
