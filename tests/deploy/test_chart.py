@@ -221,7 +221,7 @@ def test_secret_settings_are_only_in_secrets() -> None:
     ("arguments", "message"),
     [
         (["settings.UPLIFT_SECRET_KEY=key"], "settings.UPLIFT_SECRET_KEY can contain a secret"),
-        (["settings.UPLIFT_PORT=9000"], "settings"),
+        (["settings.UPLIFT_PORT=:9000"], "settings.UPLIFT_PORT cannot be set"),
         (["settings.UPLIFT_PUBLIC_URL=hooks.example.com"], "UPLIFT_PUBLIC_URL"),
         (["image.repository="], "repository"),
         (["image.digest=0.1.2"], "digest"),

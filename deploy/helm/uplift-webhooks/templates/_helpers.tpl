@@ -26,7 +26,7 @@ app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 {{- end }}
 
-{{/* Settings that cannot be in `settings`: secrets, and the port. A test compares them with the server's settings. */}}
+{{/* Settings that cannot be in `settings`, because they can contain secrets. A test compares them with the server's settings. */}}
 {{- define "uplift.secretSettings" -}}
 UPLIFT_DATABASE_URL UPLIFT_DATABASE_DIRECT_URL UPLIFT_NATS_URL UPLIFT_OPERATOR_KEY UPLIFT_SECRET_KEY UPLIFT_SMTP_URL UPLIFT_EGRESS_PROXY UPLIFT_METRICS_TOKEN UPLIFT_OIDC_CLIENT_SECRET UPLIFT_OTLP_ENDPOINT
 {{- end }}
@@ -37,6 +37,8 @@ UPLIFT_DATABASE_URL UPLIFT_DATABASE_DIRECT_URL UPLIFT_NATS_URL UPLIFT_OPERATOR_K
 {{- range $name, $value := .Values.settings }}
 {{- if has $name $secret }}
 {{- fail (printf "settings.%s can contain a secret. Put it into a Secret, and name the Secret in secrets.%s." $name $name) }}
+{{- else if eq $name "UPLIFT_PORT" }}
+{{- fail "settings.UPLIFT_PORT cannot be set: the server always uses port 8420 in its Pods. Remove the setting, and set service.port or ingress instead." }}
 {{- end }}
 {{ $name }}: {{ $value | quote }}
 {{- end }}
