@@ -1,4 +1,4 @@
-"""Connections to real NATS servers: TLS, logins and permissions, and what the server tells an operator about them."""
+"""Connections to real NATS servers: TLS, logins and permissions, and how to fix their problems."""
 
 import asyncio
 import re
@@ -58,12 +58,11 @@ async def connection_failure(server: NatsServer) -> StreamUnavailable:
 
 async def test_tls_is_required_before_the_password_is_sent() -> None:
     """An attacker between the client and the server can remove the server's request for TLS."""
-    received = b""
+    received: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal received
         writer.write(b'INFO {"server_id":"a","version":"2.15.0","max_payload":1048576,"headers":true}\r\n')
-        received = await reader.read(4096)
+        received.set_result(await reader.read(4096))
         writer.close()
 
     async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
@@ -71,7 +70,7 @@ async def test_tls_is_required_before_the_password_is_sent() -> None:
         failure = await connection_failure(NatsServer.parse(f"tls://uplift:secret@127.0.0.1:{port}"))
         assert "does not use TLS" in str(failure)
         assert "use nats://" in failure.how_to_fix
-        assert received == b""
+        assert await received == b""
 
 
 async def test_optional_tls_is_used(tmp_path: Path, launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,10 +127,17 @@ async def test_a_server_that_is_not_reachable_is_named(host: str) -> None:
 
 
 async def test_a_missing_permission_is_named(launch: Launch) -> None:
-    link = await Link.connect(address(launch(), "guest"), None)
+    cluster = launch()
+    link = await Link.connect(address(cluster, "guest"), None)
     with pytest.raises(StreamUnavailable, match=re.compile("permissions violation.*stream.info", re.IGNORECASE)) as no:
         await link.call("STREAM.INFO.a")
     assert "deploy/nats/nats.conf" in no.value.how_to_fix
+    # The denied request does not explain the timeouts of later requests.
+    silent = await Link.connect(address(cluster), None)
+    await silent.subscribe("uplift.events.a", lambda _: None)
+    with pytest.raises(StreamUnavailable, match="timeout"):
+        await link.store("uplift.events.a", b"", "1")
+    await silent.close()
     await link.close()
 
 

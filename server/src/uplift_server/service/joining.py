@@ -23,8 +23,8 @@ from uplift_server.store.records import Invitation, Link, Member, Person
 NOT_A_MEMBER: Final = "the person is not a member of any account"
 """Why the server rejects the sign-in of a person without access, for the log."""
 _EMAIL_NOT_VERIFIED: Final = (
-    "The identity provider has not verified your email address, or does not share it. Verify the address there, then"
-    " sign in again. If the address is verified, ask the operator to check the server log."
+    "The identity provider has not verified your email address, or does not share it. Verify the address there and sign"
+    " in again, or ask the operator to check the server log."
 )
 _NO_MEMBERSHIP: Final = (
     "No account has {email} as a member. Ask an admin of your account to invite this address, then sign in again."

@@ -38,6 +38,7 @@ _FAILED: Final = (
     "Single sign-on failed, because the response of the identity provider is not valid. Sign in again. If it fails"
     " again, ask the operator to check the server log."
 )
+_CHANGED: Final = "Another request changed your user data. Sign in again."
 _DOWN: Final = "The identity provider does not respond. Try again in a moment, or use another way to sign in."
 _NO_ACCOUNT: Final = "You are not a member of any account. Ask an admin of your account to invite you."
 
@@ -233,10 +234,11 @@ class SingleSignOn:
 
         try:
             await self._context.database.write(begin)
-        except Conflict as error:
-            cause = error.cause if isinstance(error, NoAccess) else "the person's data changed at the same time"
-            _log.warning("sign-in rejected", client_address=address, method=BY, cause=cause)
+        except NoAccess as error:
+            _log.warning("sign-in rejected", client_address=address, method=BY, cause=error.cause)
             raise Forbidden(str(error)) from error
+        except Conflict as error:
+            raise Busy(_CHANGED) from error
 
 
 def _locked_invitations(connection: Transaction, identity: Identity, now: int) -> list[Invitation]:

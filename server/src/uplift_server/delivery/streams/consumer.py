@@ -24,10 +24,10 @@ from uplift_server.core.timestamps import format_timestamp
 from uplift_server.delivery.endpoint_cache import EndpointCache
 from uplift_server.delivery.ingest import BacklogFull, Draft, Unstorable
 from uplift_server.delivery.ports import CacheFreshness, Clock
-from uplift_server.delivery.streams.link import HEADER_BYTES_MAX, Link, StreamError, StreamUnavailable
+from uplift_server.delivery.streams.link import HEADER_BYTES_MAX, Link, StreamError, StreamUnavailable, log_fields
 from uplift_server.delivery.streams.messages import AcceptedMessage, parse_accepted
 from uplift_server.delivery.streams.ports import PublishedEvents, Rejection, StreamJobs, TraceSink
-from uplift_server.delivery.streams.pull import CREATE_SECONDS_MAX, CREATE_SECONDS_MIN, NotCreated, Pull, StreamMessage
+from uplift_server.delivery.streams.pull import Pull, StreamMessage
 from uplift_server.delivery.streams.stream import EventStream, StreamUnfit
 from uplift_server.observe.counters import EngineCounters, SetAside
 from uplift_server.store import event_times, rejected_events
@@ -107,7 +107,6 @@ class StreamConsumer:
         self._counters = counters
         self._traces = traces
         self._pull: Pull | None = None
-        self._create_seconds = CREATE_SECONDS_MIN
         self._removal: asyncio.Task[None] | None = None
         """The latest task that removes stored messages, which may still be running."""
         self._logged_at = 0
@@ -127,7 +126,8 @@ class StreamConsumer:
                 if self._pull is None or self._pull.link is not link:
                     # Create the stream of rejected events again if an operator has deleted it.
                     await self._stream.create_missing(link)
-                    self._pull = await self._begin(link)
+                    self._pull = await Pull.begin(link, self._clock)
+                    _log.info("event stream consumer started")
                 self._remove_stored(self._pull)
                 await self._pull.renew()
                 await self._store(self._pull, await self._pull.next(NEXT_WITHIN_MS), stopping)
@@ -142,17 +142,6 @@ class StreamConsumer:
                 self._pull = None
                 await self._clock.wait(stopping, DEFECT_WAIT_MS)
         await self._end_pull()
-
-    async def _begin(self, link: Link) -> Pull:
-        """Start reading messages. Raises StreamUnavailable or StreamError."""
-        try:
-            pull = await Pull.begin(link, self._clock, self._create_seconds)
-        except NotCreated:
-            self._create_seconds = min(2 * self._create_seconds, CREATE_SECONDS_MAX)
-            raise
-        self._create_seconds = CREATE_SECONDS_MIN
-        _log.info("event stream consumer started")
-        return pull
 
     async def _end_pull(self) -> None:
         """Stop reading messages, and try to remove the stored messages from the stream.
@@ -170,24 +159,15 @@ class StreamConsumer:
     def _remove_stored(self, pull: Pull) -> None:
         """Start removing the stored messages, unless a removal is already running.
 
-        If NATS rejects the removal, the next read from the stream raises StreamUnavailable. If NATS does not respond,
-        for example because it elects a leader, the next call tries again, and the consumer continues to read messages.
+        If the removal fails, the next read from the stream raises StreamUnavailable.
         """
         if self._removal is None or self._removal.done():
-            self._removal = asyncio.create_task(self._removed(pull), name="removal of stored messages")
-
-    async def _removed(self, pull: Pull) -> None:
-        try:
-            await pull.remove_stored()
-        except StreamUnavailable as error:
-            self._note_interrupted(error)
-        except StreamError as error:
-            pull.fail(str(error))
+            self._removal = asyncio.create_task(_removed(pull), name="removal of stored messages")
 
     def _note_interrupted(self, error: Exception) -> None:
         now = self._clock.now_ms()
         if now - self._logged_at >= LOG_EVERY_MS:
-            _log.warning("event stream interrupted", cause=str(error))
+            _log.warning("event stream interrupted", **log_fields(error))
             self._logged_at = now
 
     @property
@@ -414,6 +394,13 @@ class StreamConsumer:
         for event in events:
             event.is_done = True
             self._counters.rejected_events += 1
+
+
+async def _removed(pull: Pull) -> None:
+    try:
+        await pull.remove_stored()
+    except (StreamUnavailable, StreamError) as error:
+        pull.fail(str(error))
 
 
 def _as_sent(draft: Draft) -> Draft:

@@ -56,7 +56,13 @@ class StreamUnavailable(Exception):
     def __init__(self, cause: str, how_to_fix: str = "") -> None:
         super().__init__(cause)
         self.how_to_fix = how_to_fix
-        """What an operator can do. Empty if the problem may end by itself, for example when NATS elects a leader."""
+        """How to fix the problem. Empty if it may end without a fix, for example when NATS elects a leader."""
+
+
+def log_fields(error: Exception) -> dict[str, str]:
+    """Return the cause of a failure for the log and, if known, how to fix it."""
+    fix = error.how_to_fix if isinstance(error, StreamUnavailable) else ""
+    return {"cause": str(error), **({"how_to_fix": fix} if fix else {})}
 
 
 class StreamError(Exception):
@@ -247,7 +253,7 @@ class Link:
                 response = await self._client.request(subject, payload, timeout=seconds, headers=headers)
             except nats.errors.TimeoutError:
                 # NATS does not respond to a request for which the user has no permission.
-                if _NO_PERMISSION in self.cause:
+                if _NO_PERMISSION in self.cause and f'"{subject.lower()}"' in self.cause:
                     raise StreamUnavailable(self.cause, _PERMISSIONS_FIX) from None
                 raise
             return response.data
@@ -276,7 +282,7 @@ def _credentials(path: str) -> RawCredentials:
 
 
 def _how_to_connect(error: Exception) -> str:
-    """Return what an operator can do about a connection that failed with this error."""
+    """Return how to fix a failed connection."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _CERTIFICATE_FIXES.get(error.verify_code, _AUTHORITY_FIX)
     if str(error) == _WITHOUT_TLS:

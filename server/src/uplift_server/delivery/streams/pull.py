@@ -25,16 +25,11 @@ RENEW_EVERY_MS: Final = 15_000
 REMOVE_EVERY_MS: Final = 300
 EXPIRES_S: Final = 10
 HEARTBEAT_S: Final = 2
-ASK_AGAIN_AFTER_MS: Final = 4_500
-"""The time without a message or heartbeat after which NATS has probably lost the pull request, in ms.
-
-The request is lost if the consumer's leader was killed. The process repeats the request until there is a new leader.
-"""
-ASK_AGAIN_EVERY_MS: Final = 1_000
-SILENT_MS_MAX: Final = 12_000
+SILENT_MS_MAX: Final = 5_000
 """The maximum time without a message or heartbeat, in ms.
 
-NATS elects a new leader of the consumer in less time. A longer silence means that the consumer is lost.
+A longer silence means that NATS has lost the pull request, or that the consumer has no leader. A new consumer is then
+usually faster than the election of a new leader.
 """
 REMOVE_SECONDS: Final = 5.0
 """The timeout for the removal of messages, in seconds. On a slow disk, a removal takes longer than other requests."""
@@ -43,26 +38,33 @@ DELETE_SECONDS: Final = 2.0
 
 If the consumer's leader was killed, NATS deletes the consumer but never responds.
 """
-CREATE_SECONDS_MIN: Final = 2.0
-CREATE_SECONDS_MAX: Final = 16.0
-"""The timeout for the creation of a consumer, in seconds, begins with the minimum and doubles with each failed attempt.
+CREATE_SECONDS: Final = (2.0, 4.0, 10.0)
+"""The timeouts for consecutive attempts to create a consumer, in seconds.
 
-NATS may choose a leader for the consumer that was just killed. Another attempt is then faster than the election of
-another leader. On a slow disk, however, each creation can take several seconds.
+NATS can choose a server that was just killed as the consumer's leader. A second attempt is then usually faster than the
+election of another leader. On a slow disk, however, each creation can take several seconds.
 """
+_CONFIG: Final = {
+    "ack_policy": "explicit",
+    "ack_wait": ACK_WAIT_S * _NS,
+    "deliver_policy": "all",
+    # Set no limit, because NATS counts a message until the process removes it, even if the event is stored.
+    # The process requests only one batch at a time.
+    "max_ack_pending": -1,
+    "max_deliver": -1,
+    # Another process creates its own consumer, so this consumer does not need to survive a restart of NATS.
+    "mem_storage": True,
+}
 _ENDED: Final = frozenset({"404", "408", "409"})
 """The status codes with which NATS ends a pull request. A new pull request can succeed."""
 _GONE: Final = "Consumer Deleted"
 _HEARTBEAT: Final = "100"
+_NO_RESPONDERS: Final = "503"
 _REMOVE: Final = f"STREAM.PURGE.{EVENTS_STREAM}"
 _SUBJECT_BYTES_MAX: Final = 64 * 1024
 """The maximum size of a message without its headers and content, in bytes."""
 _ACK: Final = "$JS.ACK."
 _SHORT_REPLY_TOKENS: Final = 9
-
-
-class NotCreated(StreamUnavailable):
-    """NATS did not create the consumer in time."""
 
 
 class StreamMessage(NamedTuple):
@@ -108,40 +110,19 @@ class Pull:
         """The sequence number below which the stream has no messages."""
         self._removed_at = 0
         self._changed = asyncio.Event()
-        self._heard_at = self._asked_at = clock.now_ms()
+        self._heard_at = clock.now_ms()
         self._renewed_at = self._heard_at
         self._broken: str | None = None
 
     @classmethod
-    async def begin(cls, link: Link, clock: Clock, create_seconds: float = CREATE_SECONDS_MIN) -> "Pull":
-        """Delete the consumers of other processes, and create a consumer. Raises StreamUnavailable or StreamError.
-
-        `create_seconds` is the timeout for the creation of the consumer. Raises NotCreated if it is too short.
-        """
+    async def begin(cls, link: Link, clock: Clock) -> "Pull":
+        """Delete the consumers of other processes, and create a consumer. Raises StreamUnavailable or StreamError."""
         # Check the permission to remove messages. This call removes the messages before number 1: none.
         # Without the permission, the process would store the same messages again and again.
         await link.call(_REMOVE, {"seq": 1})
         for name in await _consumers(link):
             await _delete(link, name)
-        name = _PREFIX + secrets.token_hex(6)
-        config = {
-            "name": name,
-            "durable_name": name,
-            "ack_policy": "explicit",
-            "ack_wait": ACK_WAIT_S * _NS,
-            "deliver_policy": "all",
-            # Set no limit, because NATS counts a message until the process removes it, even if the event is stored.
-            # The process requests only one batch at a time.
-            "max_ack_pending": -1,
-            "max_deliver": -1,
-            # Another process creates its own consumer, so this consumer does not need to survive a restart of NATS.
-            "mem_storage": True,
-        }
-        request = {"stream_name": EVENTS_STREAM, "config": config, "action": "create"}
-        try:
-            await link.call(f"CONSUMER.CREATE.{EVENTS_STREAM}.{name}", request, seconds=create_seconds)
-        except StreamUnavailable as error:
-            raise NotCreated(str(error)) from error
+        name = await _create(link)
         pull = cls(link, name, clock)
         await link.subscribe(f"{pull._inbox}.*", pull._receive)
         await pull._ask()
@@ -158,8 +139,8 @@ class Pull:
                 await self._ask()
             await self._clock.wait(self._changed, REMOVE_EVERY_MS if self._has_stored else within_ms)
         self._require_intact()
-        if not self._waiting:
-            await self._ask_if_silent()
+        if not self._waiting and self._clock.now_ms() - self._heard_at > SILENT_MS_MAX:
+            raise StreamUnavailable("the consumer of the event stream does not respond")
         taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), STREAM_BATCH_MESSAGES_MAX))]
         if taken and not self._expected and not self._waiting:
             await self._ask()
@@ -217,22 +198,10 @@ class Pull:
             for reply in list(self._unstored.values()):
                 await self.link.publish(reply, b"+WPI")
 
-    async def _ask_if_silent(self) -> None:
-        """Repeat the pull request if NATS has probably lost it. Raises StreamUnavailable if the consumer is lost."""
-        now = self._clock.now_ms()
-        silent_ms = now - self._heard_at
-        if silent_ms > SILENT_MS_MAX:
-            raise StreamUnavailable("the consumer of the event stream does not respond")
-        if silent_ms > ASK_AGAIN_AFTER_MS and now - self._asked_at >= ASK_AGAIN_EVERY_MS:
-            await self._ask(is_repeat=True)
-
-    async def _ask(self, *, is_repeat: bool = False) -> None:
-        """Send a pull request. Unless it repeats a lost request, the silence begins now. Raises StreamUnavailable."""
+    async def _ask(self) -> None:
         self._request += 1
         self._expected = STREAM_BATCH_MESSAGES_MAX
-        self._asked_at = self._clock.now_ms()
-        if not is_repeat:
-            self._heard_at = self._asked_at
+        self._heard_at = self._clock.now_ms()
         request = {
             "batch": STREAM_BATCH_MESSAGES_MAX,
             # NATS never sends a message that is larger than this limit, so the limit must allow the largest message.
@@ -267,7 +236,8 @@ class Pull:
             return
         description = (message.headers or {}).get("Description", "")
         if status not in _ENDED or description == _GONE:
-            self._broken = description or f"status {status}"
+            no_leader = "the consumer of the event stream has no leader"
+            self._broken = no_leader if status == _NO_RESPONDERS else description or f"status {status}"
         self._expected = 0
         self._changed.set()
 
@@ -288,3 +258,20 @@ async def _delete(link: Link, name: str) -> None:
     except StreamUnavailable:
         if name in await _consumers(link):
             raise
+
+
+async def _create(link: Link) -> str:
+    """Create a consumer, and return its name. Raises StreamUnavailable or StreamError."""
+    for seconds in CREATE_SECONDS:
+        name = _PREFIX + secrets.token_hex(6)
+        config = {"name": name, "durable_name": name, **_CONFIG}
+        request = {"stream_name": EVENTS_STREAM, "config": config, "action": "create"}
+        try:
+            await link.call(f"CONSUMER.CREATE.{EVENTS_STREAM}.{name}", request, seconds=seconds)
+        except StreamUnavailable:
+            if link.closed.is_set() or seconds == CREATE_SECONDS[-1]:
+                raise
+            await _delete(link, name)
+        else:
+            break
+    return name

@@ -24,7 +24,7 @@ from uplift_server.core.limits import (
     STREAM_MESSAGE_BYTES_MAX,
 )
 from uplift_server.delivery.ports import Clock
-from uplift_server.delivery.streams.link import NOT_FOUND, Link, NatsServer, StreamError, StreamUnavailable
+from uplift_server.delivery.streams.link import NOT_FOUND, Link, NatsServer, StreamError, StreamUnavailable, log_fields
 from uplift_server.observe.snapshot import StreamReading
 from uplift_server.store import database_identity
 from uplift_server.store.contract import Database
@@ -272,12 +272,11 @@ class EventStream:
             _log.warning("event stream recovered")
         self._is_failing = False
 
-    def _note_failed(self, error: StreamUnavailable | StreamError | StreamUnfit) -> None:
+    def _note_failed(self, error: Exception) -> None:
         self._cause = str(error)
         self.unfit = error if isinstance(error, StreamUnfit) else None
         if not self._is_failing:
-            fix = error.how_to_fix if isinstance(error, StreamUnavailable) else ""
-            _log.error("event stream unavailable", cause=self._cause, **({"how_to_fix": fix} if fix else {}))
+            _log.error("event stream unavailable", **log_fields(error))
         self._is_failing = True
 
 
