@@ -1,13 +1,22 @@
-"""The consumer of the event stream while the server that led it is dead."""
+"""The event stream and its consumer while NATS has no leader for a stream or for the consumer."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tests.delivery.world import VirtualClock
 
-from uplift_server.delivery.streams.link import StreamUnavailable
+from uplift_server.delivery.streams import stream as stream_module
+from uplift_server.delivery.streams.link import NatsServer, StreamUnavailable
 from uplift_server.delivery.streams.pull import CREATE_SECONDS, SILENT_MS_MAX, Pull
+from uplift_server.delivery.streams.stream import (
+    EVENTS_CONFIG,
+    REJECTED_CONFIG,
+    SERVER_VERSION_MIN,
+    EventStream,
+    StreamSettings,
+)
 
 OLD = "uplift-0123"
 STEP_MS = 1_000
@@ -19,6 +28,7 @@ class FastClock(VirtualClock):
     async def wait(self, event: asyncio.Event, timeout_ms: float) -> None:
         del event
         self.now += int(timeout_ms)
+        await asyncio.sleep(0)
 
 
 class Link:
@@ -114,3 +124,50 @@ async def test_a_creation_is_not_repeated_over_a_lost_connection() -> None:
     with pytest.raises(StreamUnavailable):
         await begin(link)
     assert len(link.seconds("CREATE")) == 1
+
+
+class StreamLink:
+    """A connection to NATS whose streams exist. A stream without a leader does not respond."""
+
+    server_version = SERVER_VERSION_MIN
+    message_bytes_max = 1 << 20
+    cause = "connection closed"
+
+    def __init__(self, *without_leader: str) -> None:
+        self.closed = asyncio.Event()
+        self._without_leader = without_leader
+
+    async def call(self, operation: str) -> dict[str, Any]:
+        name = operation.removeprefix("STREAM.INFO.")
+        if name in self._without_leader:
+            raise StreamUnavailable("timeout")
+        [config] = [each for each in (EVENTS_CONFIG, REJECTED_CONFIG) if each["name"] == name]
+        state = {"messages": 0, "bytes": 0, "first_seq": 1, "last_seq": 0}
+        return {"config": {**config, "num_replicas": 3}, "state": state, "cluster": {"leader": "a"}}
+
+    async def close(self) -> None:
+        self.closed.set()
+
+
+async def test_events_are_accepted_while_only_the_stream_of_rejected_events_has_no_leader(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = StreamLink(), StreamLink("UPLIFT_REJECTED")
+    links = iter([first, second])
+
+    async def connect(*_: object) -> StreamLink:
+        return next(links)
+
+    async def read(_: object) -> str:
+        return ""
+
+    monkeypatch.setattr(stream_module.Link, "connect", connect)
+    database: Any = SimpleNamespace(read=read)
+    stream = EventStream(StreamSettings([NatsServer.parse("nats://a")], 3, None), FastClock(), database)
+    running = asyncio.create_task(stream.run(asyncio.Event()))
+    for link in (first, second):
+        async with asyncio.timeout(5):
+            while stream.link is not link:
+                await asyncio.sleep(0)
+        link.closed.set()
+    running.cancel()

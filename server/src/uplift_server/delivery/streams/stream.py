@@ -83,6 +83,7 @@ REJECTED_CONFIG: Final[Mapping[str, object]] = {
     "max_age": REJECTED_STREAM_SECONDS * _NS,
     "duplicate_window": STREAM_DUPLICATES_SECONDS * _NS,
 }
+CONFIGS: Final = (EVENTS_CONFIG, REJECTED_CONFIG)
 _MUST_FIT: Final[Mapping[str, Sequence[str]]] = {
     EVENTS_STREAM: (
         "subjects", "retention", "storage", "discard", "max_age", "max_msgs_per_subject", "allow_rollup_hdrs",
@@ -152,6 +153,8 @@ class EventStream:
         """Why the server cannot use NATS or its streams, according to the last check. None if it found no reason."""
         self._is_failing = False
         self._has_warned = False
+        self._has_checked = False
+        """Whether this process has checked all streams."""
 
     def add_listener(self, listener: LinkListener) -> None:
         """Register a listener for new connections. The listener does not receive the current connection."""
@@ -231,9 +234,9 @@ class EventStream:
         if not stopping.is_set():
             raise StreamUnavailable(link.cause)
 
-    async def create_missing(self, link: Link) -> None:
+    async def create_missing(self, link: Link, configs: Sequence[Mapping[str, object]] = CONFIGS) -> None:
         """Create the streams that do not exist. Raises StreamUnavailable or StreamUnfit."""
-        for config in (EVENTS_CONFIG, REJECTED_CONFIG):
+        for config in configs:
             await _create_missing(link, config, self._settings.replicas, await self._id_of_database())
 
     async def _id_of_database(self) -> str:
@@ -246,16 +249,21 @@ class EventStream:
         return self._database_id or ""
 
     async def _prepare(self, link: Link) -> None:
-        """Create missing streams, and check the existing streams. Raises StreamUnavailable or StreamUnfit."""
-        await self.create_missing(link)
+        """Create missing streams, and check the existing streams. Raises StreamUnavailable or StreamUnfit.
+
+        Check the stream of rejected events only once. Otherwise, the process could not accept events while that stream
+        has no leader.
+        """
+        configs = (EVENTS_CONFIG,) if self._has_checked else CONFIGS
+        await self.create_missing(link, configs)
         try:
-            misfit = await check_streams(link, await self._id_of_database())
+            misfit = await check_streams(link, await self._id_of_database(), configs)
             reading = await read_stream(link, self._clock.now_ms())
         except StreamError as error:
             raise StreamUnavailable(str(error)) from error
         if misfit is not None:
             raise misfit
-        self.unfit = None
+        self.unfit, self._has_checked = None, True
         if reading.replicas != self._settings.replicas and not self._has_warned:
             self._has_warned = True
             _log.warning(
@@ -280,7 +288,9 @@ class EventStream:
         self._is_failing = True
 
 
-async def check_streams(link: Link, database_id: str | None) -> StreamUnfit | None:
+async def check_streams(
+    link: Link, database_id: str | None, configs: Sequence[Mapping[str, object]] = CONFIGS
+) -> StreamUnfit | None:
     """Return the reason why the server cannot use the existing streams, or None.
 
     `database_id` is None if the database does not respond. Raises StreamUnavailable or StreamError.
@@ -295,7 +305,7 @@ async def check_streams(link: Link, database_id: str | None) -> StreamUnfit | No
             f"max_payload of the NATS server is {link.message_bytes_max} bytes",
             f"set max_payload to at least {STREAM_MESSAGE_BYTES_MAX}, the size of the largest event message",
         )
-    for config in (EVENTS_CONFIG, REJECTED_CONFIG):
+    for config in configs:
         found: Mapping[str, Any] = (await link.call(f"STREAM.INFO.{config['name']}"))["config"]
         for field in _MUST_FIT[str(config["name"])]:
             if found.get(field) != config[field]:
