@@ -92,6 +92,13 @@ def rejected_messages(cluster: NatsCluster, count: int) -> list[tuple[str, Any]]
     return through_nats(cluster, read)
 
 
+def doctor(server: Server) -> dict[str, tuple[str, str]]:
+    """Return the result and the text of each check."""
+    ran = server.run("doctor", "--json")
+    found = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
+    return {each["check"]: (each["result"], each["text"]) for each in found}
+
+
 def body(number: int, **fields: Any) -> bytes:
     return json.dumps({"type": TYPE, "data": {"number": number}, **fields}).encode()
 
@@ -414,21 +421,25 @@ def test_an_event_matches_an_endpoint_that_was_created_just_before(receiver: Rec
 def test_doctor_checks_the_stream(fleet: Fleet, nats_server: NatsCluster) -> None:
     fleet.add_all("all")
     (server,) = fleet.servers
-
-    def doctor() -> dict[str, tuple[str, str]]:
-        ran = server.run("doctor", "--json")
-        found = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
-        return {each["check"]: (each["result"], each["text"]) for each in found}
-
-    found = doctor()
+    found = doctor(server)
     assert found["nats"] == ("ok", f"{nats_server.url} responds")
     assert found["stream replicas"][0] == "ok"
     assert found["event stream"] == ("ok", "0 events are not in the database yet")
     nats_server.kill(0)
     try:
-        assert doctor()["nats"][0] == "fail"
+        assert doctor(server)["nats"][0] == "fail"
     finally:
         nats_server.start()
+
+
+def test_doctor_finds_a_nats_server_that_cannot_store_the_replicas(
+    tmp_path: Path, postgres_server: PostgresServer, nats_server: NatsCluster
+) -> None:
+    delete_streams(nats_server)
+    url = postgres_server.new_database()
+    server = Server(tmp_path, UPLIFT_DATABASE_URL=url, UPLIFT_NATS_URL=nats_server.url)
+    cause = f"{nats_server.url} does not belong to a cluster, so it cannot store 3 replicas"
+    assert doctor(server)["event stream"] == ("fail", cause)
 
 
 @pytest.mark.parametrize(

@@ -445,7 +445,7 @@ def secret_key(text: str) -> str:
 
 def nats_urls(text: str) -> str:
     """Check NATS URLs, separated by commas."""
-    remedy = "use nats://[user:password@]host[:port] or tls://host[:port], and separate URLs with commas"
+    remedy = "use nats://[user:password@]host[:port] or tls://[user:password@]host[:port], and separate URLs by commas"
     parse = url("nats", "tls", userinfo=True)
     try:
         urls = [parse(each) for each in text.split(",")]

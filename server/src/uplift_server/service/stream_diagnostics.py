@@ -37,6 +37,10 @@ async def _findings(settings: StreamSettings, database_url: str) -> Sequence[Fin
             continue
         try:
             reading = await _read(link, server, database_id, found)
+            if isinstance(reading, StreamError) and settings.replicas > 1 and not link.is_clustered:
+                text = f"{server.address} does not belong to a cluster, so it cannot store {settings.replicas} replicas"
+                found.append(Finding(_NAME, "fail", text, "connect the NATS servers, or set UPLIFT_NATS_REPLICAS=1"))
+                reading = None
         finally:
             await link.close()
     if isinstance(reading, StreamReading):

@@ -46,6 +46,8 @@ _AUTHORITY_FIX: Final = (
 _NAME_FIX: Final = "use a host name of the NATS server's certificate in UPLIFT_NATS_URL"
 # The numbers are from OpenSSL's x509_vfy.h: expired, another host name, another IP address.
 _CERTIFICATE_FIXES: Final = {10: "renew the NATS server's certificate", 62: _NAME_FIX, 64: _NAME_FIX}
+_CLOSED: Final = (ConnectionResetError, BrokenPipeError)
+_LOGIN_ENDED: Final = "the NATS server closed the connection during the login"
 _WITHOUT_TLS: Final = "the NATS server does not use TLS"
 _CREDENTIALS_MARKERS: Final = ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED")
 
@@ -134,6 +136,11 @@ class _Client(Client):
             info["tls_required"] = True
         await super()._process_info(info, initial_connection)
 
+    @property
+    def is_clustered(self) -> bool:
+        """Whether the server belongs to a cluster."""
+        return bool(self._server_info.get("cluster"))
+
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
         try:
             return await super()._process_headers(headers)
@@ -172,8 +179,8 @@ class Link:
             with contextlib.suppress(Exception):
                 await link.close()
             failure = link._error or error
-            cause = f"{server.address}: {str(failure) or 'timeout'}"
-            raise StreamUnavailable(cause, _how_to_connect(failure)) from error
+            text = _LOGIN_ENDED if isinstance(failure, _CLOSED) else str(failure) or "timeout"
+            raise StreamUnavailable(f"{server.address}: {text}", _how_to_connect(failure)) from error
         return link
 
     async def _open(self, server: NatsServer, credentials_file: str | None) -> None:
@@ -209,6 +216,11 @@ class Link:
     def message_bytes_max(self) -> int:
         """The maximum size of a message (with its headers) that the server accepts, in bytes."""
         return self._client.max_payload
+
+    @property
+    def is_clustered(self) -> bool:
+        """Whether the NATS server belongs to a cluster."""
+        return self._client.is_clustered
 
     @property
     def server_version(self) -> tuple[int, int, int]:
@@ -288,7 +300,7 @@ def _how_to_connect(error: Exception) -> str:
     if str(error) == _WITHOUT_TLS:
         return "enable TLS on the NATS server, or use nats:// in UPLIFT_NATS_URL"
     # The server closes the connection after it has rejected a login, often before the client has read the response.
-    if "auth" in str(error).lower() or isinstance(error, ConnectionResetError | BrokenPipeError):
+    if "auth" in str(error).lower() or isinstance(error, _CLOSED):
         return (
             "correct the user and the password in UPLIFT_NATS_URL, or the file in UPLIFT_NATS_CREDENTIALS_FILE; the log"
             " of the NATS server contains rejected logins"
