@@ -340,7 +340,10 @@ def test_an_account_cannot_fill_the_stream_alone(fleet: Fleet, nats_server: Nats
     _, other = server.account("Club 2")
     assert other.send(0).status == 202
     large = {"type": TYPE, "data": {"number": 1, "text": "x" * 20_000}}
-    assert {api("POST", "/v1/events", large).status for _ in range(80)} == {202}
+    statuses = [api("POST", "/v1/events", large).status for _ in range(80)]
+    # The server measures the size of the stream once per second, so it may limit the account before the last event.
+    assert statuses == sorted(statuses)
+    assert statuses.count(202) >= 70
     response = wait_for(lambda: refused if (refused := api.send(1)).status == 503 else None, "the account must wait")
     assert response.headers["retry-after"] == "1"
     assert [other.send(number).status for number in range(1, 20)] == [202] * 19
