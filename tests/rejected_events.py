@@ -10,7 +10,7 @@ from tests.engines import Place
 
 from uplift_server.core import ids
 from uplift_server.store import rejected_events
-from uplift_server.store.rejected_events import RejectedEvent
+from uplift_server.store.rejected_events import RejectedEvent, rejected_id
 from uplift_server.store.schema import accounts
 
 PROBLEM: Mapping[str, Any] = {
@@ -37,7 +37,9 @@ def rejected_event(account_seq: int | None, *, at: int = 1_000, **fields: Any) -
         "published_at": at - 10,
         "rejected_at": at,
     }
-    return RejectedEvent(account_seq, **{**values, **fields})
+    values |= fields
+    values.setdefault("id", rejected_id(values["stream_seq"], values["published_at"]))
+    return RejectedEvent(account_seq=account_seq, **values)
 
 
 def reject(place: Place, account: str | None, **fields: Any) -> str:

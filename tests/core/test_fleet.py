@@ -135,10 +135,10 @@ def test_an_event_stream_that_fails_or_waits_is_critical() -> None:
     assert (found.code, found.severity) == ("stream_failing", Severity.CRITICAL)
     assert "no leader" in found.next_step
 
-    waiting = replace(HEALTHY, has_stream=True, stream_events=1200, stream_oldest_at=NOW - 2 * MINUTE)
+    waiting = replace(HEALTHY, has_stream=True, stream_messages=1200, stream_oldest_at=NOW - 2 * MINUTE)
     found = only(waiting)
     assert (found.code, found.severity, found.since) == ("stream_late", Severity.CRITICAL, NOW - 2 * MINUTE)
-    assert "1,200 accepted events" in found.title
+    assert "1,200 messages" in found.title
     assert "2 min" in found.extent
     assert fleet_problems(replace(waiting, stream_oldest_at=NOW - MINUTE)) == []
 

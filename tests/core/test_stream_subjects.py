@@ -2,7 +2,7 @@
 
 import pytest
 
-from uplift_server.core.events.stream_subjects import EventSubject, accepted_subject, parse_subject, rejected_subject
+from uplift_server.core.events.stream_subjects import ACCEPTED_SUBJECT, EventSubject, parse_subject, rejected_subject
 from uplift_server.core.own_data import is_uid
 
 
@@ -13,9 +13,8 @@ def test_a_subject_names_an_account_by_id_or_uid(account: str) -> None:
 
 
 def test_no_uid_names_the_subject_of_accepted_events() -> None:
-    subject = accepted_subject("acc_0123")
-    assert parse_subject(subject) == EventSubject("acc_0123", is_accepted=True)
-    assert not is_uid(subject.removeprefix("uplift.events."))
+    assert parse_subject(ACCEPTED_SUBJECT) == EventSubject("events", is_accepted=True)
+    assert not is_uid(ACCEPTED_SUBJECT.removeprefix("uplift.events."))
 
 
 def test_the_subject_of_a_rejected_event_is_short() -> None:

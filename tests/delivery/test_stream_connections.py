@@ -135,6 +135,7 @@ async def test_a_missing_permission_is_named(launch: Launch) -> None:
     # The denied request does not explain the timeouts of later requests.
     silent = await Link.connect(address(cluster), None)
     await silent.subscribe("uplift.events.a", lambda _: None)
+    await silent.call("INFO")  # The server has now processed the subscription.
     with pytest.raises(StreamUnavailable, match="timeout"):
         await link.store("uplift.events.a", b"", "1")
     await silent.close()

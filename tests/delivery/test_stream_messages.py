@@ -1,5 +1,7 @@
 """Messages of the event stream: repeats of an event have the same ID, and different events have different IDs."""
 
+import asyncio
+
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -7,7 +9,13 @@ from msgspec.structs import replace
 from uplift_server.core.ids import parse_uuid, uuid_text
 from uplift_server.delivery.endpoint_cache import LiveEventType
 from uplift_server.delivery.ingest import Draft
-from uplift_server.delivery.streams.messages import accepted_message, message_id, parse_accepted
+from uplift_server.delivery.streams.messages import (
+    accepted_event,
+    accepted_message,
+    identity,
+    message_id,
+    parse_accepted,
+)
 from uplift_server.store.records import EventType
 
 TYPE = LiveEventType(
@@ -29,14 +37,26 @@ A, B = bytes(16), bytes([1]) * 16
 KEYED = Draft(TYPE, b'{"n": 1}', (), idempotency_key="k")
 
 
+class EmptyDatabase:
+    """Finds no stored events."""
+
+    def find(self, _: int, __: Draft) -> "asyncio.Future[None]":
+        found: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        found.set_result(None)
+        return found
+
+
 def test_an_accepted_event_keeps_its_content_byte_for_byte() -> None:
     draft = Draft(TYPE, b'{"n" :1.0,  "\xc3\xa9": "\\u00e9"}', (), A, "key", 5, "order")
-    message = parse_accepted(accepted_message(draft, A, 1234, "00-trace"))
-    assert message is not None
-    assert bytes(message.data) == draft.data
-    assert (parse_uuid(message.id), message.type, message.type_number) == (A, "t.numbered", 7)
-    assert (message.idempotency_key, message.expires_at, message.ordering_key) == ("key", 5, "order")
-    assert (message.created_at, message.chose_id, message.traceparent) == (1234, True, "00-trace")
+    other = accepted_event("acc_2", KEYED, B, 5, None)
+    events = parse_accepted(accepted_message([other, accepted_event("acc_1", draft, A, 1234, "00-trace")]))
+    assert events is not None
+    event = events[1]
+    assert bytes(event.data) == draft.data
+    assert (parse_uuid(event.id), event.account, event.type, event.type_number) == (A, "acc_1", "t.numbered", 7)
+    assert (event.idempotency_key, event.expires_at, event.ordering_key) == ("key", 5, "order")
+    assert (event.created_at, event.chose_id, event.traceparent) == (1234, True, "00-trace")
+    assert (parse_uuid(events[0].id), events[0].account) == (B, "acc_2")
 
 
 @given(st.binary(max_size=200))
@@ -44,13 +64,17 @@ def test_other_bytes_are_not_an_accepted_event(payload: bytes) -> None:
     assert parse_accepted(payload) is None
 
 
-def test_a_repeat_has_the_same_message_id() -> None:
-    assert message_id(1, KEYED, A) == message_id(1, KEYED, B)
+def test_a_message_without_events_is_not_valid() -> None:
+    assert parse_accepted(accepted_message([])) is None
+
+
+def test_a_repeat_has_the_same_identity() -> None:
+    assert identity(1, KEYED, A) == identity(1, KEYED, B)
     chosen = replace(KEYED, idempotency_key=None, id=A)
-    assert message_id(1, chosen, A) == message_id(1, chosen, A)
+    assert identity(1, chosen, A) == identity(1, chosen, A)
 
 
-def test_different_events_have_different_message_ids() -> None:
+def test_different_events_have_different_identities() -> None:
     different = [
         KEYED,
         replace(KEYED, idempotency_key="l"),
@@ -60,12 +84,19 @@ def test_different_events_have_different_message_ids() -> None:
         replace(KEYED, id=A),
         replace(KEYED, id=A, idempotency_key=None),
     ]
-    ids = {message_id(1, draft, A) for draft in different}
-    ids.add(message_id(2, KEYED, A))
-    assert len(ids) == len(different) + 1
+    identities = {identity(1, draft, A) for draft in different}
+    identities.add(identity(2, KEYED, A))
+    assert len(identities) == len(different) + 1
 
 
 def test_an_event_without_a_name_is_never_a_repeat() -> None:
     draft = replace(KEYED, idempotency_key=None)
-    assert message_id(1, draft, A) == uuid_text(A)
-    assert message_id(1, draft, B) == uuid_text(B)
+    assert identity(1, draft, A) == uuid_text(A)
+    assert identity(1, draft, B) == uuid_text(B)
+
+
+def test_messages_with_the_same_events_in_the_same_order_have_the_same_id() -> None:
+    assert message_id(["a"]) == "a"
+    ids = {message_id(each) for each in (["a", "b"], ["b", "a"], ["a", "b", "c"], ["ab"], ["a"])}
+    assert len(ids) == 5
+    assert message_id(["a", "b"]) == message_id(["a", "b"])

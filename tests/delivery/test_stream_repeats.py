@@ -6,47 +6,36 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from tests.delivery.test_stream_groups import ACCOUNT, Publisher, RecordingLink, turns
-from tests.delivery.test_stream_messages import TYPE
+from msgspec.structs import replace
+from tests.delivery.test_stream_groups import Publisher, RecordingLink, draft, turns
 
-from uplift_server.core.events.stream_subjects import accepted_subject
-from uplift_server.core.ids import ACCOUNT as ACCOUNT_ID
-from uplift_server.core.ids import prefixed
-from uplift_server.delivery.ingest import Draft
+from uplift_server.core.events.stream_subjects import ACCEPTED_SUBJECT
+from uplift_server.core.limits import STREAM_SHARED_MESSAGE_BYTES_MAX
 from uplift_server.delivery.streams.link import NOT_FOUND, StreamError
-from uplift_server.delivery.streams.messages import accepted_message
+from uplift_server.delivery.streams.messages import accepted_event, accepted_message
 
-FIRST_ID = bytes(15) + b"1"
-DRAFT = Draft(TYPE, b'{"number":1}', (), idempotency_key="k")
-SUBJECT = accepted_subject(prefixed(ACCOUNT_ID, bytes(16)))
+FIRST_ID, SECOND_ID = bytes(15) + b"1", bytes(15) + b"2"
+DRAFT, OTHER_DRAFT = draft(1, idempotency_key="k"), draft(2, idempotency_key="k2")
 
 
 class LinkWithMessage(RecordingLink):
     """A connection to NATS whose stream has one earlier message (number 1), which leaves the stream after one read."""
 
-    subject = SUBJECT
+    subject = ACCEPTED_SUBJECT
+    events = (accepted_event("acc_1", DRAFT, FIRST_ID, 5, None),)
     removed = False
 
     async def call(self, _: str, request: dict[str, Any]) -> dict[str, Any]:
         if self.removed or request["seq"] != 1:
             raise StreamError(NOT_FOUND, "no message found")
         self.removed = True
-        data = base64.b64encode(accepted_message(DRAFT, FIRST_ID, 5, None)).decode()
+        data = base64.b64encode(accepted_message(self.events)).decode()
         return {"message": {"subject": self.subject, "data": data}}
-
-
-class EmptyDatabase:
-    """Finds no stored events."""
-
-    def find(self, _: int, __: Draft) -> "asyncio.Future[None]":
-        found: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        found.set_result(None)
-        return found
 
 
 @pytest.fixture
 async def publisher() -> AsyncIterator[Publisher]:
-    publisher = Publisher(EmptyDatabase())
+    publisher = Publisher()
     running = asyncio.create_task(publisher.ingest.run(asyncio.Event()))
     yield publisher
     running.cancel()
@@ -55,8 +44,7 @@ async def publisher() -> AsyncIterator[Publisher]:
 async def repeated(publisher: Publisher, link: LinkWithMessage) -> "asyncio.Future[Any]":
     """Accept an event. NATS detects a repeat of the earlier message."""
     await publisher.connect(link)
-    result = publisher.ingest.accept_for([(ACCOUNT, DRAFT)])
-    await turns()
+    result = await publisher.send_batch(DRAFT)
     link.respond(b'{"stream":"a","seq":1,"duplicate":true}', 1)
     await turns()
     return result
@@ -66,16 +54,44 @@ async def test_a_repeat_gets_the_id_of_the_message_in_the_stream(publisher: Publ
     link = LinkWithMessage()
     [event] = (await repeated(publisher, link)).result()
     assert (event.id, event.created_at, event.duplicate) == (FIRST_ID, 5, True)
-    assert link.sent == [1]
+    assert link.messages == [[1]]
+
+
+async def test_a_repeated_batch_gets_the_ids_of_the_message_in_the_stream(publisher: Publisher) -> None:
+    link = LinkWithMessage()
+    link.events = (*link.events, accepted_event("acc_1", OTHER_DRAFT, SECOND_ID, 6, None))
+    await publisher.connect(link)
+    result = await publisher.send_batch(DRAFT, OTHER_DRAFT)
+    link.respond(b'{"stream":"a","seq":1,"duplicate":true}', 1)
+    await turns()
+    assert [(each.id, each.created_at, each.duplicate) for each in result.result()] == [
+        (FIRST_ID, 5, True),
+        (SECOND_ID, 6, True),
+    ]
+    assert link.messages == [[1, 2]]
+
+
+async def test_an_event_that_is_twice_in_a_batch_is_sent_once(publisher: Publisher) -> None:
+    link = LinkWithMessage()
+    await publisher.connect(link)
+    result = await publisher.send_batch(DRAFT, OTHER_DRAFT, DRAFT)
+    assert link.messages == [[1, 2]]
+    link.acknowledge(1)
+    await turns()
+    first, other, again = result.result()
+    assert (first.id, first.created_at) == (again.id, again.created_at)
+    assert [each.duplicate for each in (first, other, again)] == [False, False, True]
+    assert publisher.ingest.waiting_events == 0
 
 
 async def test_a_message_of_another_account_with_the_same_id_does_not_replace_an_event(publisher: Publisher) -> None:
-    """An emitter that publishes to NATS can choose any message ID, even the ID of another account's event."""
+    """An emitter that publishes to NATS can choose any message ID, even the ID of a message of the server."""
     link = LinkWithMessage()
     link.subject = "uplift.events.acc_other"
     result = await repeated(publisher, link)
     assert not result.done()
-    assert link.sent == [1, 1]
+    assert link.messages == [[1], [1]]
+    assert len(set(link.message_ids)) == 2
     link.acknowledge(1)
     await turns()
     [event] = result.result()
@@ -85,16 +101,17 @@ async def test_a_message_of_another_account_with_the_same_id_does_not_replace_an
 
 
 async def test_an_event_of_a_batch_that_was_found_keeps_its_id(publisher: Publisher) -> None:
-    """While another event of the batch is published again, the found event can leave the stream."""
+    """While another message of the batch is published again, the found event can leave the stream."""
     link = LinkWithMessage()
     await publisher.connect(link)
-    other = Draft(TYPE, b'{"number":2}', (), idempotency_key="k2")
-    result = publisher.ingest.accept_for([(ACCOUNT, DRAFT), (ACCOUNT, other)])
-    await turns()
+    large = draft(2, idempotency_key="k2")
+    large = replace(large, data=large.data[:-1] + b',"text":"' + b"x" * STREAM_SHARED_MESSAGE_BYTES_MAX + b'"}')
+    result = await publisher.send_batch(DRAFT, large)
     for number in (1, 2):
         link.respond(b'{"stream":"a","seq":%d,"duplicate":true}' % number, number)
     await turns()
-    assert link.sent == [1, 2, 2]
+    assert link.messages == [[1], [2], [2]]
     link.acknowledge(2)
     await turns()
     assert [event.duplicate for event in result.result()] == [True, False]
+    assert publisher.ingest.waiting_events == 0

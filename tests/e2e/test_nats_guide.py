@@ -172,7 +172,7 @@ async def wait_for_violation(client: Any) -> None:
 
 @pytest.mark.parametrize(
     "subject",
-    ["uplift.events.$accepted.acc_1", "uplift.rejected.acc_1", "$JS.API.STREAM.DELETE.UPLIFT_EVENTS", "$JS.ACK.x"],
+    ["uplift.events.$accepted.events", "uplift.rejected.acc_1", "$JS.API.STREAM.DELETE.UPLIFT_EVENTS", "$JS.ACK.x"],
 )
 async def test_an_emitter_publishes_only_events(set_up: SetUp, subject: str) -> None:
     client = await connect(set_up, "capture")

@@ -14,7 +14,7 @@ from tests.postgres import PostgresServer
 from .fleet import Fleet
 from .harness import TYPE, wait_for
 from .receiving import Receiver
-from .test_stream import EVENTS, REJECTED, body, numbers, publish, stored, through_nats
+from .test_stream import EVENTS, REJECTED, body, numbers, publish, rejected_messages, stored, through_nats
 
 MESSAGE_BYTES_MAX = 1024 * 1024
 """The default maximum size of a message in NATS."""
@@ -132,14 +132,32 @@ def test_an_accepted_event_reaches_only_the_endpoints_of_its_account(
     # The database numbers of the event type and the endpoints are wrong, as if a backup had replaced the database.
     message = {
         "id": str(uuid.uuid4()),
+        "account": account,
         "type": TYPE,
         "data": {"number": 1},
         "created_at": 1_700_000_000_000,
         "type_number": 99,
         "endpoints": list(range(10)),
     }
-    publish(nats_server, f"uplift.events.$accepted.{account}", json.dumps(message).encode())
+    publish(nats_server, "uplift.events.$accepted.events", json.dumps([message]).encode())
     receiver.wait("/own", 1)
     wait_for(lambda: nats_server.messages(EVENTS) == 0, "the stream is empty")
     delivered = [each["type"] for client in (api, other) for each in client.list_all("/v1/deliveries")]
     assert delivered.count(TYPE) == 1
+
+
+def test_rejected_events_do_not_stop_other_events_in_the_same_message(fleet: Fleet, nats_server: NatsCluster) -> None:
+    fleet.add_all("all")
+    _, api = fleet.servers[0].account()
+    api.send(1, idempotency_key="k1")
+    wait_for(lambda: len(stored(api)) == 1, "the first event is stored")
+    batch = [(2, "k2"), (3, "k1"), (4, "k4"), (5, "k1")]
+    events = [json.loads(body(number, idempotency_key=key)) for number, key in batch]
+    api.ok("POST", "/v1/events/batch", {"events": events})
+    wait_for(lambda: nats_server.messages(EVENTS) == 0, "the stream is empty")
+    assert numbers(stored(api)) == [1, 2, 4]
+    rejected = api.list_all("/v1/rejected-events")
+    assert [each["problem"]["code"] for each in rejected] == ["idempotency_conflict"] * 2
+    assert [api.ok("GET", f"/v1/rejected-events/{each['id']}") for each in rejected] == rejected
+    messages = rejected_messages(nats_server, 2)
+    assert [message["event"]["data"]["number"] for _, message in messages] == [3, 5]

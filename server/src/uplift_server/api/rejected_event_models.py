@@ -43,7 +43,9 @@ class RejectedEventView(BaseModel):
         description="The cause: the error that `POST /v1/events` would return for this event. The error contains no"
         " values of `data`."
     )
-    size_bytes: int = Field(description="Size of the message in bytes.")
+    size_bytes: int = Field(
+        description="Size of the NATS message in bytes. For an event from an API request: size of its `data`."
+    )
     published_at: Timestamp = Field(description="When the stream stored the message.")
     rejected_at: Timestamp = Field(description="When the server rejected the event.")
 

@@ -74,7 +74,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("uplift_stream_up", "gauge",
            "1 if the process can use the event stream in NATS, otherwise 0. Absent if NATS is not configured",
            lambda s: None if s.stream_up is None else int(s.stream_up), across_processes="each"),
-    Metric("uplift_stream_messages", "gauge", "Events in the event stream that are not in the database yet",
+    Metric("uplift_stream_messages", "gauge", "Messages in the event stream whose events are not in the database yet",
            lambda s: None if s.stream is None else s.stream.messages, across_processes="max"),
     Metric("uplift_stream_oldest_age_seconds", "gauge",
            "Age in seconds of the oldest event in the event stream. 0 if there is none",

@@ -133,7 +133,7 @@ class OperatorOverview:
             database_problem=self._readiness.failure_cause(),
             has_stream=context.stream is not None,
             stream_problem=None if context.stream is None else context.stream.trouble(),
-            stream_events=0 if stream is None else stream.messages,
+            stream_messages=0 if stream is None else stream.messages,
             stream_oldest_at=None if stream is None else stream.oldest_at,
             commits=commits,
             commit_p99_ms=p99_ms,

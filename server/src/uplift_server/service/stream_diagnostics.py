@@ -73,7 +73,7 @@ async def _read(
 
 
 def _of(reading: StreamReading, settings: StreamSettings) -> Iterator[Finding]:
-    text = f"{reading.messages:,} events are not in the database yet"
+    text = f"{reading.messages:,} messages with events are not in the database yet"
     current, replicas = reading.current_replicas, reading.replicas
     if current < replicas:
         yield Finding(

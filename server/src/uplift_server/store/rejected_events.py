@@ -38,6 +38,8 @@ _ADD: Final = sa.text(
 class RejectedEvent:
     """A rejected event, without its data. Timestamps are Unix ms."""
 
+    id: bytes
+    """The ID from `rejected_id`."""
     account_seq: int | None
     """The account number. None if the server could not find the account."""
     subject: str
@@ -54,16 +56,6 @@ class RejectedEvent:
     seq: int = 0
     account_id: bytes | None = None
 
-    @property
-    def id(self) -> bytes:
-        """The ID of the rejected event. If the stream delivers the message again, the ID is the same.
-
-        The ID depends on the message's number in the stream and on its timestamp. The timestamp distinguishes messages
-        from different streams, whose numbers all start at 1.
-        """
-        digest = blake2b(self.stream_seq.to_bytes(8, "big"), digest_size=ids.RANDOM_BYTES).digest()
-        return ids.uuid7(self.published_at, digest)
-
 
 @dataclass(frozen=True, slots=True)
 class RejectedEventFilter:
@@ -74,6 +66,16 @@ class RejectedEventFilter:
     """The earliest time of rejection (inclusive)."""
     until: int | None = None
     """The latest time of rejection (exclusive)."""
+
+
+def rejected_id(stream_seq: int, published_at: int, position: int = 0) -> bytes:
+    """Return the ID of a rejected event. If the stream delivers its message again, the ID is the same.
+
+    The ID depends on the message's number in the stream, on its timestamp (Unix ms), and on the event's position in the
+    message. The timestamp distinguishes messages from different streams, whose numbers all start at 1.
+    """
+    place = stream_seq.to_bytes(8, "big") + (position.to_bytes(4, "big") if position else b"")
+    return ids.uuid7(published_at, blake2b(place, digest_size=ids.RANDOM_BYTES).digest())
 
 
 def add(connection: Connection, *rejected: RejectedEvent) -> None:
@@ -194,6 +196,7 @@ def _optional(text: str | None) -> str | None:
 
 def _rejected(row: sa.Row[Any]) -> RejectedEvent:
     return RejectedEvent(
+        id=row.id,
         account_seq=row.account_seq,
         subject=row.subject,
         event_type=row.event_type,

@@ -113,8 +113,8 @@ class FleetState:
     """Whether the server accepts events through an event stream, even if the database is unavailable."""
     stream_problem: str | None = None
     """Why the server cannot use the event stream. None if there is no problem."""
-    stream_events: int = 0
-    """Number of events in the stream that are not in the database yet."""
+    stream_messages: int = 0
+    """Number of messages with events that are not in the database yet."""
     stream_oldest_at: int | None = None
     """When the server accepted the oldest event that is not in the database yet."""
     commits: int = 0
@@ -211,7 +211,7 @@ def _stream(state: FleetState) -> Iterator[FleetProblem]:
         yield FleetProblem(
             "stream_late",
             Severity.CRITICAL,
-            f"{counted(state.stream_events, 'accepted event')} {_verb(state.stream_events)} not in the database yet",
+            f"The events of {counted(state.stream_messages, 'message')} in NATS are not in the database yet",
             f"The oldest event has waited in the event stream for {span(state.now - state.stream_oldest_at)}.",
             "Check the database. Make sure that a worker with UPLIFT_NATS_URL is running.",
             state.stream_oldest_at,

@@ -1,41 +1,38 @@
 """The consumer of the event stream: stores valid events in stream order, and rejects invalid events.
 
-The consumer removes a message from the stream after it has committed the event or the rejection. If NATS delivers a
-message again, its event has the same ID, so the database recognizes the repeat.
+The consumer removes a message from the stream after it has committed its events and rejections. If NATS delivers a
+message again, its events have the same IDs, so the database recognizes the repeats.
 """
 
 import asyncio
 import contextlib
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
 
-import msgspec
 import structlog
 from msgspec import structs
 
 from uplift_server.core.events.commit_rows import commit_rows
-from uplift_server.core.events.stream_subjects import parse_subject, rejected_subject
 from uplift_server.core.ids import RANDOM_BYTES, parse_uuid, uuid7
 from uplift_server.core.limits import ACCEPTS_TURN_ROWS_MAX, BATCH_CHECK_SECONDS_MAX
 from uplift_server.core.operations.singleton_jobs import SingletonJob
-from uplift_server.core.timestamps import format_timestamp
 from uplift_server.delivery.endpoint_cache import EndpointCache
 from uplift_server.delivery.ingest import BacklogFull, Draft, Unstorable
 from uplift_server.delivery.ports import CacheFreshness, Clock
-from uplift_server.delivery.streams.link import HEADER_BYTES_MAX, Link, StreamError, StreamUnavailable, log_fields
-from uplift_server.delivery.streams.messages import AcceptedMessage, parse_accepted
+from uplift_server.delivery.streams.link import Link, StreamError, StreamUnavailable, log_fields
 from uplift_server.delivery.streams.ports import PublishedEvents, Rejection, StreamJobs, TraceSink
 from uplift_server.delivery.streams.pull import Pull, StreamMessage
+from uplift_server.delivery.streams.rejections import publish_rejected, rejected_row
 from uplift_server.delivery.streams.stream import EventStream, StreamUnfit
+from uplift_server.delivery.streams.stream_events import Source, StreamEvent, sources
 from uplift_server.observe.counters import EngineCounters, SetAside
 from uplift_server.store import event_times, rejected_events
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.event_times import DISORDER_MS, LateEvents
 from uplift_server.store.hot_records import Appended, IdempotencyConflict
-from uplift_server.store.rejected_events import RejectedEvent
 
 IDLE_WAIT_MS: Final = 100
 NEXT_WITHIN_MS: Final = 1_000
@@ -62,22 +59,6 @@ class Ingest(Protocol):
 
         Both the call and the future can raise BacklogFull or Unavailable.
         """
-
-
-@dataclass(slots=True)
-class _Event:
-    """A message with its event or, if the event is not valid, with the rejection of the event."""
-
-    message: StreamMessage
-    account: str
-    """The account in the subject of the message."""
-    account_seq: int | None = None
-    draft: Draft | None = None
-    rejection: Rejection | None = None
-    accepted: AcceptedMessage | None = None
-    """The content of the message if it contains an accepted event. None if an emitter published the event."""
-    is_done: bool = False
-    """Whether the consumer can remove the message from the stream."""
 
 
 class StreamConsumer:
@@ -179,43 +160,56 @@ class StreamConsumer:
 
         If this process loses the job, NATS delivers the remaining messages again.
         """
-        todo, wait_ms = list(messages), RETRY_MS_MIN
+        todo, wait_ms = await self._sources(messages), RETRY_MS_MIN
+        unstored = Counter(each.message.seq for each in todo)
         while todo and not stopping.is_set() and self._has_job:
             await pull.renew()
             events = await self._next_events(todo)
             if not events:
-                # Another process may have just created an object that the first message refers to.
+                # Another process may have just created an object that the first event refers to.
                 self._freshness.wake()
                 await self._clock.wait(stopping, SYNC_WAIT_MS)
                 continue
             if await self._note_late(events):
                 await self._commit(events)
                 await self._reject(pull.link, [each for each in events if each.rejection is not None])
-            for each in events:
-                if each.is_done:
-                    pull.note_stored(each.message)
+            done = [each.source.message for each in events if each.is_done]
+            for message in done:
+                unstored[message.seq] -= 1
+                if not unstored[message.seq]:
+                    pull.note_stored(message)
             self._remove_stored(pull)
-            done = {each.message.seq for each in events if each.is_done}
-            todo = [each for each in todo if each.seq not in done]
+            todo = [each.source for each in events if not each.is_done] + todo[len(events) :]
             if len(done) == len(events):
                 wait_ms = RETRY_MS_MIN
             else:
                 await self._clock.wait(stopping, wait_ms)
                 wait_ms = min(2 * wait_ms, RETRY_MS_MAX)
 
-    async def _next_events(self, messages: Sequence[StreamMessage]) -> list[_Event]:
-        """Check the next messages, up to the size of one commit, and return their events.
-
-        Stop before a message whose check needs a newer cache. If the checks take a long time, let other tasks run in
-        between.
-        """
-        events: list[_Event] = []
-        rows, began = 0, self._clock.monotonic_us()
+    async def _sources(self, messages: Sequence[StreamMessage]) -> list[Source]:
+        """Return the sources of the events in messages, in order. Let other tasks run in between."""
+        found: list[Source] = []
+        began = self._clock.monotonic_us()
         for message in messages:
+            found += sources(message)
             if self._clock.monotonic_us() - began > BATCH_CHECK_SECONDS_MAX * 1_000_000:
                 await asyncio.sleep(0)
                 began = self._clock.monotonic_us()
-            event = self._checked(message)
+        return found
+
+    async def _next_events(self, todo: Sequence[Source]) -> list[StreamEvent]:
+        """Check the next events, up to the size of one commit.
+
+        Stop before an event whose check needs a newer cache. If the checks take a long time, let other tasks run in
+        between.
+        """
+        events: list[StreamEvent] = []
+        rows, began = 0, self._clock.monotonic_us()
+        for source in todo:
+            if self._clock.monotonic_us() - began > BATCH_CHECK_SECONDS_MAX * 1_000_000:
+                await asyncio.sleep(0)
+                began = self._clock.monotonic_us()
+            event = self._checked(source)
             if event is None:
                 break
             events.append(event)
@@ -228,29 +222,28 @@ class StreamConsumer:
 
     # ---- checks
 
-    def _checked(self, message: StreamMessage) -> _Event | None:
-        """Check a message. Return its event with either a draft or a rejection.
+    def _checked(self, source: Source) -> StreamEvent | None:
+        """Check an event, and set its draft or its rejection.
 
         Return None if this process must first update its cache.
         """
-        subject = parse_subject(message.subject)
-        event = _Event(message, subject.account)
+        event = StreamEvent(source)
         try:
-            is_current = self._check_accepted(event) if subject.is_accepted else self._check_published(event)
+            is_current = self._check_accepted(event) if source.is_accepted else self._check_published(event)
         except Exception as error:
             self._set_aside(event, error)
             return event
-        return event if is_current or self._is_fresh(message) else None
+        return event if is_current or self._is_fresh(source.message) else None
 
-    def _check_published(self, event: _Event) -> bool:
+    def _check_published(self, event: StreamEvent) -> bool:
         """Check an event that an emitter published, and set its draft or its rejection.
 
         Return False if the result may depend on an outdated cache.
         """
-        message = event.message
-        account = self._cache.find_account(event.account)
+        message = event.source.message
+        account = self._cache.find_account(event.source.account)
         if account is None:
-            event.rejection = self._published.unknown_account(event.account)
+            event.rejection = self._published.unknown_account(event.source.account)
             return False
         event.account_seq = account.seq
         checked = self._published.check(account.seq, message.data, sent_at=message.published_at)
@@ -266,26 +259,27 @@ class StreamConsumer:
         )
         return True
 
-    def _check_accepted(self, event: _Event) -> bool:
+    def _check_accepted(self, event: StreamEvent) -> bool:
         """Check an event that the server has already accepted, and set its draft.
 
         Return False if the cache lacks the account, the type or an endpoint of the event. Raises ValueError if the
         message is not valid, or if the event type does not exist.
         """
-        account = self._cache.find_account(event.account)
+        source = event.source
+        account = self._cache.find_account(source.account)
         event.account_seq = None if account is None else account.seq
-        event.accepted = accepted = parse_accepted(event.message.data)
+        accepted = source.accepted
         event_id = None if accepted is None else parse_uuid(accepted.id)
         if accepted is None or event_id is None:
-            raise ValueError("the message is not an accepted event")
+            raise ValueError("the message has no valid accepted event")
         if account is None:
-            event.rejection = self._published.unknown_account(event.account)
+            event.rejection = self._published.unknown_account(source.account)
             return False
         event_type = self._cache.event_types_by_seq.get(accepted.type_number)
         if event_type is None or event_type.name != accepted.type:
             event_type = self._cache.event_types.get(accepted.type)
         if event_type is None:
-            if self._is_fresh(event.message):
+            if self._is_fresh(source.message):
                 raise ValueError(f"the event type {accepted.type[:200]} does not exist")
             return False
         found = [self._cache.endpoints.get(seq) for seq in accepted.endpoints]
@@ -312,7 +306,7 @@ class StreamConsumer:
 
     # ---- commits
 
-    async def _note_late(self, events: Sequence[_Event]) -> bool:
+    async def _note_late(self, events: Sequence[StreamEvent]) -> bool:
         """If events are late, record their time range and delay. Return False if the database is unavailable.
 
         Call this method before the events are stored. Otherwise, searches by time could miss the events.
@@ -331,8 +325,8 @@ class StreamConsumer:
                 return False
         return True
 
-    async def _commit(self, events: Sequence[_Event]) -> None:
-        stored: list[tuple[_Event, asyncio.Future[list[Appended] | IdempotencyConflict]]] = []
+    async def _commit(self, events: Sequence[StreamEvent]) -> None:
+        stored: list[tuple[StreamEvent, asyncio.Future[list[Appended] | IdempotencyConflict]]] = []
         for event in events:
             if event.draft is None or event.account_seq is None:
                 continue
@@ -346,12 +340,13 @@ class StreamConsumer:
         for (event, _), result in zip(stored, results, strict=True):
             self._note_result(event, result)
 
-    def _note_result(self, event: _Event, result: list[Appended] | IdempotencyConflict | BaseException) -> None:
+    def _note_result(self, event: StreamEvent, result: list[Appended] | IdempotencyConflict | BaseException) -> None:
         draft = event.draft
         assert draft is not None
         if isinstance(result, list):
             event.is_done = True
-            traceparent = None if event.accepted is None else event.accepted.traceparent
+            accepted = event.source.accepted
+            traceparent = None if accepted is None else accepted.traceparent
             if self._traces is not None and traceparent is not None and not result[0].duplicate:
                 self._traces.note_sender(result[0].seq, result[0].id, traceparent)
         elif isinstance(result, IdempotencyConflict):
@@ -365,19 +360,19 @@ class StreamConsumer:
         elif not isinstance(result, Unavailable):
             self._set_aside(event, result)
 
-    def _set_aside(self, event: _Event, error: BaseException) -> None:
+    def _set_aside(self, event: StreamEvent, error: BaseException) -> None:
         self._counters.set_aside[SetAside.EVENT] += 1
         _log.error(
             "row not stored",
             kind=SetAside.EVENT.text,
-            subject=event.message.subject,
-            stream_seq=event.message.seq,
+            subject=event.source.message.subject,
+            stream_seq=event.source.message.seq,
             cause=str(error),
             exc_info=None if isinstance(error, BacklogFull | ValueError) else error,
         )
         event.rejection = self._published.defect(None if event.draft is None else _as_sent(event.draft))
 
-    async def _reject(self, link: Link, events: Sequence[_Event]) -> None:
+    async def _reject(self, link: Link, events: Sequence[StreamEvent]) -> None:
         """Store rejections, and publish the rejected events with their problems.
 
         Raises StreamUnavailable or StreamError.
@@ -385,12 +380,12 @@ class StreamConsumer:
         if not events:
             return
         now = self._clock.now_ms()
-        rows = [_row(each, now) for each in events]
+        rows = [rejected_row(each, now) for each in events]
         try:
             await self._database.write(lambda c: rejected_events.add(c, *rows))
         except Unavailable:
             return
-        await asyncio.gather(*(_publish(event, link) for event in events))
+        await asyncio.gather(*(publish_rejected(event, link) for event in events))
         for event in events:
             event.is_done = True
             self._counters.rejected_events += 1
@@ -416,59 +411,3 @@ def _derived_id(message: StreamMessage) -> bytes:
     """
     random = hashlib.sha256(f"{message.seq} {message.published_ns}".encode()).digest()[:RANDOM_BYTES]
     return uuid7(message.published_at, random)
-
-
-def _row(event: _Event, now: int) -> RejectedEvent:
-    message, rejection = event.message, event.rejection
-    assert rejection is not None
-    return RejectedEvent(
-        account_seq=event.account_seq,
-        subject=message.subject,
-        event_type=rejection.event_type,
-        event_id=rejection.event_id,
-        idempotency_key=rejection.idempotency_key,
-        problem=rejection.problem,
-        size_bytes=len(message.data),
-        stream_seq=message.seq,
-        published_at=message.published_at,
-        rejected_at=now,
-    )
-
-
-async def _publish(event: _Event, link: Link) -> None:
-    """Publish a rejected event to the stream of rejected events.
-
-    The message ID depends only on the original message, so NATS recognizes a repeat.
-    """
-    message = event.message
-    message_id = f"{message.seq}-{message.published_ns}"
-    await link.store(rejected_subject(event.account), _rejected_message(event, link), message_id)
-
-
-def _rejected_message(event: _Event, link: Link) -> bytes:
-    """Return the message for a rejected event: the problem, and the event unless it is too large."""
-    assert event.rejection is not None
-    problem = event.rejection.problem
-    payload = msgspec.json.encode({"event": _content(event), "problem": problem})
-    is_small = len(payload) + HEADER_BYTES_MAX <= link.message_bytes_max
-    return payload if is_small else msgspec.json.encode({"event": None, "problem": problem})
-
-
-def _content(event: _Event) -> object:
-    """Return the content of an event as its emitter sent it. If the content is not JSON, return it as a string."""
-    accepted, data = event.accepted, event.message.data
-    if accepted is not None:
-        fields = {
-            "type": accepted.type,
-            "data": accepted.data,
-            "id": accepted.id if accepted.chose_id else None,
-            "idempotency_key": accepted.idempotency_key,
-            "ordering_key": accepted.ordering_key,
-            "expires_at": None if accepted.expires_at is None else format_timestamp(accepted.expires_at),
-        }
-        return {name: value for name, value in fields.items() if value is not None}
-    try:
-        msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return data.decode("utf-8", "replace")
-    return msgspec.Raw(data)

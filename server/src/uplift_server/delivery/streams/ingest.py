@@ -1,14 +1,12 @@
 """Ingest through the event stream: an event is accepted when the replicated stream has stored its message.
 
-The publisher sends messages in acceptance order and in groups: while NATS stores a group, the next messages wait, and
-they form the next group. Replicating a group takes little more work than replicating a single message. The publisher
-repeats an unacknowledged message with the same message ID until the request times out. NATS stores the message only
-once.
+The publisher sends events in acceptance order. While NATS stores the sent messages, the next events wait. Waiting
+events share messages, because NATS stores one message with many events faster than many messages. The publisher repeats
+an unacknowledged message with the same message ID until its requests time out. NATS stores the message only once.
 """
 
 import asyncio
 import base64
-import hashlib
 from collections import deque
 from collections.abc import Collection, Sequence
 from typing import Final, Protocol
@@ -18,7 +16,7 @@ import structlog
 
 from uplift_server.core import ids
 from uplift_server.core.events.stream_shares import StreamShares
-from uplift_server.core.events.stream_subjects import EVENTS_STREAM, accepted_subject
+from uplift_server.core.events.stream_subjects import ACCEPTED_SUBJECT, EVENTS_STREAM
 from uplift_server.core.ids import IdSequence
 from uplift_server.core.limits import GROUP_ROWS_MAX
 from uplift_server.delivery.backlog import Backlog, full_queue
@@ -27,14 +25,8 @@ from uplift_server.delivery.ingest import COMMIT_TIMEOUT_MS, BacklogFull, Draft
 from uplift_server.delivery.ports import Clock
 from uplift_server.delivery.streams.known_events import KnownEventFinder
 from uplift_server.delivery.streams.link import NOT_FOUND, Link, Received, StreamError, StreamUnavailable
-from uplift_server.delivery.streams.messages import (
-    MESSAGE_ID,
-    accepted_message,
-    may_repeat,
-    message_id,
-    parse_accepted,
-)
-from uplift_server.delivery.streams.publications import AccountBacklog, Publication, Request
+from uplift_server.delivery.streams.messages import MESSAGE_ID, accepted_event, identity, may_repeat, parse_accepted
+from uplift_server.delivery.streams.publications import AccountBacklog, Publication, PublishedEvent, Request
 from uplift_server.delivery.streams.stream import EventStream
 from uplift_server.observe.counters import EngineCounters, Rejection
 from uplift_server.observe.trace_records import TRACEPARENT
@@ -189,22 +181,26 @@ class StreamIngest:
         self._shares.add(account_seq, len(draft.data))
         now = request.accepted_at
         event_id = draft.id or self._ids.next(now)
-        account = self._cache.accounts[account_seq]
+        own = identity(account_seq, draft, event_id)
+        request.identities.append(own)
+        if own in request.events:
+            return
+        account = ids.prefixed(ids.ACCOUNT, self._cache.accounts[account_seq].id)
+        content = accepted_event(account, draft, event_id, now, traceparent)
+        known = self._known.find(account_seq, draft) if may_repeat(draft) else None
+        event = request.events[own] = PublishedEvent(request, account_seq, draft, event_id, own, content, known)
+        request.waiting += 1
+        publication = self._to_send[-1] if self._to_send else None
+        if publication is None or publication.token not in self._unacknowledged or not publication.add(event):
+            publication = self._new_publication(event)
+        request.publications[publication.token] = publication
+
+    def _new_publication(self, event: PublishedEvent, earlier: str = "") -> Publication:
         self._tokens += 1
-        publication = Publication(
-            request,
-            (account_seq, draft),
-            str(self._tokens),
-            accepted_subject(ids.prefixed(ids.ACCOUNT, account.id)),
-            accepted_message(draft, event_id, now, traceparent),
-            event_id,
-            message_id(account_seq, draft, event_id),
-        )
-        if may_repeat(draft):
-            publication.known = self._known.find(account_seq, draft)
-        request.publications.append(publication)
+        publication = Publication(str(self._tokens), event, earlier)
         self._unacknowledged[publication.token] = publication
         self._to_send.append(publication)
+        return publication
 
     def _rejected(self, events: int, why: Rejection, text: str) -> Unavailable:
         self._counters.rejected[why] += events
@@ -240,12 +236,15 @@ class StreamIngest:
                 while self._to_send and self._link is link:
                     publication = self._to_send.popleft()
                     if publication.token in self._unacknowledged:
+                        publication.close()
                         self._group.add(publication.token)
                         self._group_ended.clear()
                         publication.sent_at = self._clock.now_ms()
-                        reply = f"{self._inbox}.{publication.token}"
                         await link.publish(
-                            publication.subject, publication.payload, reply=reply, headers=publication.headers
+                            ACCEPTED_SUBJECT,
+                            publication.payload,
+                            reply=f"{self._inbox}.{publication.token}",
+                            headers={MESSAGE_ID: publication.message_id},
                         )
             except StreamUnavailable:
                 # The next connection, which may already exist, resends all unacknowledged messages.
@@ -260,11 +259,11 @@ class StreamIngest:
             self._note_reading()
             late = []
             for publication in list(self._unacknowledged.values()):
-                if publication.token not in self._unacknowledged:
-                    continue  # The request of this message has just failed.
-                if publication.request.accepted_at <= now - COMMIT_TIMEOUT_MS:
-                    self._fail(publication.request, Rejection.STREAM, "the event stream does not respond")
-                elif publication.sent_at is not None and publication.sent_at <= now - RESEND_AFTER_MS:
+                if publication.events[0].request.accepted_at <= now - COMMIT_TIMEOUT_MS:  # the oldest request
+                    for request in publication.waiting_requests:
+                        if request.accepted_at <= now - COMMIT_TIMEOUT_MS:
+                            self._fail(request, Rejection.STREAM, "the event stream does not respond")
+                if publication.sent_at is not None and publication.sent_at <= now - RESEND_AFTER_MS:
                     publication.sent_at = None
                     late.append(publication)
             if late:
@@ -288,15 +287,17 @@ class StreamIngest:
             return  # no stream received the message, and `watch` resends it
         if ack.error is not None:
             if str(ack.error.get("description", "")).startswith(_FULL):
-                self._fail(publication.request, Rejection.STREAM, "the event stream is full")
+                for request in publication.waiting_requests:
+                    self._fail(request, Rejection.STREAM, "the event stream is full")
             return
         del self._unacknowledged[publication.token]
         if ack.duplicate:
             publication.duplicate_of = ack.seq
-        request = publication.request
-        request.waiting -= 1
-        if not request.waiting:
-            self._finish(request)
+        for event in publication.events:
+            request = event.request
+            request.waiting -= 1
+            if not request.waiting and not request.has_ended:
+                self._finish(request)
 
     def _leave_group(self, publication: Publication) -> None:
         """Remove a message from the current group, so that later messages do not wait for its response."""
@@ -309,17 +310,18 @@ class StreamIngest:
         self._group_ended.set()
 
     def _fail(self, request: Request, why: Rejection, text: str) -> None:
-        for publication in request.publications:
-            self._unacknowledged.pop(publication.token, None)
-            self._leave_group(publication)
         self._end(request)
+        for publication in request.publications.values():
+            if not publication.waiting_requests:
+                self._unacknowledged.pop(publication.token, None)
+                self._leave_group(publication)
         if not request.result.done():
             request.result.set_exception(self._rejected(len(request.drafts), why, text))
 
     def _finish(self, request: Request) -> None:
         """Set the result of a request after the stream has stored all its messages."""
         self._counters.stream_durations.observe_many(self._clock.monotonic_us() - request.began_us, len(request.drafts))
-        if any(each.known is not None for each in request.publications):
+        if any(each.known is not None for each in request.events.values()):
             task = asyncio.create_task(self._resolve(request), name="repeated events")
             self._resolving.add(task)
             task.add_done_callback(self._resolving.discard)
@@ -327,10 +329,11 @@ class StreamIngest:
         self._end(request)
         if not request.result.done():
             now = request.accepted_at
-            request.result.set_result([Appended(0, each.event_id, now) for each in request.publications])
+            request.result.set_result([Appended(0, each.event_id, now) for each in request.events.values()])
 
     def _end(self, request: Request) -> None:
         """Remove a request from the backlog."""
+        request.has_ended = True
         account, events = request.account, len(request.drafts)
         for backlog in (self._backlog, account):
             backlog.add(-events, -request.body_bytes, 0)
@@ -344,69 +347,74 @@ class StreamIngest:
 
         Publish an event again if NATS detected a repeat, but neither the stream nor the database has the earlier event.
         """
-        not_found: list[Publication] = []
+        not_found: list[tuple[PublishedEvent, Publication]] = []
         try:
             async with asyncio.timeout(COMMIT_TIMEOUT_MS / 1000):
-                results = await asyncio.gather(*(self._appended(each) for each in request.publications))
+                await asyncio.gather(*(self._find_earlier(each) for each in request.publications.values()))
         except (TimeoutError, StreamUnavailable, StreamError) as error:
             if not request.result.done():
                 text = f"the event stream has stored the events, but their IDs are unknown: {str(error) or 'timeout'}"
                 request.result.set_exception(self._rejected(len(request.drafts), Rejection.STREAM, text))
         else:
-            for publication, found in zip(request.publications, results, strict=True):
-                publication.found = found
-            not_found = [each for each in request.publications if each.found is None]
+            publications = request.publications.values()
+            not_found = [(event, each) for each in publications for event in each.events if event.found is None]
             if not not_found and not request.result.done():
-                request.result.set_result([found for found in results if found is not None])
+                request.result.set_result(request.appended())
         finally:
             if not not_found:
                 self._end(request)
-        self._publish_again(not_found)
+        self._publish_again(request, not_found)
 
-    async def _appended(self, publication: Publication) -> Appended | None:
-        """Return the new event, or the earlier event that the new event repeats.
+    async def _find_earlier(self, publication: Publication) -> None:
+        """For each event of a stored message, find the earlier event (if any) that it repeats.
 
-        Return None if NATS detected a repeat, but neither the stream nor the database has the earlier event. Raises
-        StreamUnavailable or StreamError.
+        Find nothing for an event if NATS detected a repeat, but neither the stream nor the database has the earlier
+        event. Raises StreamUnavailable or StreamError.
         """
-        if publication.found is not None:
-            return publication.found
-        new = Appended(0, publication.event_id, publication.request.accepted_at)
-        if publication.known is None:
-            return new
-        if publication.duplicate_of is None:
-            known = await publication.known
-            return new if known is None else _earlier(new, known.id, known.created_at)
-        original = await self._original(publication, publication.duplicate_of)
-        if original is not None:
-            return _earlier(new, *original)
-        known = await self._known.find(*publication.event)
-        return None if known is None else _earlier(new, known.id, known.created_at)
+        waiting = [each for each in publication.events if each.found is None]
+        if publication.duplicate_of is None or all(each.known is None for each in waiting):
+            for event in waiting:
+                known = None if event.known is None else await event.known
+                if known is None:
+                    event.note_found(event.event_id, event.request.accepted_at)
+                else:
+                    event.note_found(known.id, known.created_at)
+            return
+        originals = await self._originals_of(publication, publication.duplicate_of)
+        if originals:
+            for event, (event_id, created_at) in zip(publication.events, originals, strict=True):
+                event.note_found(event_id, created_at)
+            return
+        stored = await asyncio.gather(*(self._known.find(each.account_seq, each.draft) for each in waiting))
+        for event, known in zip(waiting, stored, strict=True):
+            if known is not None:
+                event.note_found(known.id, known.created_at)
 
-    def _publish_again(self, publications: Sequence[Publication]) -> None:
-        """Publish events again, with message IDs that NATS does not know.
+    def _publish_again(self, request: Request, events: Sequence[tuple[PublishedEvent, Publication]]) -> None:
+        """Publish events again, with message IDs that NATS does not know. Each event comes with its earlier message.
 
-        Their earlier messages left the stream when the database stored or rejected the events. Now the database is an
+        The earlier messages left the stream when the database stored or rejected the events. Now the database is an
         older copy, is down, or never had the events. If it has them after all, the worker discards the new messages.
         """
-        for publication in publications:
-            # With another token, a late acknowledgment of the earlier message has no effect.
-            self._tokens += 1
-            publication.token = str(self._tokens)
-            # Repeats of the same event get the same new message ID, so that NATS detects them too.
-            earlier = f"{publication.headers[MESSAGE_ID]} {publication.duplicate_of}"
-            publication.headers = {MESSAGE_ID: hashlib.sha256(earlier.encode()).hexdigest()}
-            publication.duplicate_of = publication.sent_at = None
-            publication.request.waiting += 1
-            self._unacknowledged[publication.token] = publication
-            self._to_send.append(publication)
+        again: dict[str, Publication] = {}
+        """The new messages, by the token of the earlier message."""
+        for event, publication in events:
+            new = again.get(publication.token)
+            if new is None or not new.add(event):
+                # Repeats of the same event get the same new message ID, so that NATS detects them too.
+                earlier = f"{publication.message_id} {publication.duplicate_of}"
+                new = again[publication.token] = self._new_publication(event, earlier)
+                request.publications[new.token] = new
+            request.waiting += 1
+        for token in again:
+            del request.publications[token]
         self._wake.set()
 
-    async def _original(self, publication: Publication, seq: int) -> tuple[bytes, int] | None:
-        """Return the ID and timestamp of the event in the message with the sequence number `seq`.
+    async def _originals_of(self, publication: Publication, seq: int) -> list[tuple[bytes, int]]:
+        """Return the IDs and timestamps of the events in the message with the sequence number `seq`.
 
-        Return None if the stream no longer has the message, or if the message has another subject: emitters that
-        publish to NATS can choose any message ID, even the ID of another account's event.
+        Return an empty list if the stream no longer has the message, or if the message has another subject: emitters
+        that publish to NATS can choose any message ID, even the ID of a message of the server.
         """
         link = self._link
         if link is None:
@@ -416,16 +424,12 @@ class StreamIngest:
                 found = await link.call(f"STREAM.MSG.GET.{EVENTS_STREAM}", {"seq": seq})
             except StreamError as error:
                 if error.code == NOT_FOUND:
-                    return None
+                    return []
                 raise
-        if found["message"]["subject"] != publication.subject:
-            return None
-        message = parse_accepted(base64.b64decode(found["message"].get("data", "")))
-        event_id = None if message is None else ids.parse_uuid(message.id)
-        return None if message is None or event_id is None else (event_id, message.created_at)
-
-
-def _earlier(new: Appended, event_id: bytes, created_at: int) -> Appended:
-    """Return the event with this ID and timestamp, marked as a duplicate unless it is `new`."""
-    is_new = (event_id, created_at) == (new.id, new.created_at)
-    return new if is_new else Appended(0, event_id, created_at, duplicate=True)
+        if found["message"]["subject"] != ACCEPTED_SUBJECT:
+            return []
+        events = parse_accepted(base64.b64decode(found["message"].get("data", ""))) or ()
+        originals = [
+            (event_id, each.created_at) for each in events if (event_id := ids.parse_uuid(each.id)) is not None
+        ]
+        return originals if len(originals) == len(publication.events) else []

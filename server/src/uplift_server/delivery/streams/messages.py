@@ -1,6 +1,7 @@
-"""Messages of the event stream: the content of an accepted event, and the message ID by which NATS detects repeats."""
+"""Messages of the event stream: the accepted events in them, and the message ID by which NATS detects repeats."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -11,10 +12,12 @@ from uplift_server.delivery.ingest import Draft
 MESSAGE_ID: Final = "Nats-Msg-Id"
 
 
-class AcceptedMessage(msgspec.Struct, omit_defaults=True):
+class AcceptedEvent(msgspec.Struct, omit_defaults=True):
     """An event that the server has accepted, with all fields that the database stores."""
 
     id: str
+    account: str
+    """The account's ID."""
     type: str
     data: msgspec.Raw
     created_at: int
@@ -44,14 +47,15 @@ class _Identity(msgspec.Struct):
 
 
 _encode = msgspec.json.Encoder().encode
-_decoder = msgspec.json.Decoder(AcceptedMessage)
+_decoder = msgspec.json.Decoder(list[AcceptedEvent])
 
 
-def accepted_message(draft: Draft, event_id: bytes, created_at: int, traceparent: str | None) -> bytes:
-    """Return the message for an accepted event."""
+def accepted_event(account: str, draft: Draft, event_id: bytes, created_at: int, traceparent: str | None) -> bytes:
+    """Return the content of an accepted event in a message. `account` is the account's ID."""
     return _encode(
-        AcceptedMessage(
+        AcceptedEvent(
             uuid_text(event_id),
+            account,
             draft.event_type.name,
             msgspec.Raw(draft.data),
             created_at,
@@ -66,10 +70,15 @@ def accepted_message(draft: Draft, event_id: bytes, created_at: int, traceparent
     )
 
 
-def parse_accepted(payload: bytes) -> AcceptedMessage | None:
-    """Return the accepted event in a message, or None if the message is invalid."""
+def accepted_message(events: Sequence[bytes]) -> bytes:
+    """Return the message for one or more accepted events, whose contents are from `accepted_event`."""
+    return b"[" + b",".join(events) + b"]"
+
+
+def parse_accepted(payload: bytes) -> list[AcceptedEvent] | None:
+    """Return the accepted events in a message, or None if the message is invalid."""
     try:
-        return _decoder.decode(payload)
+        return _decoder.decode(payload) or None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
@@ -82,16 +91,16 @@ def may_repeat(draft: Draft) -> bool:
     return draft.idempotency_key is not None or draft.id is not None
 
 
-def message_id(account_seq: int, draft: Draft, event_id: bytes) -> str:
-    """Return the message ID by which NATS detects repeats.
+def identity(account_seq: int, draft: Draft, event_id: bytes) -> str:
+    """Return a text that is the same for an event and its repeats.
 
-    Messages with different content have different IDs. Therefore, NATS keeps both messages of an idempotency conflict,
+    Events with different content have different texts. Therefore, NATS keeps both messages of an idempotency conflict,
     and the database detects the conflict.
     """
     if not may_repeat(draft):
         return uuid_text(event_id)
     own_id = None if draft.id is None else uuid_text(draft.id)
-    identity = _Identity(
+    fields = _Identity(
         account_seq,
         draft.idempotency_key,
         own_id,
@@ -100,4 +109,9 @@ def message_id(account_seq: int, draft: Draft, event_id: bytes) -> str:
         draft.ordering_key,
         draft.expires_at,
     )
-    return hashlib.sha256(_encode(identity)).hexdigest()
+    return hashlib.sha256(_encode(fields)).hexdigest()
+
+
+def message_id(identities: Sequence[str]) -> str:
+    """Return the message ID by which NATS detects repeats, from the identities of the events in the message."""
+    return identities[0] if len(identities) == 1 else hashlib.sha256(" ".join(identities).encode()).hexdigest()

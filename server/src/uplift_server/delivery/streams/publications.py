@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import Sequence
 
+from uplift_server.core.limits import STREAM_SHARED_MESSAGE_BYTES_MAX
 from uplift_server.delivery.backlog import Backlog
 from uplift_server.delivery.ingest import Draft
-from uplift_server.delivery.streams.messages import MESSAGE_ID
+from uplift_server.delivery.streams.messages import accepted_message, may_repeat, message_id
 from uplift_server.store.hot_records import Appended, IdempotencyConflict
 from uplift_server.store.repeated_events import StoredEvent
 
@@ -21,47 +22,30 @@ class AccountBacklog(Backlog):
         self.seq = seq
 
 
-class Publication:
-    """A message that waits for its acknowledgment."""
+class PublishedEvent:
+    """An event of a request that waits for the acknowledgment of its message."""
 
-    __slots__ = (
-        "duplicate_of",
-        "event",
-        "event_id",
-        "found",
-        "headers",
-        "known",
-        "payload",
-        "request",
-        "sent_at",
-        "subject",
-        "token",
-    )
+    __slots__ = ("account_seq", "content", "draft", "event_id", "found", "identity", "known", "request")
 
     def __init__(
         self,
         request: "Request",
-        event: tuple[int, Draft],
-        token: str,
-        subject: str,
-        payload: bytes,
+        account_seq: int,
+        draft: Draft,
         event_id: bytes,
-        message: str,
+        identity: str,
+        content: bytes,
+        known: "asyncio.Future[StoredEvent | None] | None",
     ) -> None:
-        """`message` is the ID by which NATS detects repeats."""
         self.request = request
-        self.event = event
-        """The sequence number of the account, and the validated event."""
-        self.token = token
-        self.subject = subject
-        self.payload = payload
+        self.account_seq = account_seq
+        self.draft = draft
         self.event_id = event_id
-        self.headers = {MESSAGE_ID: message}
-        self.sent_at: int | None = None
-        """The time when the message was sent (Unix ms), or None while it waits for the connection."""
-        self.duplicate_of: int | None = None
-        """The sequence number of the earlier message, if NATS detected this message as a repeat."""
-        self.known: asyncio.Future[StoredEvent | None] | None = None
+        self.identity = identity
+        """A text that is the same for this event and its repeats."""
+        self.content = content
+        """The event in the message."""
+        self.known = known
         """The database lookup of an earlier event that this event may repeat.
 
         None if the caller chose neither an idempotency key nor an ID.
@@ -69,11 +53,89 @@ class Publication:
         self.found: Appended | None = None
         """The result for this event: the new event, or the earlier event that it repeats."""
 
+    def note_found(self, event_id: bytes, created_at: int) -> None:
+        """Set the ID and timestamp of the stored event: this event, or an earlier event that it repeats."""
+        is_new = (event_id, created_at) == (self.event_id, self.request.accepted_at)
+        self.found = Appended(0, event_id, created_at, duplicate=not is_new)
+
+
+class Publication:
+    """A message that waits for its acknowledgment."""
+
+    __slots__ = (
+        "_earlier",
+        "_may_repeat",
+        "_size",
+        "duplicate_of",
+        "events",
+        "message_id",
+        "payload",
+        "sent_at",
+        "token",
+    )
+
+    def __init__(self, token: str, event: PublishedEvent, earlier: str = "") -> None:
+        """`earlier` identifies an earlier message with the event, if NATS detected that message as a repeat."""
+        self.token = token
+        self.events = [event]
+        self._size = len(event.content)
+        self._may_repeat = may_repeat(event.draft)
+        self._earlier = earlier
+        self.message_id = ""
+        self.payload = b""
+        """The content of the message. Empty until the publisher sends the message for the first time."""
+        self.sent_at: int | None = None
+        """The time when the message was sent (Unix ms), or None while it waits for the connection."""
+        self.duplicate_of: int | None = None
+        """The sequence number of the earlier message, if NATS detected this message as a repeat."""
+
+    def add(self, event: PublishedEvent) -> bool:
+        """Add the next event to the message. Return False if the event needs another message.
+
+        An event that can be a repeat shares a message only with events of the same request, because NATS detects a
+        repeat only if the whole message is the same.
+        """
+        event_may_repeat = may_repeat(event.draft)
+        is_other = event.request is not self.events[0].request and (self._may_repeat or event_may_repeat)
+        if self.payload or is_other or self._size + len(event.content) > STREAM_SHARED_MESSAGE_BYTES_MAX:
+            return False
+        self.events.append(event)
+        self._size += len(event.content)
+        self._may_repeat |= event_may_repeat
+        return True
+
+    def close(self) -> None:
+        """Set the content and the ID of the message, without the events of failed requests."""
+        if not self.payload:
+            self.events = [each for each in self.events if not each.request.has_ended]
+            self.payload = accepted_message([each.content for each in self.events])
+            # The IDs of new events are unique, so one is enough.
+            identities = [each.identity for each in (self.events if self._may_repeat else self.events[:1])]
+            self.message_id = message_id([self._earlier, *identities] if self._earlier else identities)
+
+    @property
+    def waiting_requests(self) -> list["Request"]:
+        """The requests with events in the message that have neither succeeded nor failed yet."""
+        requests = {id(each.request): each.request for each in self.events if not each.request.has_ended}
+        return list(requests.values())
+
 
 class Request:
     """An API request whose events wait for their acknowledgments."""
 
-    __slots__ = ("accepted_at", "account", "began_us", "body_bytes", "drafts", "publications", "result", "waiting")
+    __slots__ = (
+        "accepted_at",
+        "account",
+        "began_us",
+        "body_bytes",
+        "drafts",
+        "events",
+        "has_ended",
+        "identities",
+        "publications",
+        "result",
+        "waiting",
+    )
 
     def __init__(
         self, account: AccountBacklog, drafts: Sequence[tuple[int, Draft]], body_bytes: int, now: int, began_us: int
@@ -84,7 +146,25 @@ class Request:
         self.body_bytes = body_bytes
         self.accepted_at = now
         self.began_us = began_us
-        self.publications: list[Publication] = []
-        self.waiting = len(drafts)
-        """The number of messages that have no acknowledgment yet."""
+        self.events: dict[str, PublishedEvent] = {}
+        """The events to publish, by identity. If the request repeats an event, only the first is published."""
+        self.identities: list[str] = []
+        """The identity of each event in the request."""
+        self.publications: dict[str, Publication] = {}
+        """The messages with the events of the request, by token."""
+        self.waiting = 0
+        """The number of events whose messages have no acknowledgment yet."""
+        self.has_ended = False
+        """Whether the request has left the backlog."""
         self.result: asyncio.Future[list[Appended] | IdempotencyConflict] = asyncio.get_running_loop().create_future()
+
+    def appended(self) -> list[Appended]:
+        """Return the results for the events of the request, in order. All events must have been found."""
+        results: list[Appended] = []
+        seen: set[str] = set()
+        for identity in self.identities:
+            found = self.events[identity].found
+            assert found is not None
+            results.append(found._replace(duplicate=True) if identity in seen else found)
+            seen.add(identity)
+        return results
