@@ -2,19 +2,20 @@
 
 import pytest
 
-from uplift_server.core.events.stream_subjects import ACCEPTED_SUBJECT, EventSubject, parse_subject, rejected_subject
+from uplift_server.core.events.stream_subjects import ACCEPTED_SUBJECT, SERVER, emitter_account, rejected_subject
 from uplift_server.core.own_data import is_uid
 
 
 @pytest.mark.parametrize("account", ["acc_0123456789abcdef0123456789abcdef", "club-7", "eu.club.7", "accepted.1"])
 def test_a_subject_names_an_account_by_id_or_uid(account: str) -> None:
-    assert parse_subject(f"uplift.events.{account}") == EventSubject(account, is_accepted=False)
+    assert emitter_account(f"uplift.events.{account}") == account
     assert rejected_subject(account) == f"uplift.rejected.{account}"
 
 
 def test_no_uid_names_the_subject_of_accepted_events() -> None:
-    assert parse_subject(ACCEPTED_SUBJECT) == EventSubject("events", is_accepted=True)
+    assert emitter_account(ACCEPTED_SUBJECT) is None
     assert not is_uid(ACCEPTED_SUBJECT.removeprefix("uplift.events."))
+    assert not is_uid(SERVER)
 
 
 def test_the_subject_of_a_rejected_event_is_short() -> None:

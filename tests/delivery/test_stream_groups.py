@@ -128,8 +128,10 @@ async def test_a_message_has_a_limited_size(publisher: Publisher) -> None:
     assert publisher.link.messages == [[1], [2], [2], [2, 3]]
 
 
-async def test_an_event_that_can_be_a_repeat_shares_its_message_only_with_its_request(publisher: Publisher) -> None:
-    """NATS recognizes a repeated request only if the whole message is the same."""
+async def test_an_event_that_can_be_a_repeat_shares_its_message_only_with_such_events_of_its_request(
+    publisher: Publisher,
+) -> None:
+    """NATS recognizes a repeat only if the whole message is the same. The ID of an event without a key differs."""
     keyed = [draft(number, idempotency_key=str(number)) for number in (3, 4)]
     await publisher.send(1)
     await publisher.send(2)
@@ -139,7 +141,7 @@ async def test_an_event_that_can_be_a_repeat_shares_its_message_only_with_its_re
     await publisher.send(7)
     publisher.link.acknowledge(1)
     await turns()
-    assert publisher.link.messages == [[1], [2], [3, 4], [3, 4], [5, 6], [7]]
+    assert publisher.link.messages == [[1], [2], [3, 4], [3, 4], [5], [6], [7]]
     _, _, first, second, *_ = publisher.link.message_ids
     assert first == second
     assert len(set(publisher.link.message_ids)) == len(publisher.link.messages) - 1

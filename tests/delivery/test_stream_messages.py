@@ -1,12 +1,15 @@
 """Messages of the event stream: repeats of an event have the same ID, and different events have different IDs."""
 
 import asyncio
+import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from uplift_server.core.ids import parse_uuid, uuid_text
+from uplift_server.core.timestamps import TIMESTAMP_MAX, TIMESTAMP_MIN
 from uplift_server.delivery.endpoint_cache import LiveEventType
 from uplift_server.delivery.ingest import Draft
 from uplift_server.delivery.streams.messages import (
@@ -34,6 +37,7 @@ TYPE = LiveEventType(
     )
 )
 A, B = bytes(16), bytes([1]) * 16
+ACCOUNT, OTHER = "acc_" + "1" * 32, "acc_" + "2" * 32
 KEYED = Draft(TYPE, b'{"n": 1}', (), idempotency_key="k")
 
 
@@ -48,20 +52,38 @@ class EmptyDatabase:
 
 def test_an_accepted_event_keeps_its_content_byte_for_byte() -> None:
     draft = Draft(TYPE, b'{"n" :1.0,  "\xc3\xa9": "\\u00e9"}', (), A, "key", 5, "order")
-    other = accepted_event("acc_2", KEYED, B, 5, None)
-    events = parse_accepted(accepted_message([other, accepted_event("acc_1", draft, A, 1234, "00-trace")]))
+    other = accepted_event(OTHER, KEYED, B, 5, None)
+    events = parse_accepted(accepted_message([other, accepted_event(ACCOUNT, draft, A, 1234, "00-trace")]))
     assert events is not None
     event = events[1]
     assert bytes(event.data) == draft.data
-    assert (parse_uuid(event.id), event.account, event.type, event.type_number) == (A, "acc_1", "t.numbered", 7)
+    assert (parse_uuid(event.id), event.account, event.type, event.type_number) == (A, ACCOUNT, "t.numbered", 7)
     assert (event.idempotency_key, event.expires_at, event.ordering_key) == ("key", 5, "order")
     assert (event.created_at, event.chose_id, event.traceparent) == (1234, True, "00-trace")
-    assert (parse_uuid(events[0].id), events[0].account) == (B, "acc_2")
+    assert (parse_uuid(events[0].id), events[0].account) == (B, OTHER)
 
 
 @given(st.binary(max_size=200))
 def test_other_bytes_are_not_an_accepted_event(payload: bytes) -> None:
     assert parse_accepted(payload) is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"account": "acc_1"},
+        {"account": ACCOUNT + "\n"},
+        {"account": "$accepted"},
+        {"account": "a" * 5000},
+        {"created_at": TIMESTAMP_MIN - 1},
+        {"created_at": TIMESTAMP_MAX + 1},
+        {"expires_at": 2**70},
+    ],
+)
+def test_an_event_with_an_impossible_account_or_time_is_not_valid(wrong: dict[str, object]) -> None:
+    fields = json.loads(accepted_event(ACCOUNT, replace(KEYED, expires_at=5), A, 5, None))
+    assert parse_accepted(json.dumps([fields]).encode()) is not None
+    assert parse_accepted(json.dumps([fields | wrong]).encode()) is None
 
 
 def test_a_message_without_events_is_not_valid() -> None:

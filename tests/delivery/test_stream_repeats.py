@@ -14,6 +14,7 @@ from uplift_server.core.limits import STREAM_SHARED_MESSAGE_BYTES_MAX
 from uplift_server.delivery.streams.link import NOT_FOUND, StreamError
 from uplift_server.delivery.streams.messages import accepted_event, accepted_message
 
+ACCOUNT_ID = "acc_" + "1" * 32
 FIRST_ID, SECOND_ID = bytes(15) + b"1", bytes(15) + b"2"
 DRAFT, OTHER_DRAFT = draft(1, idempotency_key="k"), draft(2, idempotency_key="k2")
 
@@ -22,7 +23,7 @@ class LinkWithMessage(RecordingLink):
     """A connection to NATS whose stream has one earlier message (number 1), which leaves the stream after one read."""
 
     subject = ACCEPTED_SUBJECT
-    events = (accepted_event("acc_1", DRAFT, FIRST_ID, 5, None),)
+    events = (accepted_event(ACCOUNT_ID, DRAFT, FIRST_ID, 5, None),)
     removed = False
 
     async def call(self, _: str, request: dict[str, Any]) -> dict[str, Any]:
@@ -59,7 +60,7 @@ async def test_a_repeat_gets_the_id_of_the_message_in_the_stream(publisher: Publ
 
 async def test_a_repeated_batch_gets_the_ids_of_the_message_in_the_stream(publisher: Publisher) -> None:
     link = LinkWithMessage()
-    link.events = (*link.events, accepted_event("acc_1", OTHER_DRAFT, SECOND_ID, 6, None))
+    link.events = (*link.events, accepted_event(ACCOUNT_ID, OTHER_DRAFT, SECOND_ID, 6, None))
     await publisher.connect(link)
     result = await publisher.send_batch(DRAFT, OTHER_DRAFT)
     link.respond(b'{"stream":"a","seq":1,"duplicate":true}', 1)

@@ -161,3 +161,40 @@ def test_rejected_events_do_not_stop_other_events_in_the_same_message(fleet: Fle
     assert [api.ok("GET", f"/v1/rejected-events/{each['id']}") for each in rejected] == rejected
     messages = rejected_messages(nats_server, 2)
     assert [message["event"]["data"]["number"] for _, message in messages] == [3, 5]
+
+
+def test_invalid_messages_of_the_server_are_rejected_as_a_whole(fleet: Fleet, nats_server: NatsCluster) -> None:
+    fleet.add_all("all")
+    (server,) = fleet.servers
+    account, api = server.account()
+    valid = {
+        "id": str(uuid.uuid4()),
+        "account": account,
+        "type": TYPE,
+        "data": {"number": 1},
+        "created_at": 1_700_000_000_000,
+        "type_number": 99,
+    }
+    wrong: list[dict[str, object]] = [
+        {"account": "a b"},
+        {"account": ".."},
+        {"account": "a" * 5000},
+        {"account": f"{account}\n"},
+        {"created_at": 2**62},
+        {"created_at": -(2**62)},
+        {"expires_at": 2**70},
+    ]
+    subject = "uplift.events.$accepted.events"
+    messages = [json.dumps([valid, valid | each]).encode() for each in wrong]
+    publish(nats_server, subject, b"not JSON", b"[]", *messages)
+    publish(nats_server, subject, json.dumps([valid, valid | {"id": "no UUID"}]).encode())
+    wait_for(lambda: nats_server.messages(EVENTS) == 0, "the stream is empty")
+    assert numbers(stored(api)) == [1]
+    found = rejected_messages(nats_server, len(wrong) + 3)
+    invalid, (of_event, _) = found[:-1], found[-1]
+    assert {subject for subject, _ in invalid} == {"uplift.rejected.$accepted"}
+    assert of_event == f"uplift.rejected.{account}"
+    rejected = server.api().list_all("/v1/rejected-events")
+    assert [each["problem"]["code"] for each in rejected] == ["internal_error"] * len(found)
+    assert "event stream consumer failed" not in "".join(server.log)
+    assert api.send(2).status == 202

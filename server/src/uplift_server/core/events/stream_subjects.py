@@ -5,14 +5,16 @@ with events that the server has accepted begins with `uplift.events.$accepted.`.
 permissions can prevent emitters from publishing to the server's subject.
 """
 
-from typing import Final, NamedTuple
+from typing import Final
 
 EVENTS_STREAM: Final = "UPLIFT_EVENTS"
 REJECTED_STREAM: Final = "UPLIFT_REJECTED"
 EVENTS_SUBJECTS: Final = "uplift.events.>"
 REJECTED_SUBJECTS: Final = "uplift.rejected.>"
 _EVENTS: Final = "uplift.events."
-_ACCEPTED: Final = "uplift.events.$accepted."
+SERVER: Final = "$accepted"
+"""Replaces the account in the subject of a rejected message from the server."""
+_ACCEPTED: Final = f"{_EVENTS}{SERVER}."
 ACCEPTED_SUBJECT: Final = f"{_ACCEPTED}events"
 """The subject of the messages with events that the server has accepted."""
 _REJECTED: Final = "uplift.rejected."
@@ -20,20 +22,12 @@ _ACCOUNT_CHARACTERS_MAX: Final = 256
 """More than the maximum length of an account's ID or uid. A subject of 4 KiB would end the connection to NATS."""
 
 
-class EventSubject(NamedTuple):
-    """The parsed subject of a message in the event stream."""
+def emitter_account(subject: str) -> str | None:
+    """Return the account ID or uid in the subject of an emitter's message.
 
-    account: str
-    """The ID or uid of the account in the subject. Not an account if `is_accepted` is true."""
-    is_accepted: bool
-    """Whether the message has events that the server has accepted. Otherwise, an emitter published the message."""
-
-
-def parse_subject(subject: str) -> EventSubject:
-    """Parse a subject. The uid of an account may contain dots."""
-    if subject.startswith(_ACCEPTED):
-        return EventSubject(subject.removeprefix(_ACCEPTED), is_accepted=True)
-    return EventSubject(subject.removeprefix(_EVENTS), is_accepted=False)
+    Return None if the message has events that the server has accepted. A uid may contain dots.
+    """
+    return None if subject.startswith(_ACCEPTED) else subject.removeprefix(_EVENTS)
 
 
 def rejected_subject(account: str) -> str:

@@ -22,6 +22,7 @@ from uplift_server.delivery.endpoint_cache import EndpointCache
 from uplift_server.delivery.ingest import BacklogFull, Draft, Unstorable
 from uplift_server.delivery.ports import CacheFreshness, Clock
 from uplift_server.delivery.streams.link import Link, StreamError, StreamUnavailable, log_fields
+from uplift_server.delivery.streams.messages import AcceptedEvent
 from uplift_server.delivery.streams.ports import PublishedEvents, Rejection, StreamJobs, TraceSink
 from uplift_server.delivery.streams.pull import Pull, StreamMessage
 from uplift_server.delivery.streams.rejections import publish_rejected, rejected_row
@@ -229,21 +230,26 @@ class StreamConsumer:
         """
         event = StreamEvent(source)
         try:
-            is_current = self._check_accepted(event) if source.is_accepted else self._check_published(event)
+            if source.accepted is not None:
+                is_current = self._check_accepted(event, source.accepted)
+            elif source.account is not None:
+                is_current = self._check_published(event, source.account)
+            else:
+                raise ValueError("the message has no valid accepted events")
         except Exception as error:
             self._set_aside(event, error)
             return event
         return event if is_current or self._is_fresh(source.message) else None
 
-    def _check_published(self, event: StreamEvent) -> bool:
+    def _check_published(self, event: StreamEvent, account_name: str) -> bool:
         """Check an event that an emitter published, and set its draft or its rejection.
 
-        Return False if the result may depend on an outdated cache.
+        `account_name` is the account's ID or uid. Return False if the result may depend on an outdated cache.
         """
         message = event.source.message
-        account = self._cache.find_account(event.source.account)
+        account = self._cache.find_account(account_name)
         if account is None:
-            event.rejection = self._published.unknown_account(event.source.account)
+            event.rejection = self._published.unknown_account(account_name)
             return False
         event.account_seq = account.seq
         checked = self._published.check(account.seq, message.data, sent_at=message.published_at)
@@ -259,27 +265,25 @@ class StreamConsumer:
         )
         return True
 
-    def _check_accepted(self, event: StreamEvent) -> bool:
+    def _check_accepted(self, event: StreamEvent, accepted: AcceptedEvent) -> bool:
         """Check an event that the server has already accepted, and set its draft.
 
         Return False if the cache lacks the account, the type or an endpoint of the event. Raises ValueError if the
-        message is not valid, or if the event type does not exist.
+        event ID is not valid, or if the event type does not exist.
         """
-        source = event.source
-        account = self._cache.find_account(source.account)
+        account = self._cache.find_account(accepted.account)
         event.account_seq = None if account is None else account.seq
-        accepted = source.accepted
-        event_id = None if accepted is None else parse_uuid(accepted.id)
-        if accepted is None or event_id is None:
-            raise ValueError("the message has no valid accepted event")
+        event_id = parse_uuid(accepted.id)
+        if event_id is None:
+            raise ValueError("the event ID in the message is not a UUID")
         if account is None:
-            event.rejection = self._published.unknown_account(source.account)
+            event.rejection = self._published.unknown_account(accepted.account)
             return False
         event_type = self._cache.event_types_by_seq.get(accepted.type_number)
         if event_type is None or event_type.name != accepted.type:
             event_type = self._cache.event_types.get(accepted.type)
         if event_type is None:
-            if self._is_fresh(source.message):
+            if self._is_fresh(event.source.message):
                 raise ValueError(f"the event type {accepted.type[:200]} does not exist")
             return False
         found = [self._cache.endpoints.get(seq) for seq in accepted.endpoints]

@@ -2,31 +2,33 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
 from uplift_server.core.ids import uuid_text
+from uplift_server.core.timestamps import TIMESTAMP_MAX, TIMESTAMP_MIN
 from uplift_server.delivery.ingest import Draft
 
 MESSAGE_ID: Final = "Nats-Msg-Id"
+_AccountId = Annotated[str, msgspec.Meta(pattern=r"^acc_[0-9a-f]{32}\Z")]
+_Timestamp = Annotated[int, msgspec.Meta(ge=TIMESTAMP_MIN, le=TIMESTAMP_MAX)]
 
 
 class AcceptedEvent(msgspec.Struct, omit_defaults=True):
     """An event that the server has accepted, with all fields that the database stores."""
 
     id: str
-    account: str
-    """The account's ID."""
+    account: _AccountId
     type: str
     data: msgspec.Raw
-    created_at: int
+    created_at: _Timestamp
     """The time when the server accepted the event (Unix ms)."""
     type_number: int
     endpoints: list[int] = []
     """The sequence numbers of the endpoints that receive the event."""
     idempotency_key: str | None = None
-    expires_at: int | None = None
+    expires_at: _Timestamp | None = None
     """The time when the event expires (Unix ms). None if it does not expire."""
     ordering_key: str | None = None
     chose_id: bool = False

@@ -92,16 +92,16 @@ class Publication:
     def add(self, event: PublishedEvent) -> bool:
         """Add the next event to the message. Return False if the event needs another message.
 
-        An event that can be a repeat shares a message only with events of the same request, because NATS detects a
+        An event that can be a repeat shares a message only with such events of the same request, because NATS detects a
         repeat only if the whole message is the same.
         """
-        event_may_repeat = may_repeat(event.draft)
-        is_other = event.request is not self.events[0].request and (self._may_repeat or event_may_repeat)
+        is_other = may_repeat(event.draft) != self._may_repeat or (
+            self._may_repeat and event.request is not self.events[0].request
+        )
         if self.payload or is_other or self._size + len(event.content) > STREAM_SHARED_MESSAGE_BYTES_MAX:
             return False
         self.events.append(event)
         self._size += len(event.content)
-        self._may_repeat |= event_may_repeat
         return True
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from uplift_server.core.events.stream_subjects import parse_subject
+from uplift_server.core.events.stream_subjects import emitter_account
 from uplift_server.delivery.ingest import Draft
 from uplift_server.delivery.streams.messages import AcceptedEvent, parse_accepted
 from uplift_server.delivery.streams.ports import Rejection
@@ -14,14 +14,12 @@ class Source(NamedTuple):
     """Where an event is in the stream."""
 
     message: StreamMessage
-    account: str
-    """The ID or uid of the event's account."""
-    is_accepted: bool
-    """Whether the server has accepted the event. Otherwise, an emitter published the event."""
+    account: str | None
+    """The ID or uid of the event's account. None if the server's message is invalid."""
     position: int = 0
     """The position of the event in its message. The first event has position 0."""
     accepted: AcceptedEvent | None = None
-    """The accepted event. None if an emitter published the event, or if the message is invalid."""
+    """The accepted event. None if an emitter published the event, or if the server's message is invalid."""
 
 
 @dataclass(slots=True)
@@ -38,8 +36,10 @@ class StreamEvent:
 
 def sources(message: StreamMessage) -> list[Source]:
     """Return where the events of a message are. An invalid message counts as one event."""
-    subject = parse_subject(message.subject)
-    events = parse_accepted(message.data) if subject.is_accepted else None
+    account = emitter_account(message.subject)
+    if account is not None:
+        return [Source(message, account)]
+    events = parse_accepted(message.data)
     if events is None:
-        return [Source(message, subject.account, subject.is_accepted)]
-    return [Source(message, each.account, True, position, each) for position, each in enumerate(events)]
+        return [Source(message, None)]
+    return [Source(message, each.account, position, each) for position, each in enumerate(events)]
