@@ -19,7 +19,8 @@ from bench.progress import bar
 from bench.receiving import Receiver
 from bench.server import KEY, Server, ServerFailed
 
-DRAIN_S: Final = 60.0
+_IDLE_S: Final = 120.0
+"""The missing events count as lost when no event has arrived for this time, in seconds."""
 _LOOK_S: Final = 0.25
 _SHOW_EVERY_S: Final = 2.0
 # After the last delivery, the server needs this time to store the outcome.
@@ -138,7 +139,6 @@ class Scene(AbstractContextManager["Scene"]):
         rate: float = 0.0,
         batch: int = 1,
         keys: int = 0,
-        drain_s: float = DRAIN_S,
     ) -> Measurement:
         """Run the load for `secs`, wait for all deliveries, and return the measurement."""
         # Reset before the generator starts. On a busy machine, the generator could otherwise send before the reset.
@@ -154,7 +154,7 @@ class Scene(AbstractContextManager["Scene"]):
                 time.sleep(min(_SHOW_EVERY_S, max(_LOOK_S, secs - elapsed)))
             result, accepted = self.finish(load)
         drain = time.monotonic()
-        lost = self.drain(accepted, drain_s)
+        lost = self.drain(accepted)
         drained = time.monotonic() - drain
         time.sleep(_SETTLE_S)
         used, elapsed = sum(map(cpu_s, roots)) - cpu, time.monotonic() - began
@@ -214,21 +214,25 @@ class Scene(AbstractContextManager["Scene"]):
         numbers.frombytes((self.directory / "accepted").read_bytes())
         return result, set(numbers)
 
-    def drain(self, accepted: set[int], within_s: float) -> set[int]:
-        """Wait for all accepted events. Return the missing ones."""
+    def drain(self, accepted: set[int]) -> set[int]:
+        """Wait for all accepted events. Return the missing events if none has arrived for a long time."""
         count = len(self.accounts)
         wanted = {seq for seq in accepted if seq % count not in self.silent} if self.silent else accepted
-        until = time.monotonic() + within_s
+        unique, until = -1, 0.0
         with bar("waiting for the last deliveries", len(wanted)) as step:
-            while (unique := self.receiver.unique()) < len(wanted) and time.monotonic() < until:
-                step(unique)
+            while True:
+                previous, unique = unique, self.receiver.unique()
+                if unique > previous:
+                    until = time.monotonic() + _IDLE_S
+                    step(unique)
+                has_ended = time.monotonic() >= until
+                # The count may be complete only because it includes an event whose 202 was lost.
+                if has_ended or unique >= len(wanted):
+                    missing = wanted - self.receiver.seen()
+                    if has_ended or not missing:
+                        return missing
+                    time.sleep(_LOOK_S)
                 time.sleep(_LOOK_S / 5)
-        missing = wanted - self.receiver.seen()
-        # The count may be complete only because it includes an event whose 202 was lost. Wait for the missing events.
-        while missing and time.monotonic() < until:
-            time.sleep(_LOOK_S)
-            missing = wanted - self.receiver.seen()
-        return missing
 
 
 def workspace(options: Options, stack: ExitStack) -> Path:

@@ -11,7 +11,6 @@ from bench.scene import Scene, conditions
 _USUAL_S: Final = 20.0
 _CONNECTIONS: Final = 8
 # The server accepts batches faster than it delivers events, so it needs time for the backlog.
-_DRAIN_S: Final = 180.0
 
 
 def _measure(row: Row, options: Options) -> Report:
@@ -20,8 +19,8 @@ def _measure(row: Row, options: Options) -> Report:
         reference = commits(scene.directory, options.duration(3.0))
         scene.server.start()
         scene.add([f"ok/{number}" for number in range(options.endpoints)])
-        scene.run("warming up", secs=options.warm_up_s, connections=_CONNECTIONS, batch=BATCH, drain_s=_DRAIN_S)
-        found = scene.run("batches", secs=secs, connections=_CONNECTIONS, batch=BATCH, drain_s=_DRAIN_S)
+        scene.run("warming up", secs=options.warm_up_s, connections=_CONNECTIONS, batch=BATCH)
+        found = scene.run("batches", secs=secs, connections=_CONNECTIONS, batch=BATCH)
         notes = found.trouble + scene.trouble()
     return Report(
         row.name,

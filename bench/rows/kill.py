@@ -18,7 +18,6 @@ from bench.server import READY_WITHIN_S
 _UPTIME_S: Final = (0.2, 2.0)
 _SMOKE_KILLS: Final = 1
 # The server repeats an interrupted attempt when its lease expires.
-_DRAIN_S: Final = 120.0
 _SEQ: Final = re.compile(rb'"seq":\s*(\d+)')
 
 
@@ -48,7 +47,7 @@ def _measure(row: Row, options: Options) -> Report:
         load.terminate()
         result, accepted = scene.finish(load)
         began = time.monotonic()
-        lost = scene.drain(accepted, _DRAIN_S)
+        lost = scene.drain(accepted)
         drained = time.monotonic() - began
         counts = scene.receiver.statistics()["counts"]["ok"]
         notes = [f"To repeat the kills at the same times, use --seed {options.seed}.", *scene.trouble()]

@@ -30,7 +30,6 @@ _NATS: Final = _POSTGRES + 1
 _UPTIME_S: Final = (0.2, 2.0)
 _SMOKE_KILLS: Final = 2
 _SMOKE_RATE: Final = 100.0
-_DRAIN_S: Final = 120.0
 _SEQ: Final = re.compile(rb'"seq":\s*(\d+)')
 _LEASED: Final = (
     "SELECT e.body FROM deliveries d JOIN events e ON e.seq = d.event_seq WHERE d.status = 0 AND d.lease_owner <> 0"
@@ -76,7 +75,7 @@ def _measured(row: Row, options: Options, *, with_nats: bool) -> Report:
             load.terminate()
             result, accepted = scene.finish(load)
         began = time.monotonic()
-        lost = scene.drain(accepted, _DRAIN_S)
+        lost = scene.drain(accepted)
         drained = time.monotonic() - began
         counts = scene.receiver.statistics()["counts"]["ok"]
         twice = asyncio.run(_ask(url, _TWICE))[0][0]

@@ -10,7 +10,6 @@ from bench.scene import Scene, conditions
 
 _USUAL_S: Final = 20.0
 _KEYS: Final = 256
-_DRAIN_S: Final = 180.0
 
 
 def _measure(row: Row, options: Options) -> Report:
@@ -21,10 +20,10 @@ def _measure(row: Row, options: Options) -> Report:
         scene.add(["ok/0"])
         scene.warm_up()
         [account] = scene.accounts
-        plain = scene.run("unordered", secs=secs, drain_s=_DRAIN_S)
+        plain = scene.run("unordered", secs=secs)
         [endpoint] = scene.server.call("GET", "/v1/endpoints", account=account)["data"]
         scene.server.call("PATCH", f"/v1/endpoints/{endpoint['id']}", {"ordering": "key"}, account)
-        ordered = scene.run("ordered by key", secs=secs, keys=_KEYS, drain_s=_DRAIN_S)
+        ordered = scene.run("ordered by key", secs=secs, keys=_KEYS)
         notes = plain.trouble + ordered.trouble + scene.trouble()
     return Report(
         row.name,

@@ -16,7 +16,7 @@ from bench.processes import BIN, running
 from bench.report import Figure, Report, at_least, at_most
 from bench.row import Row
 from bench.rows.postgres import DURABLE
-from bench.scene import DRAIN_S, Scene, conditions
+from bench.scene import Scene, conditions
 from uplift_server.store.postgres.emitter_outbox import SQL
 
 _ROWS: Final = 60_000
@@ -51,14 +51,14 @@ def _measure(row: Row, options: Options) -> Report:
         reader = stack.enter_context(
             running(command, env=scene.server.settings, cwd=scene.directory, stdout=log, stderr=log)
         )
-        lost = scene.drain(set(range(FIRST_SEQ, FIRST_SEQ + count)), DRAIN_S)
+        lost = scene.drain(set(range(FIRST_SEQ, FIRST_SEQ + count)))
         full = scene.receiver.statistics()
         reader_us = cpu_s(reader.pid) / count * 1e6
         source_us = cpu_s(postgres.pid) / count * 1e6
 
         scene.receiver.reset()
         inserted = asyncio.run(_insert(url, scene.accounts, FIRST_SEQ + count, secs))
-        lost |= scene.drain(inserted, DRAIN_S)
+        lost |= scene.drain(inserted)
         slow = scene.receiver.statistics()
         notes = scene.trouble()
     received_ms = slow["latency_ms"].get("ok", {})

@@ -48,7 +48,7 @@ def _measure(row: Row, options: Options) -> Report:
         gone_s = _backlog_gone(cluster, int(rate * _GONE_S))
         load.terminate()
         result, accepted = scene.finish(load)
-        lost = scene.drain(accepted, _BACKLOG_WITHIN_S)
+        lost = scene.drain(accepted)
         counts = scene.receiver.statistics()["counts"]["ok"]
     return Report(
         row.name,
