@@ -22,8 +22,6 @@ _BEFORE_S: Final = 3.0
 _RATE: Final = 500.0
 _SMOKE_RATE: Final = 50.0
 _BACKLOG_WITHIN_S: Final = 120.0
-_GONE_S: Final = 0.5
-"""The backlog counts as gone when the stream has at most as many events as the load sends in this many seconds."""
 _LOOK_S: Final = 0.1
 
 
@@ -36,16 +34,16 @@ def _measure(row: Row, options: Options) -> Report:
         cluster = stack.enter_context(nats_servers(options))
         scene = _scene(options, stack, stream_settings(postgres.new_database(), cluster))
         load = scene.begin(secs=0, rate=rate)
-        time.sleep(_BEFORE_S)
+        usual = _messages_max(cluster, _BEFORE_S)
         postgres.stop("immediate")
         with bar("outage", outage_s) as step:
             began = time.monotonic()
             while (passed := time.monotonic() - began) < outage_s:
-                step(passed, f"{cluster.messages(STREAM):,} events in the stream")
+                step(passed, f"{cluster.messages(STREAM):,} messages in the stream")
                 time.sleep(_LOOK_S)
         waiting = cluster.messages(STREAM)
         postgres.start()
-        gone_s = _backlog_gone(cluster, int(rate * _GONE_S))
+        gone_s = _backlog_gone(cluster, usual)
         load.terminate()
         result, accepted = scene.finish(load)
         lost = scene.drain(accepted)
@@ -58,7 +56,8 @@ def _measure(row: Row, options: Options) -> Report:
             at_most("lost", len(lost), "events", 0),
             Figure("duplicates", counts["duplicates"], "events"),
             Figure("accepted with 202", len(accepted), "events"),
-            Figure("in the stream at the end of the outage", waiting, "events"),
+            Figure("in the stream before the outage, at most", usual, "messages"),
+            Figure("in the stream at the end of the outage", waiting, "messages"),
             at_most("time until the backlog is gone", gone_s, "s", outage_s),
             Figure("accept p99", result["accept_ms"].get("p99", 0), "ms"),
             Figure("accept maximum", result["accept_ms"].get("max", 0), "ms"),
@@ -85,10 +84,19 @@ def _scene(options: Options, stack: ExitStack, settings: dict[str, str]) -> Scen
     return scene
 
 
-def _backlog_gone(cluster: NatsCluster, at_most_events: int) -> float:
-    """Wait until the stream is almost empty. Return the elapsed seconds."""
+def _messages_max(cluster: NatsCluster, during_s: float) -> int:
+    """Return the maximum number of messages in the stream during this many seconds."""
+    found, until = 0, time.monotonic() + during_s
+    while time.monotonic() < until:
+        found = max(found, cluster.messages(STREAM))
+        time.sleep(_LOOK_S)
+    return found
+
+
+def _backlog_gone(cluster: NatsCluster, usual: int) -> float:
+    """Wait until the stream has as few messages as before the outage. Return the elapsed seconds."""
     began = time.monotonic()
-    while cluster.messages(STREAM) > at_most_events and time.monotonic() - began < _BACKLOG_WITHIN_S:
+    while cluster.messages(STREAM) > usual and time.monotonic() - began < _BACKLOG_WITHIN_S:
         time.sleep(_LOOK_S)
     return time.monotonic() - began
 
