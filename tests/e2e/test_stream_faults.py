@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from nats.aio.client import Client
 from tests.nats import NatsCluster
 from tests.postgres import PostgresServer
 
@@ -17,8 +18,10 @@ from .fleet import Fleet, account_of, wait_for_propagation
 from .harness import Api, wait_for
 from .receiving import Receiver, respond
 from .storage import STORAGE_KINDS, small_storage
+from .test_stream import through_nats
 
 STREAM = "UPLIFT_EVENTS"
+REJECTED = "UPLIFT_REJECTED"
 IN_FLIGHT = 3
 KILLS = 8
 # A leader election in NATS takes up to 9 s.
@@ -166,6 +169,32 @@ def test_no_process_is_ready_while_the_stream_has_no_leader(
     cluster.start()
     wait_for(lambda: api.send(1).status == 202, "events are accepted again", within=40)
     wait_for(lambda: api("GET", "/readyz").status == 200, "the process is ready again")
+
+
+def test_events_arrive_while_only_the_stream_of_rejected_events_has_no_leader(
+    fleet: Fleet, cluster: NatsCluster, receiver: Receiver
+) -> None:
+    def set_replicas(replicas: int) -> None:
+        async def update(client: Client) -> None:
+            config = (await client.jetstream().stream_info(REJECTED)).config
+            config.num_replicas = replicas
+            await client.jetstream().update_stream(config)
+
+        through_nats(cluster, update)
+
+    set_replicas(1)
+    only = cluster.leader(REJECTED)
+    with Load(ready(fleet, receiver)) as load:
+        load.grows()
+        cluster.kill(only)
+        load.grows()
+        for node in set(cluster.nodes) - {only}:  # each process must connect again
+            cluster.restart(node)
+            cluster.leader(STREAM)
+            load.grows()
+    arrived(receiver, load.accepted)
+    cluster.start()
+    set_replicas(len(cluster.nodes))
 
 
 def test_events_in_the_stream_survive_a_restart_of_all_nats_servers(

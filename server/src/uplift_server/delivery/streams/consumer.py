@@ -26,7 +26,7 @@ from uplift_server.delivery.streams.messages import AcceptedEvent
 from uplift_server.delivery.streams.ports import PublishedEvents, Rejection, StreamJobs, TraceSink
 from uplift_server.delivery.streams.pull import Pull, StreamMessage
 from uplift_server.delivery.streams.rejections import publish_rejected, rejected_row
-from uplift_server.delivery.streams.stream import EventStream, StreamUnfit
+from uplift_server.delivery.streams.stream import REJECTED_CONFIG, EventStream, StreamUnfit
 from uplift_server.delivery.streams.stream_events import Source, StreamEvent, sources
 from uplift_server.observe.counters import EngineCounters, SetAside
 from uplift_server.store import event_times, rejected_events
@@ -106,8 +106,6 @@ class StreamConsumer:
                 continue
             try:
                 if self._pull is None or self._pull.link is not link:
-                    # Create the stream of rejected events again if an operator has deleted it.
-                    await self._stream.create_missing(link)
                     self._pull = await Pull.begin(link, self._clock)
                     _log.info("event stream consumer started")
                 self._remove_stored(self._pull)
@@ -379,10 +377,12 @@ class StreamConsumer:
     async def _reject(self, link: Link, events: Sequence[StreamEvent]) -> None:
         """Store rejections, and publish the rejected events with their problems.
 
-        Raises StreamUnavailable or StreamError.
+        Raises StreamUnavailable, StreamError or StreamUnfit.
         """
         if not events:
             return
+        # An operator can delete the stream of rejected events.
+        await self._stream.create_missing(link, (REJECTED_CONFIG,))
         now = self._clock.now_ms()
         rows = [rejected_row(each, now) for each in events]
         try:
