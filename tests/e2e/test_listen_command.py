@@ -78,6 +78,7 @@ def test_forwarded_requests_equal_those_of_endpoints(
     assert endpoint["id"]
 
 
+@pytest.mark.timeout(300)  # the command forwards the events one after another
 def test_a_burst_arrives_complete_and_in_order(
     server: Server, receiver: Receiver, start: Callable[..., Listening]
 ) -> None:
@@ -85,7 +86,7 @@ def test_a_burst_arrives_complete_and_in_order(
     _, environ = developer_environment(server, account)
     listening = start(environ, "--forward-to", receiver.url(PATH)).ready()
     send_batch(server, account, range(BURST))
-    receiver.wait(PATH, BURST, within=60)
+    receiver.wait(PATH, BURST, within=150)
     assert numbers(receiver) == list(range(BURST))
     assert numbers(receiver, redelivered=True) == []
     # The command forwards all events over one connection.
