@@ -244,7 +244,7 @@ def _decoded(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise Malformed(f"The request body is not valid JSON in UTF-8: {error}. Correct the body.") from error
+        raise Malformed(f"The JSON is not valid, or not in UTF-8: {error}. Correct the JSON.") from error
 
 
 _TEXTS: Final[dict[str, tuple[str, str]]] = {

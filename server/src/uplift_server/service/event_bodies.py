@@ -99,7 +99,7 @@ def _fields_of(body: bytes) -> dict[str, msgspec.Raw] | None:
 
 
 def _malformed(error: Exception) -> Malformed:
-    return Malformed(f"The content is not valid JSON in UTF-8: {error}. Send valid JSON.")
+    return Malformed(f"The JSON is not valid, or not in UTF-8: {error}. Correct the JSON.")
 
 
 def _readable_one(body: bytes, account_texts: Mapping[str, str]) -> tuple[Incoming, list[Problem]]:
