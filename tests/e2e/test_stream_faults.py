@@ -184,17 +184,19 @@ def test_events_arrive_while_only_the_stream_of_rejected_events_has_no_leader(
 
     set_replicas(1)
     only = cluster.leader(REJECTED)
-    with Load(ready(fleet, receiver)) as load:
-        load.grows()
-        cluster.kill(only)
-        load.grows()
-        for node in set(cluster.nodes) - {only}:  # each process must connect again
-            cluster.restart(node)
-            cluster.leader(STREAM)
+    try:
+        with Load(ready(fleet, receiver)) as load:
             load.grows()
-    arrived(receiver, load.accepted)
-    cluster.start()
-    set_replicas(len(cluster.nodes))
+            cluster.kill(only)
+            load.grows()
+            for node in set(cluster.nodes) - {only}:  # each process must connect again
+                cluster.restart(node)
+                cluster.leader(STREAM)
+                load.grows()
+        arrived(receiver, load.accepted)
+    finally:
+        cluster.start()
+        set_replicas(len(cluster.nodes))
 
 
 def test_events_in_the_stream_survive_a_restart_of_all_nats_servers(

@@ -196,5 +196,4 @@ def test_invalid_messages_of_the_server_are_rejected_as_a_whole(fleet: Fleet, na
     assert of_event == f"uplift.rejected.{account}"
     rejected = server.api().list_all("/v1/rejected-events")
     assert [each["problem"]["code"] for each in rejected] == ["internal_error"] * len(found)
-    assert "event stream consumer failed" not in "".join(server.log)
     assert api.send(2).status == 202
