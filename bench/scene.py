@@ -20,7 +20,10 @@ from bench.receiving import Receiver
 from bench.server import KEY, Server, ServerFailed
 
 _IDLE_S: Final = 120.0
-"""The missing events count as lost when no event has arrived for this time, in seconds."""
+"""The missing events count as lost when no event has arrived for this time, in seconds.
+
+The time is longer than a lease, because the server repeats an interrupted attempt when its lease expires.
+"""
 _LOOK_S: Final = 0.25
 _SHOW_EVERY_S: Final = 2.0
 # After the last delivery, the server needs this time to store the outcome.

@@ -10,7 +10,6 @@ from bench.scene import Scene, conditions
 
 _USUAL_S: Final = 20.0
 _CONNECTIONS: Final = 8
-# The server accepts batches faster than it delivers events, so it needs time for the backlog.
 
 
 def _measure(row: Row, options: Options) -> Report:

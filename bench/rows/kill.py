@@ -17,7 +17,6 @@ from bench.server import READY_WITHIN_S
 
 _UPTIME_S: Final = (0.2, 2.0)
 _SMOKE_KILLS: Final = 1
-# The server repeats an interrupted attempt when its lease expires.
 _SEQ: Final = re.compile(rb'"seq":\s*(\d+)')
 
 

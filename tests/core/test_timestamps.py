@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from uplift_server.core.timestamps import (
     TIMESTAMP_MAX,
-    TIMESTAMP_MIN,
     format_optional_timestamp,
     format_timestamp,
     parse_timestamp,
@@ -28,12 +27,10 @@ def test_the_text_of_a_timestamp(ms: int, text: str) -> None:
     assert format_timestamp(ms) == format_optional_timestamp(ms) == text
 
 
-def test_times_outside_the_years_1_to_9999_have_no_text() -> None:
+def test_times_after_the_year_9999_have_no_text() -> None:
     assert format_timestamp(TIMESTAMP_MAX) == "9999-12-31T23:59:59.999Z"
-    assert format_timestamp(TIMESTAMP_MIN).endswith("1-01-01T00:00:00.000Z")
-    for ms in (TIMESTAMP_MIN - 1, TIMESTAMP_MAX + 1):
-        with pytest.raises(OverflowError):
-            format_timestamp(ms)
+    with pytest.raises(OverflowError):
+        format_timestamp(TIMESTAMP_MAX + 1)
 
 
 def test_none_has_no_text() -> None:

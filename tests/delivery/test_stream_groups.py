@@ -131,7 +131,7 @@ async def test_a_message_has_a_limited_size(publisher: Publisher) -> None:
 async def test_an_event_that_can_be_a_repeat_shares_its_message_only_with_such_events_of_its_request(
     publisher: Publisher,
 ) -> None:
-    """NATS recognizes a repeat only if the whole message is the same. The ID of an event without a key differs."""
+    """NATS detects a repeat only if the whole message is the same. The ID of an event without a key differs."""
     keyed = [draft(number, idempotency_key=str(number)) for number in (3, 4)]
     await publisher.send(1)
     await publisher.send(2)

@@ -26,14 +26,16 @@ class RejectedEventsQuery(Paging):
 
 
 class RejectedEventView(BaseModel):
-    """A message in the stream that is not a valid event."""
+    """An event from the stream that the server rejected."""
 
     id: str = Field(description="ID of the rejected event (`rej_…`).")
     account: str | None = Field(
         default=None,
-        description="Account ID. Present only in lists that span accounts. Null if the subject names no account.",
+        description="Account ID. Present only in lists that span accounts. Null if the account is unknown.",
     )
-    subject: str = Field(description="Subject of the NATS message.")
+    subject: str = Field(
+        description="Subject of the NATS message. For an event from an API request: `uplift.events.$accepted.events`."
+    )
     type: str | None = Field(description="Event type in the message. Null if the message has none.")
     event_id: str | None = Field(description="Event ID in the message. Null if the message has none.")
     idempotency_key: str | None = Field(

@@ -228,7 +228,7 @@ STREAM_BATCH_MESSAGES_MAX = 500
 STREAM_BATCH_BYTES_MAX = 8 * 1024 * 1024
 # The message size that every NATS server must allow: one event and the sequence numbers of 1,000 endpoints.
 STREAM_MESSAGE_BYTES_MAX = 384 * 1024
-# The size of a NATS message with several events.
+# The maximum size of the events that share one NATS message, in bytes.
 STREAM_SHARED_MESSAGE_BYTES_MAX = 128 * 1024
 LEASE_BATCH_MAX = 500
 LEASE_BATCH_BODY_BYTES_MAX = 8 * 1024 * 1024

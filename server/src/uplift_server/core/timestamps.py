@@ -5,8 +5,6 @@ from functools import lru_cache
 from typing import Final
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-TIMESTAMP_MIN: Final = -62_135_596_800_000
-"""The first millisecond of year 1 (Unix ms), the earliest time that can be formatted."""
 TIMESTAMP_MAX: Final = 253_402_300_799_999
 """The last millisecond of year 9999 (Unix ms), the latest time that can be formatted."""
 _SECONDS_CACHED: Final = 64

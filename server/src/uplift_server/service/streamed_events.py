@@ -45,7 +45,7 @@ class StreamedEvents:
             return Rejection(problem) if event is None else _rejection(problem, event)
 
     def unknown_account(self, account: str) -> Rejection:
-        """Return the rejection for an event whose message subject contains an unknown account."""
+        """Return the rejection for an event whose account does not exist."""
         text = (
             f"The account {account[:64]} does not exist. Publish to `uplift.events.` followed by the account's ID or"
             " uid."

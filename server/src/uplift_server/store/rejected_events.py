@@ -1,7 +1,4 @@
-"""Rejected events: messages from a stream that are not valid events.
-
-The server does not store the messages' data.
-"""
+"""Rejected events: events from the stream that the server rejected. The server does not store their data."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -81,7 +78,7 @@ def rejected_id(stream_seq: int, published_at: int, position: int = 0) -> bytes:
 def add(connection: Connection, *rejected: RejectedEvent) -> None:
     """Store rejected events, and delete the oldest rejected events beyond each account's limit.
 
-    Skip messages that are already stored, so that a repeated call has no effect.
+    Skip rejected events that are already stored, so that a repeated call has no effect.
     """
     if not rejected:
         return

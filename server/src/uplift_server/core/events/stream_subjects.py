@@ -31,5 +31,5 @@ def emitter_account(subject: str) -> str | None:
 
 
 def rejected_subject(account: str) -> str:
-    """Return the subject for rejected events. `account` is from the subject of a message, so it may be very long."""
+    """Return the subject for rejected events. `account` is an ID, a uid or `SERVER`, and may be very long."""
     return _REJECTED + account[:_ACCOUNT_CHARACTERS_MAX].rstrip(".")

@@ -7,12 +7,12 @@ from typing import Annotated, Final
 import msgspec
 
 from uplift_server.core.ids import uuid_text
-from uplift_server.core.timestamps import TIMESTAMP_MAX, TIMESTAMP_MIN
+from uplift_server.core.timestamps import TIMESTAMP_MAX
 from uplift_server.delivery.ingest import Draft
 
 MESSAGE_ID: Final = "Nats-Msg-Id"
 _AccountId = Annotated[str, msgspec.Meta(pattern=r"^acc_[0-9a-f]{32}\Z")]
-_Timestamp = Annotated[int, msgspec.Meta(ge=TIMESTAMP_MIN, le=TIMESTAMP_MAX)]
+_Timestamp = Annotated[int, msgspec.Meta(ge=0, le=TIMESTAMP_MAX)]
 
 
 class AcceptedEvent(msgspec.Struct, omit_defaults=True):

@@ -30,7 +30,7 @@ class PublishedEvents(Protocol):
         """
 
     def unknown_account(self, account: str) -> Rejection:
-        """Return the rejection of an event whose subject contains an unknown account."""
+        """Return the rejection of an event whose account does not exist."""
 
     def conflict(self, draft: Draft, conflict: IdempotencyConflict) -> Rejection:
         """Return the rejection of an event whose idempotency key or ID already belongs to another event."""

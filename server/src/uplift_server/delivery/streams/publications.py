@@ -75,7 +75,7 @@ class Publication:
     )
 
     def __init__(self, token: str, event: PublishedEvent, earlier: str = "") -> None:
-        """`earlier` identifies an earlier message with the event, if NATS detected that message as a repeat."""
+        """`earlier` identifies the message that NATS detected as a repeat. Empty for the first message."""
         self.token = token
         self.events = [event]
         self._size = len(event.content)

@@ -32,7 +32,7 @@ def rejected_row(event: StreamEvent, now: int) -> RejectedEvent:
 async def publish_rejected(event: StreamEvent, link: Link) -> None:
     """Publish a rejected event to the stream of rejected events. Raises StreamUnavailable or StreamError.
 
-    The message ID depends only on the event's place in the event stream, so NATS recognizes a repeat.
+    The message ID depends only on the event's place in the event stream, so NATS detects a repeat.
     """
     message, position = event.source.message, event.source.position
     message_id = f"{message.seq}-{message.published_ns}" + (f"-{position}" if position else "")

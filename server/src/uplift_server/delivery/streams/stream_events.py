@@ -1,4 +1,4 @@
-"""The events in the messages of the event stream, and what the consumer knows about each of them."""
+"""Events in the messages of the event stream, and the results of their checks."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from uplift_server.delivery.streams.pull import StreamMessage
 
 
 class Source(NamedTuple):
-    """Where an event is in the stream."""
+    """The position of an event in the stream: its message, and its place in the message."""
 
     message: StreamMessage
     account: str | None
@@ -35,7 +35,7 @@ class StreamEvent:
 
 
 def sources(message: StreamMessage) -> list[Source]:
-    """Return where the events of a message are. An invalid message counts as one event."""
+    """Return the source of each event in a message. An invalid message counts as one event."""
     account = emitter_account(message.subject)
     if account is not None:
         return [Source(message, account)]
