@@ -2,7 +2,7 @@
 
 import pytest
 
-from uplift_server.core.events.stream_subjects import ACCEPTED_SUBJECT, SERVER, emitter_account, rejected_subject
+from uplift_server.core.events.stream_subjects import ACCEPTED, ACCEPTED_SUBJECT, emitter_account, rejected_subject
 from uplift_server.core.own_data import is_uid
 
 
@@ -15,7 +15,7 @@ def test_a_subject_names_an_account_by_id_or_uid(account: str) -> None:
 def test_no_uid_names_the_subject_of_accepted_events() -> None:
     assert emitter_account(ACCEPTED_SUBJECT) is None
     assert not is_uid(ACCEPTED_SUBJECT.removeprefix("uplift.events."))
-    assert not is_uid(SERVER)
+    assert not is_uid(ACCEPTED)
 
 
 def test_the_subject_of_a_rejected_event_is_short() -> None:

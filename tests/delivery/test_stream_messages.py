@@ -13,9 +13,9 @@ from uplift_server.core.timestamps import TIMESTAMP_MAX
 from uplift_server.delivery.endpoint_cache import LiveEventType
 from uplift_server.delivery.ingest import Draft
 from uplift_server.delivery.streams.messages import (
-    accepted_event,
-    accepted_message,
-    identity,
+    encode_event,
+    identify,
+    join_events,
     message_id,
     parse_accepted,
 )
@@ -52,8 +52,8 @@ class EmptyDatabase:
 
 def test_an_accepted_event_keeps_its_content_byte_for_byte() -> None:
     draft = Draft(TYPE, b'{"n" :1.0,  "\xc3\xa9": "\\u00e9"}', (), A, "key", 5, "order")
-    other = accepted_event(OTHER, KEYED, B, 5, None)
-    events = parse_accepted(accepted_message([other, accepted_event(ACCOUNT, draft, A, 1234, "00-trace")]))
+    other = encode_event(OTHER, KEYED, B, 5, None)
+    events = parse_accepted(join_events([other, encode_event(ACCOUNT, draft, A, 1234, "00-trace")]))
     assert events is not None
     event = events[1]
     assert bytes(event.data) == draft.data
@@ -81,19 +81,19 @@ def test_other_bytes_are_not_an_accepted_event(payload: bytes) -> None:
     ],
 )
 def test_an_event_with_an_impossible_account_or_time_is_not_valid(wrong: dict[str, object]) -> None:
-    fields = json.loads(accepted_event(ACCOUNT, replace(KEYED, expires_at=5), A, 5, None))
+    fields = json.loads(encode_event(ACCOUNT, replace(KEYED, expires_at=5), A, 5, None))
     assert parse_accepted(json.dumps([fields]).encode()) is not None
     assert parse_accepted(json.dumps([fields | wrong]).encode()) is None
 
 
 def test_a_message_without_events_is_not_valid() -> None:
-    assert parse_accepted(accepted_message([])) is None
+    assert parse_accepted(join_events([])) is None
 
 
 def test_a_repeat_has_the_same_identity() -> None:
-    assert identity(1, KEYED, A) == identity(1, KEYED, B)
+    assert identify(1, KEYED, A) == identify(1, KEYED, B)
     chosen = replace(KEYED, idempotency_key=None, id=A)
-    assert identity(1, chosen, A) == identity(1, chosen, A)
+    assert identify(1, chosen, A) == identify(1, chosen, A)
 
 
 def test_different_events_have_different_identities() -> None:
@@ -106,15 +106,15 @@ def test_different_events_have_different_identities() -> None:
         replace(KEYED, id=A),
         replace(KEYED, id=A, idempotency_key=None),
     ]
-    identities = {identity(1, draft, A) for draft in different}
-    identities.add(identity(2, KEYED, A))
+    identities = {identify(1, draft, A) for draft in different}
+    identities.add(identify(2, KEYED, A))
     assert len(identities) == len(different) + 1
 
 
 def test_an_event_without_a_name_is_never_a_repeat() -> None:
     draft = replace(KEYED, idempotency_key=None)
-    assert identity(1, draft, A) == uuid_text(A)
-    assert identity(1, draft, B) == uuid_text(B)
+    assert identify(1, draft, A) == uuid_text(A)
+    assert identify(1, draft, B) == uuid_text(B)
 
 
 def test_messages_with_the_same_events_in_the_same_order_have_the_same_id() -> None:

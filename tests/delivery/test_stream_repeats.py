@@ -12,7 +12,7 @@ from tests.delivery.test_stream_groups import Publisher, RecordingLink, draft, t
 from uplift_server.core.events.stream_subjects import ACCEPTED_SUBJECT
 from uplift_server.core.limits import STREAM_SHARED_MESSAGE_BYTES_MAX
 from uplift_server.delivery.streams.link import NOT_FOUND, StreamError
-from uplift_server.delivery.streams.messages import accepted_event, accepted_message
+from uplift_server.delivery.streams.messages import encode_event, join_events
 
 ACCOUNT_ID = "acc_" + "1" * 32
 FIRST_ID, SECOND_ID = bytes(15) + b"1", bytes(15) + b"2"
@@ -23,14 +23,14 @@ class LinkWithMessage(RecordingLink):
     """A connection to NATS whose stream has one earlier message (number 1), which leaves the stream after one read."""
 
     subject = ACCEPTED_SUBJECT
-    events = (accepted_event(ACCOUNT_ID, DRAFT, FIRST_ID, 5, None),)
+    events = (encode_event(ACCOUNT_ID, DRAFT, FIRST_ID, 5, None),)
     removed = False
 
     async def call(self, _: str, request: dict[str, Any]) -> dict[str, Any]:
         if self.removed or request["seq"] != 1:
             raise StreamError(NOT_FOUND, "no message found")
         self.removed = True
-        data = base64.b64encode(accepted_message(self.events)).decode()
+        data = base64.b64encode(join_events(self.events)).decode()
         return {"message": {"subject": self.subject, "data": data}}
 
 
@@ -60,7 +60,7 @@ async def test_a_repeat_gets_the_id_of_the_message_in_the_stream(publisher: Publ
 
 async def test_a_repeated_batch_gets_the_ids_of_the_message_in_the_stream(publisher: Publisher) -> None:
     link = LinkWithMessage()
-    link.events = (*link.events, accepted_event(ACCOUNT_ID, OTHER_DRAFT, SECOND_ID, 6, None))
+    link.events = (*link.events, encode_event(ACCOUNT_ID, OTHER_DRAFT, SECOND_ID, 6, None))
     await publisher.connect(link)
     result = await publisher.send_batch(DRAFT, OTHER_DRAFT)
     link.respond(b'{"stream":"a","seq":1,"duplicate":true}', 1)

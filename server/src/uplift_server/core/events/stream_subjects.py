@@ -12,10 +12,10 @@ REJECTED_STREAM: Final = "UPLIFT_REJECTED"
 EVENTS_SUBJECTS: Final = "uplift.events.>"
 REJECTED_SUBJECTS: Final = "uplift.rejected.>"
 _EVENTS: Final = "uplift.events."
-SERVER: Final = "$accepted"
+ACCEPTED: Final = "$accepted"
 """Replaces the account in the subject of a rejected message from the server."""
-_ACCEPTED: Final = f"{_EVENTS}{SERVER}."
-ACCEPTED_SUBJECT: Final = f"{_ACCEPTED}events"
+_ACCEPTED_PREFIX: Final = f"{_EVENTS}{ACCEPTED}."
+ACCEPTED_SUBJECT: Final = f"{_ACCEPTED_PREFIX}events"
 """The subject of the messages with events that the server has accepted."""
 _REJECTED: Final = "uplift.rejected."
 _ACCOUNT_CHARACTERS_MAX: Final = 256
@@ -27,9 +27,9 @@ def emitter_account(subject: str) -> str | None:
 
     Return None if the message has events that the server has accepted. A uid may contain dots.
     """
-    return None if subject.startswith(_ACCEPTED) else subject.removeprefix(_EVENTS)
+    return None if subject.startswith(_ACCEPTED_PREFIX) else subject.removeprefix(_EVENTS)
 
 
 def rejected_subject(account: str) -> str:
-    """Return the subject for rejected events. `account` is an ID, a uid or `SERVER`, and may be very long."""
+    """Return the subject for rejected events. `account` is an ID, a uid or `ACCEPTED`, and may be very long."""
     return _REJECTED + account[:_ACCOUNT_CHARACTERS_MAX].rstrip(".")

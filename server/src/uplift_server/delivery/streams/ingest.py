@@ -25,8 +25,8 @@ from uplift_server.delivery.ingest import COMMIT_TIMEOUT_MS, BacklogFull, Draft
 from uplift_server.delivery.ports import Clock
 from uplift_server.delivery.streams.known_events import KnownEventFinder
 from uplift_server.delivery.streams.link import NOT_FOUND, Link, Received, StreamError, StreamUnavailable
-from uplift_server.delivery.streams.messages import MESSAGE_ID, accepted_event, identity, may_repeat, parse_accepted
-from uplift_server.delivery.streams.publications import AccountBacklog, Publication, PublishedEvent, Request
+from uplift_server.delivery.streams.messages import MESSAGE_ID, encode_event, identify, may_repeat, parse_accepted
+from uplift_server.delivery.streams.publications import AccountBacklog, Publication, Request, WaitingEvent
 from uplift_server.delivery.streams.stream import EventStream
 from uplift_server.observe.counters import EngineCounters, Rejection
 from uplift_server.observe.trace_records import TRACEPARENT
@@ -181,21 +181,21 @@ class StreamIngest:
         self._shares.add(account_seq, len(draft.data))
         now = request.accepted_at
         event_id = draft.id or self._ids.next(now)
-        own = identity(account_seq, draft, event_id)
+        own = identify(account_seq, draft, event_id)
         request.identities.append(own)
         if own in request.events:
             return
         account = ids.prefixed(ids.ACCOUNT, self._cache.accounts[account_seq].id)
-        content = accepted_event(account, draft, event_id, now, traceparent)
+        content = encode_event(account, draft, event_id, now, traceparent)
         known = self._known.find(account_seq, draft) if may_repeat(draft) else None
-        event = request.events[own] = PublishedEvent(request, account_seq, draft, event_id, own, content, known)
+        event = request.events[own] = WaitingEvent(request, account_seq, draft, event_id, own, content, known)
         request.waiting += 1
         publication = self._to_send[-1] if self._to_send else None
         if publication is None or publication.token not in self._unacknowledged or not publication.add(event):
             publication = self._new_publication(event)
         request.publications[publication.token] = publication
 
-    def _new_publication(self, event: PublishedEvent, earlier: str = "") -> Publication:
+    def _new_publication(self, event: WaitingEvent, earlier: str = "") -> Publication:
         self._tokens += 1
         publication = Publication(str(self._tokens), event, earlier)
         self._unacknowledged[publication.token] = publication
@@ -347,7 +347,7 @@ class StreamIngest:
 
         Publish an event again if NATS detected a repeat, but neither the stream nor the database has the earlier event.
         """
-        not_found: list[tuple[PublishedEvent, Publication]] = []
+        not_found: list[tuple[WaitingEvent, Publication]] = []
         try:
             async with asyncio.timeout(COMMIT_TIMEOUT_MS / 1000):
                 await asyncio.gather(*(self._find_earlier(each) for each in request.publications.values()))
@@ -390,7 +390,7 @@ class StreamIngest:
             if known is not None:
                 event.note_found(known.id, known.created_at)
 
-    def _publish_again(self, request: Request, events: Sequence[tuple[PublishedEvent, Publication]]) -> None:
+    def _publish_again(self, request: Request, events: Sequence[tuple[WaitingEvent, Publication]]) -> None:
         """Publish events again, with message IDs that NATS does not know. Each event comes with its earlier message.
 
         The earlier messages left the stream when the database stored or rejected the events. Now the database is an

@@ -52,7 +52,7 @@ _encode = msgspec.json.Encoder().encode
 _decoder = msgspec.json.Decoder(list[AcceptedEvent])
 
 
-def accepted_event(account: str, draft: Draft, event_id: bytes, created_at: int, traceparent: str | None) -> bytes:
+def encode_event(account: str, draft: Draft, event_id: bytes, created_at: int, traceparent: str | None) -> bytes:
     """Return the content of an accepted event in a message. `account` is the account's ID."""
     return _encode(
         AcceptedEvent(
@@ -72,8 +72,8 @@ def accepted_event(account: str, draft: Draft, event_id: bytes, created_at: int,
     )
 
 
-def accepted_message(events: Sequence[bytes]) -> bytes:
-    """Return the message for one or more accepted events, whose contents are from `accepted_event`."""
+def join_events(events: Sequence[bytes]) -> bytes:
+    """Return the message for one or more accepted events, whose contents are from `encode_event`."""
     return b"[" + b",".join(events) + b"]"
 
 
@@ -93,7 +93,7 @@ def may_repeat(draft: Draft) -> bool:
     return draft.idempotency_key is not None or draft.id is not None
 
 
-def identity(account_seq: int, draft: Draft, event_id: bytes) -> str:
+def identify(account_seq: int, draft: Draft, event_id: bytes) -> str:
     """Return a text that is the same for an event and its repeats.
 
     Events with different content have different texts. Therefore, NATS keeps both messages of an idempotency conflict,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from uplift_server.core.limits import STREAM_SHARED_MESSAGE_BYTES_MAX
 from uplift_server.delivery.backlog import Backlog
 from uplift_server.delivery.ingest import Draft
-from uplift_server.delivery.streams.messages import accepted_message, may_repeat, message_id
+from uplift_server.delivery.streams.messages import join_events, may_repeat, message_id
 from uplift_server.store.hot_records import Appended, IdempotencyConflict
 from uplift_server.store.repeated_events import StoredEvent
 
@@ -22,7 +22,7 @@ class AccountBacklog(Backlog):
         self.seq = seq
 
 
-class PublishedEvent:
+class WaitingEvent:
     """An event of a request that waits for the acknowledgment of its message."""
 
     __slots__ = ("account_seq", "content", "draft", "event_id", "found", "identity", "known", "request")
@@ -74,7 +74,7 @@ class Publication:
         "token",
     )
 
-    def __init__(self, token: str, event: PublishedEvent, earlier: str = "") -> None:
+    def __init__(self, token: str, event: WaitingEvent, earlier: str = "") -> None:
         """`earlier` identifies the message that NATS detected as a repeat. Empty for the first message."""
         self.token = token
         self.events = [event]
@@ -89,7 +89,7 @@ class Publication:
         self.duplicate_of: int | None = None
         """The sequence number of the earlier message, if NATS detected this message as a repeat."""
 
-    def add(self, event: PublishedEvent) -> bool:
+    def add(self, event: WaitingEvent) -> bool:
         """Add the next event to the message. Return False if the event needs another message.
 
         An event that can be a repeat shares a message only with such events of the same request, because NATS detects a
@@ -108,7 +108,7 @@ class Publication:
         """Set the content and the ID of the message, without the events of failed requests."""
         if not self.payload:
             self.events = [each for each in self.events if not each.request.has_ended]
-            self.payload = accepted_message([each.content for each in self.events])
+            self.payload = join_events([each.content for each in self.events])
             # The IDs of new events are unique, so one is enough.
             identities = [each.identity for each in (self.events if self._may_repeat else self.events[:1])]
             self.message_id = message_id([self._earlier, *identities] if self._earlier else identities)
@@ -146,7 +146,7 @@ class Request:
         self.body_bytes = body_bytes
         self.accepted_at = now
         self.began_us = began_us
-        self.events: dict[str, PublishedEvent] = {}
+        self.events: dict[str, WaitingEvent] = {}
         """The events to publish, by identity. If the request repeats an event, only the first is published."""
         self.identities: list[str] = []
         """The identity of each event in the request."""

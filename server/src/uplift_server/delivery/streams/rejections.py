@@ -2,7 +2,7 @@
 
 import msgspec
 
-from uplift_server.core.events.stream_subjects import SERVER, rejected_subject
+from uplift_server.core.events.stream_subjects import ACCEPTED, rejected_subject
 from uplift_server.core.timestamps import format_timestamp
 from uplift_server.delivery.streams.link import HEADER_BYTES_MAX, Link
 from uplift_server.delivery.streams.stream_events import StreamEvent
@@ -36,7 +36,7 @@ async def publish_rejected(event: StreamEvent, link: Link) -> None:
     """
     message, position = event.source.message, event.source.position
     message_id = f"{message.seq}-{message.published_ns}" + (f"-{position}" if position else "")
-    await link.store(rejected_subject(event.source.account or SERVER), _message(event, link), message_id)
+    await link.store(rejected_subject(event.source.account or ACCEPTED), _message(event, link), message_id)
 
 
 def _message(event: StreamEvent, link: Link) -> bytes:
