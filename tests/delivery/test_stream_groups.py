@@ -11,7 +11,7 @@ from tests.delivery.test_stream_messages import TYPE, EmptyDatabase
 from tests.delivery.world import START, VirtualClock
 
 from uplift_server.core.ids import IdSequence
-from uplift_server.core.limits import STREAM_SHARED_MESSAGE_BYTES_MAX
+from uplift_server.core.limits import STREAM_SHARED_DATA_BYTES_MAX
 from uplift_server.delivery.ingest import COMMIT_TIMEOUT_MS, Draft
 from uplift_server.delivery.streams.ingest import GROUP_WAIT_MS_MAX, StreamIngest
 from uplift_server.delivery.streams.messages import MESSAGE_ID
@@ -121,11 +121,27 @@ async def test_events_wait_until_the_sent_messages_are_stored(publisher: Publish
 
 async def test_a_message_has_a_limited_size(publisher: Publisher) -> None:
     await publisher.send(1)
-    data = b'{"number":2,"text":"' + bytes(STREAM_SHARED_MESSAGE_BYTES_MAX // 2).replace(b"\0", b"x") + b'"}'
+    data = b'{"number":2,"text":"' + bytes(STREAM_SHARED_DATA_BYTES_MAX // 2).replace(b"\0", b"x") + b'"}'
     await publisher.send_batch(*[Draft(TYPE, data, ())] * 3, draft(3))
     publisher.link.acknowledge(1)
     await turns()
     assert publisher.link.messages == [[1], [2], [2], [2, 3]]
+
+
+async def test_endpoints_do_not_change_which_events_of_a_batch_share_a_message(publisher: Publisher) -> None:
+    """Otherwise, NATS would not detect a repeated batch after an endpoint was created."""
+    text = "x" * (STREAM_SHARED_DATA_BYTES_MAX // 3)
+    data = [json.dumps({"number": number, "text": text}).encode() for number in range(5)]
+    endpoints: Any = [SimpleNamespace(seq=seq) for seq in range(5000)]
+    for subscribed in ((), endpoints):
+        await publisher.send_batch(
+            *[Draft(TYPE, each, subscribed, idempotency_key=str(number)) for number, each in enumerate(data)]
+        )
+        for number in range(5):
+            publisher.link.acknowledge(number)
+        await turns()
+    assert publisher.link.messages == [[0, 1], [2, 3], [4]] * 2
+    assert publisher.link.message_ids[:3] == publisher.link.message_ids[3:]
 
 
 async def test_an_event_that_can_be_a_repeat_shares_its_message_only_with_such_events_of_its_request(

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from tests.delivery.test_stream_groups import Publisher, RecordingLink, draft, turns
 
 from uplift_server.core.events.stream_subjects import ACCEPTED_SUBJECT
-from uplift_server.core.limits import STREAM_SHARED_MESSAGE_BYTES_MAX
+from uplift_server.core.limits import STREAM_SHARED_DATA_BYTES_MAX
 from uplift_server.delivery.streams.link import NOT_FOUND, StreamError
 from uplift_server.delivery.streams.messages import encode_event, join_events
 
@@ -106,7 +106,7 @@ async def test_an_event_of_a_batch_that_was_found_keeps_its_id(publisher: Publis
     link = LinkWithMessage()
     await publisher.connect(link)
     large = draft(2, idempotency_key="k2")
-    large = replace(large, data=large.data[:-1] + b',"text":"' + b"x" * STREAM_SHARED_MESSAGE_BYTES_MAX + b'"}')
+    large = replace(large, data=large.data[:-1] + b',"text":"' + b"x" * STREAM_SHARED_DATA_BYTES_MAX + b'"}')
     result = await publisher.send_batch(DRAFT, large)
     for number in (1, 2):
         link.respond(b'{"stream":"a","seq":%d,"duplicate":true}' % number, number)

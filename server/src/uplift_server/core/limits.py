@@ -217,7 +217,7 @@ ACCOUNT_ACCEPTS_WAITING_ROWS_MAX = 75_000
 ACCEPTS_TURN_ROWS_MAX = 500
 # The same limit for batches with events for several accounts, which require an operator key or a service key.
 BATCHES_TURN_ROWS_MAX = 2 * COMMIT_ROWS_MAX
-# The size of the NATS stream, and how long the stream recognizes repeated messages.
+# The size of the NATS stream, and how long the stream detects repeated messages.
 STREAM_BYTES_MAX = 8 * 1024**3
 STREAM_DUPLICATES_SECONDS = 120
 # The size of the NATS stream of rejected events, and how long the stream keeps a message.
@@ -228,8 +228,10 @@ STREAM_BATCH_MESSAGES_MAX = 500
 STREAM_BATCH_BYTES_MAX = 8 * 1024 * 1024
 # The message size that every NATS server must allow: one event and the sequence numbers of 1,000 endpoints.
 STREAM_MESSAGE_BYTES_MAX = 384 * 1024
-# The maximum size of the events that share one NATS message, in bytes.
-STREAM_SHARED_MESSAGE_BYTES_MAX = 128 * 1024
+# The maximum size of the events that share one NATS message, in bytes: of their data, and of the whole message with the
+# sequence numbers of the endpoints. The second limit is higher, so that a repeated batch usually has the same messages.
+STREAM_SHARED_DATA_BYTES_MAX = 128 * 1024
+STREAM_SHARED_MESSAGE_BYTES_MAX = 256 * 1024
 LEASE_BATCH_MAX = 500
 LEASE_BATCH_BODY_BYTES_MAX = 8 * 1024 * 1024
 RELEASE_BATCH_MAX = 1_000

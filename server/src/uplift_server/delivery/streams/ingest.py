@@ -170,7 +170,7 @@ class StreamIngest:
         self._accounts[seq] = account
         for backlog in (self._backlog, account):
             backlog.add(events, body_bytes, 0)
-        request = Request(account, drafts, body_bytes, self._clock.now_ms(), self._clock.monotonic_us())
+        request = Request(account, events, body_bytes, self._clock.now_ms(), self._clock.monotonic_us())
         traceparent = TRACEPARENT.get()
         for account_seq, draft in drafts:
             self._add(request, account_seq, draft, traceparent)
@@ -312,15 +312,15 @@ class StreamIngest:
     def _fail(self, request: Request, why: Rejection, text: str) -> None:
         self._end(request)
         for publication in request.publications.values():
-            if not publication.waiting_requests:
+            if not publication.is_waiting:
                 self._unacknowledged.pop(publication.token, None)
                 self._leave_group(publication)
         if not request.result.done():
-            request.result.set_exception(self._rejected(len(request.drafts), why, text))
+            request.result.set_exception(self._rejected(request.event_count, why, text))
 
     def _finish(self, request: Request) -> None:
         """Set the result of a request after the stream has stored all its messages."""
-        self._counters.stream_durations.observe_many(self._clock.monotonic_us() - request.began_us, len(request.drafts))
+        self._counters.stream_durations.observe_many(self._clock.monotonic_us() - request.began_us, request.event_count)
         if any(each.known is not None for each in request.events.values()):
             task = asyncio.create_task(self._resolve(request), name="repeated events")
             self._resolving.add(task)
@@ -334,7 +334,7 @@ class StreamIngest:
     def _end(self, request: Request) -> None:
         """Remove a request from the backlog."""
         request.has_ended = True
-        account, events = request.account, len(request.drafts)
+        account, events = request.account, request.event_count
         for backlog in (self._backlog, account):
             backlog.add(-events, -request.body_bytes, 0)
         if not account.events:
@@ -354,7 +354,7 @@ class StreamIngest:
         except (TimeoutError, StreamUnavailable, StreamError) as error:
             if not request.result.done():
                 text = f"the event stream has stored the events, but their IDs are unknown: {str(error) or 'timeout'}"
-                request.result.set_exception(self._rejected(len(request.drafts), Rejection.STREAM, text))
+                request.result.set_exception(self._rejected(request.event_count, Rejection.STREAM, text))
         else:
             publications = request.publications.values()
             not_found = [(event, each) for each in publications for event in each.events if event.found is None]

@@ -1,14 +1,17 @@
 """The messages that the API publishes, and the requests that wait for their acknowledgments."""
 
 import asyncio
-from collections.abc import Sequence
+from typing import Final
 
-from uplift_server.core.limits import STREAM_SHARED_MESSAGE_BYTES_MAX
+from uplift_server.core.limits import STREAM_SHARED_DATA_BYTES_MAX, STREAM_SHARED_MESSAGE_BYTES_MAX
 from uplift_server.delivery.backlog import Backlog
 from uplift_server.delivery.ingest import Draft
 from uplift_server.delivery.streams.messages import join_events, may_repeat, message_id
 from uplift_server.store.hot_records import Appended, IdempotencyConflict
 from uplift_server.store.repeated_events import StoredEvent
+
+EVENT_OVERHEAD_BYTES: Final = 256
+"""The assumed size of an event's fields besides its data, in bytes."""
 
 
 class AccountBacklog(Backlog):
@@ -59,13 +62,19 @@ class WaitingEvent:
         self.found = Appended(0, event_id, created_at, duplicate=not is_new)
 
 
+def _data_bytes(event: WaitingEvent) -> int:
+    """Return the size of an event in a message, in bytes, without the parts that can differ between repeats."""
+    return EVENT_OVERHEAD_BYTES + len(event.draft.data)
+
+
 class Publication:
     """A message that waits for its acknowledgment."""
 
     __slots__ = (
+        "_content_bytes",
+        "_data_bytes",
         "_earlier",
         "_may_repeat",
-        "_size",
         "duplicate_of",
         "events",
         "message_id",
@@ -78,7 +87,8 @@ class Publication:
         """`earlier` identifies the message that NATS detected as a repeat. Empty for the first message."""
         self.token = token
         self.events = [event]
-        self._size = len(event.content)
+        self._data_bytes = _data_bytes(event)
+        self._content_bytes = len(event.content)
         self._may_repeat = may_repeat(event.draft)
         self._earlier = earlier
         self.message_id = ""
@@ -98,10 +108,13 @@ class Publication:
         is_other = may_repeat(event.draft) != self._may_repeat or (
             self._may_repeat and event.request is not self.events[0].request
         )
-        if self.payload or is_other or self._size + len(event.content) > STREAM_SHARED_MESSAGE_BYTES_MAX:
+        data_bytes = self._data_bytes + _data_bytes(event)
+        content_bytes = self._content_bytes + len(event.content)
+        is_full = data_bytes > STREAM_SHARED_DATA_BYTES_MAX or content_bytes > STREAM_SHARED_MESSAGE_BYTES_MAX
+        if self.payload or is_other or is_full:
             return False
         self.events.append(event)
-        self._size += len(event.content)
+        self._data_bytes, self._content_bytes = data_bytes, content_bytes
         return True
 
     def close(self) -> None:
@@ -112,6 +125,15 @@ class Publication:
             # The IDs of new events are unique, so one is enough.
             identities = [each.identity for each in (self.events if self._may_repeat else self.events[:1])]
             self.message_id = message_id([self._earlier, *identities] if self._earlier else identities)
+            if not self._may_repeat:
+                for event in self.events:
+                    event.content = b""  # only events that can be a repeat are published again
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether any request with an event in the message has neither succeeded nor failed yet."""
+        # Requests fail in order, so this loop usually ends with the last event.
+        return any(not each.request.has_ended for each in reversed(self.events))
 
     @property
     def waiting_requests(self) -> list["Request"]:
@@ -128,7 +150,7 @@ class Request:
         "account",
         "began_us",
         "body_bytes",
-        "drafts",
+        "event_count",
         "events",
         "has_ended",
         "identities",
@@ -137,12 +159,11 @@ class Request:
         "waiting",
     )
 
-    def __init__(
-        self, account: AccountBacklog, drafts: Sequence[tuple[int, Draft]], body_bytes: int, now: int, began_us: int
-    ) -> None:
+    def __init__(self, account: AccountBacklog, event_count: int, body_bytes: int, now: int, began_us: int) -> None:
         """`now` is the time of acceptance (Unix ms), and `began_us` the same moment on the monotonic clock."""
         self.account = account
-        self.drafts = drafts
+        self.event_count = event_count
+        """The number of events in the request, including repeated events."""
         self.body_bytes = body_bytes
         self.accepted_at = now
         self.began_us = began_us
