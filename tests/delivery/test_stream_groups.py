@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.delivery.test_stream_messages import TYPE, EmptyDatabase
+from tests.delivery.test_stream_messages import TYPE
 from tests.delivery.world import START, VirtualClock
 
 from uplift_server.core.ids import IdSequence
@@ -21,6 +21,15 @@ from uplift_server.store.errors import Unavailable
 ACCOUNT, OTHER = 1, 2
 TURNS = 10
 """The number of turns of the event loop in which the publisher sends everything that it can send."""
+
+
+class EmptyDatabase:
+    """Finds no stored events."""
+
+    def find(self, _: int, __: Draft) -> "asyncio.Future[None]":
+        found: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        found.set_result(None)
+        return found
 
 
 class RecordingLink:

@@ -1,6 +1,5 @@
 """Messages of the event stream: repeats of an event have the same ID, and different events have different IDs."""
 
-import asyncio
 import json
 
 import pytest
@@ -13,6 +12,7 @@ from uplift_server.core.timestamps import TIMESTAMP_MAX
 from uplift_server.delivery.endpoint_cache import LiveEventType
 from uplift_server.delivery.ingest import Draft
 from uplift_server.delivery.streams.messages import (
+    AcceptedEvent,
     encode_event,
     identify,
     join_events,
@@ -41,26 +41,19 @@ ACCOUNT, OTHER = "acc_" + "1" * 32, "acc_" + "2" * 32
 KEYED = Draft(TYPE, b'{"n": 1}', (), idempotency_key="k")
 
 
-class EmptyDatabase:
-    """Finds no stored events."""
-
-    def find(self, _: int, __: Draft) -> "asyncio.Future[None]":
-        found: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        found.set_result(None)
-        return found
-
-
 def test_an_accepted_event_keeps_its_content_byte_for_byte() -> None:
     draft = Draft(TYPE, b'{"n" :1.0,  "\xc3\xa9": "\\u00e9"}', (), A, "key", 5, "order")
     other = encode_event(OTHER, KEYED, B, 5, None)
     events = parse_accepted(join_events([other, encode_event(ACCOUNT, draft, A, 1234, "00-trace")]))
     assert events is not None
-    event = events[1]
+    other_event, event = events
+    assert isinstance(other_event, AcceptedEvent)
+    assert isinstance(event, AcceptedEvent)
     assert bytes(event.data) == draft.data
     assert (parse_uuid(event.id), event.account, event.type, event.type_number) == (A, ACCOUNT, "t.numbered", 7)
     assert (event.idempotency_key, event.expires_at, event.ordering_key) == ("key", 5, "order")
     assert (event.created_at, event.chose_id, event.traceparent) == (1234, True, "00-trace")
-    assert (parse_uuid(events[0].id), events[0].account) == (B, OTHER)
+    assert (parse_uuid(other_event.id), other_event.account) == (B, OTHER)
 
 
 @given(st.binary(max_size=200))
@@ -82,8 +75,12 @@ def test_other_bytes_are_not_an_accepted_event(payload: bytes) -> None:
 )
 def test_an_event_with_an_impossible_account_or_time_is_not_valid(wrong: dict[str, object]) -> None:
     fields = json.loads(encode_event(ACCOUNT, replace(KEYED, expires_at=5), A, 5, None))
-    assert parse_accepted(json.dumps([fields]).encode()) is not None
-    assert parse_accepted(json.dumps([fields | wrong]).encode()) is None
+    valid, invalid = (json.dumps(each).encode() for each in (fields, fields | wrong))
+    before, at, after = parse_accepted(join_events([valid, invalid, valid])) or ()
+    assert isinstance(before, AcceptedEvent)
+    assert isinstance(after, AcceptedEvent)
+    assert not isinstance(at, AcceptedEvent)
+    assert bytes(at) == invalid
 
 
 def test_a_message_without_events_is_not_valid() -> None:

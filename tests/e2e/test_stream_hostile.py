@@ -16,6 +16,7 @@ from .harness import TYPE, wait_for
 from .receiving import Receiver
 from .test_stream import EVENTS, REJECTED, body, numbers, publish, rejected_messages, stored, through_nats
 
+SERVER_SUBJECT = "uplift.events.$accepted.events"
 MESSAGE_BYTES_MAX = 1024 * 1024
 """The default maximum size of a message in NATS."""
 LONG = b"a" * 4050
@@ -48,6 +49,21 @@ def fleet(tmp_path: Path, nats_server: NatsCluster) -> Iterator[Fleet]:
     with Fleet(tmp_path, postgres_server.new_database(), **environ) as fleet:
         yield fleet
     postgres_server.close()
+
+
+def accepted(account: str) -> dict[str, object]:
+    """Return an event in a message of the server.
+
+    Its database number of the event type is wrong, as if a backup had replaced the database.
+    """
+    return {
+        "id": str(uuid.uuid4()),
+        "account": account,
+        "type": TYPE,
+        "data": {"number": 1},
+        "created_at": 1_700_000_000_000,
+        "type_number": 99,
+    }
 
 
 def publish_raw(cluster: NatsCluster, *operations: bytes) -> None:
@@ -129,17 +145,8 @@ def test_an_accepted_event_reaches_only_the_endpoints_of_its_account(
     api.endpoint(receiver.url("/own"))
     _, other = server.account("Club 2")
     other.endpoint(receiver.url("/other"))
-    # The database numbers of the event type and the endpoints are wrong, as if a backup had replaced the database.
-    message = {
-        "id": str(uuid.uuid4()),
-        "account": account,
-        "type": TYPE,
-        "data": {"number": 1},
-        "created_at": 1_700_000_000_000,
-        "type_number": 99,
-        "endpoints": list(range(10)),
-    }
-    publish(nats_server, "uplift.events.$accepted.events", json.dumps([message]).encode())
+    message = accepted(account) | {"endpoints": list(range(10))}
+    publish(nats_server, SERVER_SUBJECT, json.dumps([message]).encode())
     receiver.wait("/own", 1)
     wait_for(lambda: nats_server.messages(EVENTS) == 0, "the stream is empty")
     delivered = [each["type"] for client in (api, other) for each in client.list_all("/v1/deliveries")]
@@ -163,18 +170,11 @@ def test_rejected_events_do_not_stop_other_events_in_the_same_message(fleet: Fle
     assert [message["event"]["data"]["number"] for _, message in messages] == [3, 5]
 
 
-def test_invalid_messages_of_the_server_are_rejected_as_a_whole(fleet: Fleet, nats_server: NatsCluster) -> None:
+def test_invalid_events_of_the_server_are_rejected(fleet: Fleet, nats_server: NatsCluster) -> None:
     fleet.add_all("all")
     (server,) = fleet.servers
     account, api = server.account()
-    valid = {
-        "id": str(uuid.uuid4()),
-        "account": account,
-        "type": TYPE,
-        "data": {"number": 1},
-        "created_at": 1_700_000_000_000,
-        "type_number": 99,
-    }
+    valid = accepted(account)
     wrong: list[dict[str, object]] = [
         {"account": "a b"},
         {"account": ".."},
@@ -184,10 +184,9 @@ def test_invalid_messages_of_the_server_are_rejected_as_a_whole(fleet: Fleet, na
         {"created_at": -(2**62)},
         {"expires_at": 2**70},
     ]
-    subject = "uplift.events.$accepted.events"
     messages = [json.dumps([valid, valid | each]).encode() for each in wrong]
-    publish(nats_server, subject, b"not JSON", b"[]", *messages)
-    publish(nats_server, subject, json.dumps([valid, valid | {"id": "no UUID"}]).encode())
+    publish(nats_server, SERVER_SUBJECT, b"not JSON", b"[]", *messages)
+    publish(nats_server, SERVER_SUBJECT, json.dumps([valid, valid | {"id": "no UUID"}]).encode())
     wait_for(lambda: nats_server.messages(EVENTS) == 0, "the stream is empty")
     assert numbers(stored(api)) == [1]
     found = rejected_messages(nats_server, len(wrong) + 3)

@@ -233,7 +233,7 @@ class StreamConsumer:
             elif source.account is not None:
                 is_current = self._check_published(event, source.account)
             else:
-                raise ValueError("the message has no valid accepted events")
+                raise ValueError("the server's message contains an event that is not valid")
         except Exception as error:
             self._set_aside(event, error)
             return event
@@ -363,12 +363,16 @@ class StreamConsumer:
             self._set_aside(event, result)
 
     def _set_aside(self, event: StreamEvent, error: BaseException) -> None:
+        source = event.source
         self._counters.set_aside[SetAside.EVENT] += 1
         _log.error(
             "row not stored",
             kind=SetAside.EVENT.text,
-            subject=event.source.message.subject,
-            stream_seq=event.source.message.seq,
+            subject=source.message.subject,
+            stream_seq=source.message.seq,
+            position=source.position,
+            account=source.account,
+            event_id=None if source.accepted is None else source.accepted.id,
             cause=str(error),
             exc_info=None if isinstance(error, BacklogFull | ValueError) else error,
         )

@@ -25,7 +25,14 @@ from uplift_server.delivery.ingest import COMMIT_TIMEOUT_MS, BacklogFull, Draft
 from uplift_server.delivery.ports import Clock
 from uplift_server.delivery.streams.known_events import KnownEventFinder
 from uplift_server.delivery.streams.link import NOT_FOUND, Link, Received, StreamError, StreamUnavailable
-from uplift_server.delivery.streams.messages import MESSAGE_ID, encode_event, identify, may_repeat, parse_accepted
+from uplift_server.delivery.streams.messages import (
+    MESSAGE_ID,
+    AcceptedEvent,
+    encode_event,
+    identify,
+    may_repeat,
+    parse_accepted,
+)
 from uplift_server.delivery.streams.publications import AccountBacklog, Publication, Request, WaitingEvent
 from uplift_server.delivery.streams.stream import EventStream
 from uplift_server.observe.counters import EngineCounters, Rejection
@@ -430,6 +437,8 @@ class StreamIngest:
             return []
         events = parse_accepted(base64.b64decode(found["message"].get("data", ""))) or ()
         originals = [
-            (event_id, each.created_at) for each in events if (event_id := ids.parse_uuid(each.id)) is not None
+            (event_id, each.created_at)
+            for each in events
+            if isinstance(each, AcceptedEvent) and (event_id := ids.parse_uuid(each.id)) is not None
         ]
         return originals if len(originals) == len(publication.events) else []

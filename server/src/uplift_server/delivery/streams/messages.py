@@ -50,6 +50,9 @@ class _Identity(msgspec.Struct):
 
 _encode = msgspec.json.Encoder().encode
 _decoder = msgspec.json.Decoder(list[AcceptedEvent])
+_array_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+_event_decoder = msgspec.json.Decoder(AcceptedEvent)
+_INVALID: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def encode_event(account: str, draft: Draft, event_id: bytes, created_at: int, traceparent: str | None) -> bytes:
@@ -77,12 +80,26 @@ def join_events(events: Sequence[bytes]) -> bytes:
     return b"[" + b",".join(events) + b"]"
 
 
-def parse_accepted(payload: bytes) -> list[AcceptedEvent] | None:
-    """Return the accepted events in a message, or None if the message is invalid."""
+def parse_accepted(payload: bytes) -> Sequence[AcceptedEvent | msgspec.Raw] | None:
+    """Return the accepted events in a message, in order. Return an event that is not valid as its JSON.
+
+    Return None if the message is not a JSON array with at least one event.
+    """
     try:
         return _decoder.decode(payload) or None
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except _INVALID:
+        pass
+    try:
+        return [_parse_event(each) for each in _array_decoder.decode(payload)] or None
+    except _INVALID:
         return None
+
+
+def _parse_event(content: msgspec.Raw) -> AcceptedEvent | msgspec.Raw:
+    try:
+        return _event_decoder.decode(content)
+    except _INVALID:
+        return content
 
 
 def may_repeat(draft: Draft) -> bool:

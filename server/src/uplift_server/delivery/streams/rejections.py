@@ -22,7 +22,7 @@ def rejected_row(event: StreamEvent, now: int) -> RejectedEvent:
         event_id=rejection.event_id,
         idempotency_key=rejection.idempotency_key,
         problem=rejection.problem,
-        size_bytes=len(message.data) if source.accepted is None else len(source.accepted.data),
+        size_bytes=len(source.content),
         stream_seq=message.seq,
         published_at=message.published_at,
         rejected_at=now,
@@ -50,7 +50,7 @@ def _message(event: StreamEvent, link: Link) -> bytes:
 
 def _content(event: StreamEvent) -> object:
     """Return the content of an event as its emitter sent it. If the content is not JSON, return it as a string."""
-    accepted, data = event.source.accepted, event.source.message.data
+    accepted, content = event.source.accepted, event.source.content
     if accepted is not None:
         fields = {
             "type": accepted.type,
@@ -62,7 +62,7 @@ def _content(event: StreamEvent) -> object:
         }
         return {name: value for name, value in fields.items() if value is not None}
     try:
-        msgspec.json.decode(data)
+        msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return data.decode("utf-8", "replace")
-    return msgspec.Raw(data)
+        return bytes(content).decode("utf-8", "replace")
+    return msgspec.Raw(content)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import msgspec
+
 from uplift_server.core.events.stream_subjects import emitter_account
 from uplift_server.delivery.ingest import Draft
 from uplift_server.delivery.streams.messages import AcceptedEvent, parse_accepted
@@ -15,11 +17,13 @@ class Source(NamedTuple):
 
     message: StreamMessage
     account: str | None
-    """The ID or uid of the event's account. None if the server's message is invalid."""
+    """The ID or uid of the event's account. None if an event in the server's message is not valid."""
+    content: bytes | msgspec.Raw
+    """The event as its emitter published it. For an accepted event, only its data."""
     position: int = 0
     """The position of the event in its message. The first event has position 0."""
     accepted: AcceptedEvent | None = None
-    """The accepted event. None if an emitter published the event, or if the server's message is invalid."""
+    """The accepted event. None if an emitter published the event, or if the event is not valid."""
 
 
 @dataclass(slots=True)
@@ -35,11 +39,14 @@ class StreamEvent:
 
 
 def sources(message: StreamMessage) -> list[Source]:
-    """Return the source of each event in a message. An invalid message counts as one event."""
+    """Return the source of each event in a message. A message that is not a list of events counts as one event."""
     account = emitter_account(message.subject)
-    if account is not None:
-        return [Source(message, account)]
-    events = parse_accepted(message.data)
+    events = None if account is not None else parse_accepted(message.data)
     if events is None:
-        return [Source(message, None)]
-    return [Source(message, each.account, position, each) for position, each in enumerate(events)]
+        return [Source(message, account, message.data)]
+    return [
+        Source(message, each.account, each.data, position, each)
+        if isinstance(each, AcceptedEvent)
+        else Source(message, None, each, position)
+        for position, each in enumerate(events)
+    ]
