@@ -149,10 +149,11 @@ class StreamLink:
         self.closed.set()
 
 
+@pytest.mark.parametrize("without_leader_at_start", [[], ["UPLIFT_REJECTED"]])
 async def test_events_are_accepted_while_only_the_stream_of_rejected_events_has_no_leader(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, without_leader_at_start: list[str]
 ) -> None:
-    first, second = StreamLink(), StreamLink("UPLIFT_REJECTED")
+    first, second = StreamLink(*without_leader_at_start), StreamLink("UPLIFT_REJECTED")
     links = iter([first, second])
 
     async def connect(*_: object) -> StreamLink:

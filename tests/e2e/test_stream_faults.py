@@ -18,7 +18,7 @@ from .fleet import Fleet, account_of, wait_for_propagation
 from .harness import Api, wait_for
 from .receiving import Receiver, respond
 from .storage import STORAGE_KINDS, small_storage
-from .test_stream import through_nats
+from .test_stream import publish, through_nats
 
 STREAM = "UPLIFT_EVENTS"
 REJECTED = "UPLIFT_REJECTED"
@@ -185,15 +185,21 @@ def test_events_arrive_while_only_the_stream_of_rejected_events_has_no_leader(
     set_replicas(1)
     only = cluster.leader(REJECTED)
     try:
-        with Load(ready(fleet, receiver)) as load:
+        apis = ready(fleet, receiver)
+        with Load(apis) as load:
             load.grows()
             cluster.kill(only)
             load.grows()
+            publish(cluster, "uplift.events.unknown", b"{}")
+            fleet.apis[0].kill()
+            fleet.apis[0].start()
             for node in set(cluster.nodes) - {only}:  # each process must connect again
                 cluster.restart(node)
                 cluster.leader(STREAM)
                 load.grows()
         arrived(receiver, load.accepted)
+        rejected = fleet.apis[0].api().list_all("/v1/rejected-events")
+        assert [each["subject"] for each in rejected] == ["uplift.events.unknown"]
     finally:
         cluster.start()
         set_replicas(len(cluster.nodes))

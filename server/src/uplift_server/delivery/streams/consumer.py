@@ -1,7 +1,7 @@
 """The consumer of the event stream: stores valid events in stream order, and rejects invalid events.
 
 The consumer removes a message from the stream after it has committed its events and rejections. If NATS delivers a
-message again, its events have the same IDs, so the database recognizes the repeats.
+message again, its events have the same IDs, so the database detects the repeats.
 """
 
 import asyncio
@@ -25,8 +25,8 @@ from uplift_server.delivery.streams.link import Link, StreamError, StreamUnavail
 from uplift_server.delivery.streams.messages import AcceptedEvent
 from uplift_server.delivery.streams.ports import PublishedEvents, Rejection, StreamJobs, TraceSink
 from uplift_server.delivery.streams.pull import Pull, StreamMessage
-from uplift_server.delivery.streams.rejections import publish_rejected, rejected_row
-from uplift_server.delivery.streams.stream import REJECTED_CONFIG, EventStream, StreamUnfit
+from uplift_server.delivery.streams.rejections import RejectionPublisher, rejected_row
+from uplift_server.delivery.streams.stream import EventStream
 from uplift_server.delivery.streams.stream_events import Source, StreamEvent, sources
 from uplift_server.observe.counters import EngineCounters, SetAside
 from uplift_server.store import event_times, rejected_events
@@ -88,6 +88,7 @@ class StreamConsumer:
         self._clock = clock
         self._counters = counters
         self._traces = traces
+        self._rejections = RejectionPublisher(stream, clock)
         self._pull: Pull | None = None
         self._removal: asyncio.Task[None] | None = None
         """The latest task that removes stored messages, which may still be running."""
@@ -111,7 +112,7 @@ class StreamConsumer:
                 self._remove_stored(self._pull)
                 await self._pull.renew()
                 await self._store(self._pull, await self._pull.next(NEXT_WITHIN_MS), stopping)
-            except (StreamUnavailable, StreamError, StreamUnfit) as error:
+            except (StreamUnavailable, StreamError) as error:
                 self._note_interrupted(error)
                 self._pull = None
                 is_short = isinstance(error, StreamUnavailable)
@@ -171,7 +172,7 @@ class StreamConsumer:
                 continue
             if await self._note_late(events):
                 await self._commit(events)
-                await self._reject(pull.link, [each for each in events if each.rejection is not None])
+                await self._reject(pull.link, [each for each in events if each.rejection is not None], stopping)
             done = [each.source.message for each in events if each.is_done]
             for message in done:
                 unstored[message.seq] -= 1
@@ -186,28 +187,33 @@ class StreamConsumer:
                 wait_ms = min(2 * wait_ms, RETRY_MS_MAX)
 
     async def _sources(self, messages: Sequence[StreamMessage]) -> list[Source]:
-        """Return the sources of the events in messages, in order. Let other tasks run in between."""
+        """Return the sources of the events in messages, in order."""
         found: list[Source] = []
         began = self._clock.monotonic_us()
         for message in messages:
+            began = await self._let_others_run(began)
             found += sources(message)
-            if self._clock.monotonic_us() - began > BATCH_CHECK_SECONDS_MAX * 1_000_000:
-                await asyncio.sleep(0)
-                began = self._clock.monotonic_us()
         return found
+
+    async def _let_others_run(self, began: int) -> int:
+        """Let other tasks run if this task has run too long since `began` (monotonic µs).
+
+        Return the time since which this task has run.
+        """
+        if self._clock.monotonic_us() - began <= BATCH_CHECK_SECONDS_MAX * 1_000_000:
+            return began
+        await asyncio.sleep(0)
+        return self._clock.monotonic_us()
 
     async def _next_events(self, todo: Sequence[Source]) -> list[StreamEvent]:
         """Check the next events, up to the size of one commit.
 
-        Stop before an event whose check needs a newer cache. If the checks take a long time, let other tasks run in
-        between.
+        Stop before an event whose check needs a newer cache.
         """
         events: list[StreamEvent] = []
         rows, began = 0, self._clock.monotonic_us()
         for source in todo:
-            if self._clock.monotonic_us() - began > BATCH_CHECK_SECONDS_MAX * 1_000_000:
-                await asyncio.sleep(0)
-                began = self._clock.monotonic_us()
+            began = await self._let_others_run(began)
             event = self._checked(source)
             if event is None:
                 break
@@ -378,22 +384,18 @@ class StreamConsumer:
         )
         event.rejection = self._published.defect(None if event.draft is None else _as_sent(event.draft))
 
-    async def _reject(self, link: Link, events: Sequence[StreamEvent]) -> None:
-        """Store rejections, and publish the rejected events with their problems.
-
-        Raises StreamUnavailable, StreamError or StreamUnfit.
-        """
+    async def _reject(self, link: Link, events: Sequence[StreamEvent], stopping: asyncio.Event) -> None:
+        """Store rejections, and publish the rejected events with their problems. Raises StreamUnavailable."""
         if not events:
             return
-        # An operator can delete the stream of rejected events.
-        await self._stream.create_missing(link, (REJECTED_CONFIG,))
         now = self._clock.now_ms()
         rows = [rejected_row(each, now) for each in events]
         try:
             await self._database.write(lambda c: rejected_events.add(c, *rows))
         except Unavailable:
             return
-        await asyncio.gather(*(publish_rejected(event, link) for event in events))
+        if not await self._rejections.publish(link, events, stopping):
+            return
         for event in events:
             event.is_done = True
             self._counters.rejected_events += 1

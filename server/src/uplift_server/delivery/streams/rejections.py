@@ -1,12 +1,29 @@
 """Rejected events: the row that the database stores, and the message in the stream of rejected events."""
 
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
 import msgspec
+import structlog
 
 from uplift_server.core.events.stream_subjects import ACCEPTED, rejected_subject
 from uplift_server.core.timestamps import format_timestamp
-from uplift_server.delivery.streams.link import HEADER_BYTES_MAX, Link
+from uplift_server.delivery.ports import Clock
+from uplift_server.delivery.streams.link import HEADER_BYTES_MAX, Link, StreamError, StreamUnavailable
+from uplift_server.delivery.streams.stream import REJECTED_CONFIG, EventStream, StreamUnfit
 from uplift_server.delivery.streams.stream_events import StreamEvent
 from uplift_server.store.rejected_events import RejectedEvent, rejected_id
+
+RETRY_MS: Final = 500
+GIVE_UP_MS: Final = 10_000
+"""How long the consumer waits until NATS stores rejected events, in ms.
+
+NATS usually elects a new leader in less time.
+"""
+PAUSE_MS: Final = 10_000
+"""The time until the next attempt after the consumer has given up, in ms."""
+_log = structlog.get_logger()
 
 
 def rejected_row(event: StreamEvent, now: int) -> RejectedEvent:
@@ -29,7 +46,59 @@ def rejected_row(event: StreamEvent, now: int) -> RejectedEvent:
     )
 
 
-async def publish_rejected(event: StreamEvent, link: Link) -> None:
+class RejectionPublisher:
+    """Publishes rejected events to the stream of rejected events.
+
+    That stream can be unavailable while the event stream is available. It must not stop the events of all accounts, so
+    the publisher then gives up. The database still lists the rejected events.
+    """
+
+    def __init__(self, stream: EventStream, clock: Clock) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._paused_until = 0
+        """The time before which the publisher makes no attempt (Unix ms). 0 unless the last attempt failed."""
+        self._unpublished = 0
+        """The number of rejected events that were not published since the last log entry."""
+
+    async def publish(self, link: Link, events: Sequence[StreamEvent], stopping: asyncio.Event) -> bool:
+        """Publish rejected events, or give up. Return False if the process stops first.
+
+        Raises StreamUnavailable if the connection is lost.
+        """
+        now = self._clock.now_ms()
+        if now < self._paused_until:
+            self._unpublished += len(events)
+            return True
+        give_up_at = now if self._paused_until else now + GIVE_UP_MS
+        while (failure := await self._attempt(link, events)) is not None:
+            if link.closed.is_set():
+                raise StreamUnavailable(link.cause)
+            if self._clock.now_ms() >= give_up_at:
+                self._unpublished += len(events)
+                _log.error("rejected events not published", events=self._unpublished, cause=str(failure))
+                self._paused_until, self._unpublished = self._clock.now_ms() + PAUSE_MS, 0
+                return True
+            await self._clock.wait(stopping, RETRY_MS)
+            if stopping.is_set():
+                return False
+        if self._paused_until:
+            _log.warning("rejected events are published again", unpublished_events=self._unpublished)
+            self._paused_until = self._unpublished = 0
+        return True
+
+    async def _attempt(self, link: Link, events: Sequence[StreamEvent]) -> Exception | None:
+        """Publish rejected events. Return the failure, if any."""
+        try:
+            # An operator can delete the stream of rejected events.
+            await self._stream.create_missing(link, (REJECTED_CONFIG,))
+            await asyncio.gather(*(_publish(event, link) for event in events))
+        except (StreamUnavailable, StreamError, StreamUnfit) as error:
+            return error
+        return None
+
+
+async def _publish(event: StreamEvent, link: Link) -> None:
     """Publish a rejected event to the stream of rejected events. Raises StreamUnavailable or StreamError.
 
     The message ID depends only on the event's place in the event stream, so NATS detects a repeat.

@@ -66,6 +66,7 @@ EVENTS_CONFIG: Final[Mapping[str, object]] = {
     "discard": "new",
     "max_bytes": STREAM_BYTES_MAX,
     "max_age": 0,
+    "max_msg_size": -1,
     "max_msgs_per_subject": -1,
     "allow_rollup_hdrs": False,
     "deny_purge": False,
@@ -86,8 +87,8 @@ REJECTED_CONFIG: Final[Mapping[str, object]] = {
 CONFIGS: Final = (EVENTS_CONFIG, REJECTED_CONFIG)
 _MUST_FIT: Final[Mapping[str, Sequence[str]]] = {
     EVENTS_STREAM: (
-        "subjects", "retention", "storage", "discard", "max_age", "max_msgs_per_subject", "allow_rollup_hdrs",
-        "deny_purge", "sealed",
+        "subjects", "retention", "storage", "discard", "max_age", "max_msg_size", "max_msgs_per_subject",
+        "allow_rollup_hdrs", "deny_purge", "sealed",
     ),
     REJECTED_STREAM: ("subjects", "retention", "storage", "discard"),
 }  # fmt: skip
@@ -153,8 +154,8 @@ class EventStream:
         """Why the server cannot use NATS or its streams, according to the last check. None if it found no reason."""
         self._is_failing = False
         self._has_warned = False
-        self._has_checked = False
-        """Whether this process has checked all streams."""
+        self._has_checked_rejected = False
+        """Whether this process has checked the stream of rejected events."""
 
     def add_listener(self, listener: LinkListener) -> None:
         """Register a listener for new connections. The listener does not receive the current connection."""
@@ -251,19 +252,22 @@ class EventStream:
     async def _prepare(self, link: Link) -> None:
         """Create missing streams, and check the existing streams. Raises StreamUnavailable or StreamUnfit.
 
-        Check the stream of rejected events only once. Otherwise, the process could not accept events while that stream
-        has no leader.
+        A process also accepts events while the stream of rejected events has no leader.
         """
-        configs = (EVENTS_CONFIG,) if self._has_checked else CONFIGS
-        await self.create_missing(link, configs)
+        await self._check(link, EVENTS_CONFIG)
+        if not self._has_checked_rejected:
+            try:
+                await self._check(link, REJECTED_CONFIG)
+                self._has_checked_rejected = True
+            except StreamUnavailable as error:
+                if error.how_to_fix:
+                    raise
+                _log.warning("stream of rejected events unavailable", **log_fields(error))
         try:
-            misfit = await check_streams(link, await self._id_of_database(), configs)
             reading = await read_stream(link, self._clock.now_ms())
         except StreamError as error:
             raise StreamUnavailable(str(error)) from error
-        if misfit is not None:
-            raise misfit
-        self.unfit, self._has_checked = None, True
+        self.unfit = None
         if reading.replicas != self._settings.replicas and not self._has_warned:
             self._has_warned = True
             _log.warning(
@@ -273,6 +277,16 @@ class EventStream:
                 how_to_fix=f"run `nats stream edit {EVENTS_STREAM} --replicas {self._settings.replicas}`, or change"
                 " UPLIFT_NATS_REPLICAS",
             )
+
+    async def _check(self, link: Link, config: Mapping[str, object]) -> None:
+        """Create a stream, or check it if it exists. Raises StreamUnavailable or StreamUnfit."""
+        await self.create_missing(link, (config,))
+        try:
+            misfit = await check_streams(link, await self._id_of_database(), (config,))
+        except StreamError as error:
+            raise StreamUnavailable(str(error)) from error
+        if misfit is not None:
+            raise misfit
 
     def _note_up(self, reading: StreamReading) -> None:
         self.reading, self._cause, self._seen_up_at = reading, None, self._clock.now_ms()

@@ -1,0 +1,252 @@
+"""The consumer of the event stream: which messages leave the stream, and which events it rejects."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tests.delivery.test_stream_messages import ACCOUNT, TYPE
+from tests.delivery.world import START, VirtualClock
+
+from uplift_server.core.ids import uuid_text
+from uplift_server.delivery.ingest import Draft
+from uplift_server.delivery.streams.consumer import StreamConsumer
+from uplift_server.delivery.streams.link import StreamUnavailable
+from uplift_server.delivery.streams.messages import encode_event, join_events
+from uplift_server.delivery.streams.ports import Rejection
+from uplift_server.delivery.streams.rejections import GIVE_UP_MS
+from uplift_server.observe.counters import EngineCounters
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.hot_records import Appended
+
+ACCOUNT_SEQ = 1
+SERVER_SUBJECT = "uplift.events.$accepted.events"
+TURNS = 20
+STEPS_MAX = 10_000
+
+
+class Link:
+    """A connection to NATS with a stream of messages, and with a stream of rejected events that can be unavailable."""
+
+    message_bytes_max = 1 << 20
+    cause = "connection closed"
+
+    def __init__(self, *messages: tuple[str, bytes]) -> None:
+        """Each message is its subject and its content."""
+        self.closed = asyncio.Event()
+        self.messages = messages
+        self.left = len(messages)
+        """The number of messages in the stream."""
+        self.rejected: list[tuple[str, Any]] = []
+        """The subject and the content of each message in the stream of rejected events."""
+        self.rejected_failure: Exception | None = None
+        """Why the stream of rejected events cannot store messages."""
+        self.attempts = 0
+        """The number of attempts to store a message in the stream of rejected events."""
+        self._receive: Callable[[Any], None] = lambda _: None
+        self._delivered = False
+
+    def new_inbox(self) -> str:
+        return "_INBOX.a"
+
+    async def subscribe(self, _: str, receive: Callable[[Any], None]) -> None:
+        self._receive = receive
+
+    async def publish(self, subject: str, payload: bytes, *, reply: str = "") -> None:
+        """Respond to the first request for messages."""
+        del payload, reply
+        if not subject.startswith("$JS.API.CONSUMER.MSG.NEXT") or self._delivered:
+            return
+        self._delivered = True
+        for seq, (name, data) in enumerate(self.messages, start=1):
+            ack = f"$JS.ACK.UPLIFT_EVENTS.a.1.{seq}.{seq}.{START * 1_000_000}.0"
+            self._receive(SimpleNamespace(subject=name, reply=ack, data=data, headers=None))
+
+    async def call(self, operation: str, body: dict[str, Any] | None = None, **_: object) -> dict[str, Any]:
+        if operation.startswith("STREAM.PURGE") and body is not None:
+            self.left = len(self.messages) - (body["seq"] - 1)
+        return {"consumers": []}
+
+    async def store(self, subject: str, payload: bytes, _: str) -> None:
+        self.attempts += 1
+        if self.rejected_failure is not None:
+            raise self.rejected_failure
+        self.rejected.append((subject, json.loads(payload)))
+
+
+class Consuming:
+    """A consumer with a virtual clock, whose database is the lists of stored and rejected events."""
+
+    def __init__(self, link: Link) -> None:
+        self.link, self.clock, self.counters = link, VirtualClock(), EngineCounters()
+        self.stored: list[bytes] = []
+        self.rejected_rows = 0
+        self.is_unavailable: Callable[[Draft], bool] = lambda _: False
+        """Whether the database is unavailable for an event."""
+        account = SimpleNamespace(seq=ACCOUNT_SEQ)
+        cache: Any = SimpleNamespace(
+            find_account={ACCOUNT: account}.get,
+            event_types_by_seq={TYPE.seq: TYPE},
+            event_types={TYPE.name: TYPE},
+            endpoints={},
+        )
+        stream: Any = SimpleNamespace(link=link, trouble=lambda: None, create_missing=self._create_missing)
+        freshness: Any = SimpleNamespace(synced_at=START + 1_000_000, wake=lambda: None)
+        jobs: Any = SimpleNamespace(holds=lambda _: True, set_possible=lambda _, is_possible: None)
+        published: Any = SimpleNamespace(
+            unknown_account=lambda _: Rejection({"code": "validation_failed"}),
+            defect=lambda _: Rejection({"code": "internal_error"}),
+        )
+        self.consumer = StreamConsumer(
+            stream,
+            cache,
+            freshness,
+            self,
+            published,
+            self,
+            jobs,
+            self.clock,
+            self.counters,
+            None,  # type: ignore[arg-type]
+        )
+
+    async def _create_missing(self, *_: object) -> None:
+        pass
+
+    def accept_for(self, drafts: list[tuple[int, Draft]], *, is_request: bool) -> "asyncio.Future[Any]":
+        assert not is_request
+        [(_, draft)] = drafts
+        result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self.is_unavailable(draft):
+            result.set_exception(Unavailable("the database is down"))
+        else:
+            assert draft.id is not None
+            self.stored.append(draft.data)
+            result.set_result([Appended(1, draft.id, START)])
+        return result
+
+    async def write(self, _: object) -> None:
+        """Store rejected events."""
+        self.rejected_rows += 1
+
+    async def run_until(self, is_reached: Callable[[], bool]) -> None:
+        """Run timers until a condition is true."""
+        for _ in range(STEPS_MAX):
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+            if is_reached():
+                return
+            self.clock.fire()
+        raise AssertionError("the condition was never true")
+
+
+def event(number: int, account: str = ACCOUNT) -> bytes:
+    """Return the content of an accepted event with this number in its data."""
+    draft = Draft(TYPE, b"%d" % number, (), id=bytes([number]) * 16)
+    return encode_event(account, draft, bytes([number]) * 16, START, None)
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[..., Consuming]]:
+    """Return a function that starts a consumer of messages."""
+    tasks = []
+
+    def start(*messages: tuple[str, bytes]) -> Consuming:
+        consuming = Consuming(Link(*messages))
+        tasks.append(asyncio.get_running_loop().create_task(consuming.consumer.run(asyncio.Event())))
+        return consuming
+
+    yield start
+    for task in tasks:
+        task.cancel()
+
+
+async def test_a_message_leaves_the_stream_only_after_all_its_events_are_stored(
+    started: Callable[..., Consuming],
+) -> None:
+    consuming = started(
+        (SERVER_SUBJECT, join_events([event(1)])),
+        (SERVER_SUBJECT, join_events([event(2), event(3), event(4)])),
+        (SERVER_SUBJECT, join_events([event(5)])),
+    )
+    consuming.is_unavailable = lambda draft: draft.data in {b"3", b"4", b"5"}
+    await consuming.run_until(lambda: consuming.link.left == 2)
+    for _ in range(20):
+        consuming.clock.fire()
+        await consuming.run_until(lambda: True)
+    assert consuming.stored == [b"1", b"2"]
+    assert consuming.link.left == 2
+
+    consuming.is_unavailable = lambda draft: draft.data in {b"4", b"5"}
+    await consuming.run_until(lambda: b"3" in consuming.stored)
+    await consuming.run_until(lambda: True)
+    assert consuming.link.left == 2
+
+    consuming.is_unavailable = lambda _: False
+    await consuming.run_until(lambda: consuming.link.left == 0)
+    assert consuming.stored == [b"1", b"2", b"3", b"4", b"5"]
+
+
+@pytest.mark.parametrize(
+    "invalid",
+    [
+        b"1",
+        b"{}",
+        event(9, account="acc_1"),
+        event(9).replace(b'"created_at":%d' % START, b'"created_at":%d' % 2**62),
+        event(9).replace(uuid_text(bytes([9]) * 16).encode(), b"no UUID"),
+    ],
+)
+async def test_an_invalid_event_does_not_stop_the_other_events_of_its_message(
+    started: Callable[..., Consuming], invalid: bytes
+) -> None:
+    consuming = started((SERVER_SUBJECT, join_events([event(1), invalid, event(2)])))
+    await consuming.run_until(lambda: consuming.link.left == 0)
+    assert consuming.stored == [b"1", b"2"]
+    [(_, message)] = consuming.link.rejected
+    assert message["problem"] == {"code": "internal_error"}
+    assert message["event"] == json.loads(invalid) or "no UUID" in message["event"]["id"]
+    assert consuming.counters.rejected_events == 1
+
+
+async def test_a_message_that_is_not_a_list_of_events_is_rejected(started: Callable[..., Consuming]) -> None:
+    consuming = started(*[(SERVER_SUBJECT, each) for each in (b"no JSON", b"[]", b"{}", b'[{"id":1},')])
+    await consuming.run_until(lambda: consuming.link.left == 0)
+    assert [subject for subject, _ in consuming.link.rejected] == ["uplift.rejected.$accepted"] * 4
+
+
+async def test_events_are_stored_while_rejected_events_cannot_be_published(
+    started: Callable[..., Consuming],
+) -> None:
+    unknown = ("uplift.events.unknown", b"{}")
+    consuming = started(unknown, (SERVER_SUBJECT, join_events([event(1)])), unknown)
+    consuming.link.rejected_failure = StreamUnavailable("the stream has no leader")
+    await consuming.run_until(lambda: consuming.link.left == 0)
+    assert consuming.stored == [b"1"]
+    assert consuming.rejected_rows > 0
+    assert consuming.counters.rejected_events == 2
+    assert consuming.clock.now - START <= 2 * GIVE_UP_MS
+    assert not consuming.link.rejected
+
+
+async def test_rejected_events_are_published_after_a_short_failure(started: Callable[..., Consuming]) -> None:
+    consuming = started(("uplift.events.unknown", b"{}"))
+    consuming.link.rejected_failure = StreamUnavailable("the stream has no leader")
+    await consuming.run_until(lambda: consuming.link.attempts == 2)
+    consuming.link.rejected_failure = None
+    await consuming.run_until(lambda: consuming.link.left == 0)
+    [(subject, _)] = consuming.link.rejected
+    assert subject == "uplift.rejected.unknown"
+
+
+async def test_the_consumer_keeps_a_rejected_event_if_the_connection_ends(started: Callable[..., Consuming]) -> None:
+    """The next consumer publishes the rejected event."""
+    consuming = started(("uplift.events.unknown", b"{}"))
+    consuming.link.rejected_failure = StreamUnavailable("the connection is lost")
+    await consuming.run_until(lambda: consuming.link.attempts == 1)
+    consuming.link.closed.set()
+    await consuming.run_until(lambda: consuming.clock.now > START + 2 * GIVE_UP_MS)
+    assert consuming.link.left == 1
+    assert consuming.counters.rejected_events == 0
