@@ -50,7 +50,7 @@ async def publish(link: Link, *names: str) -> None:
 
 
 async def stored(link: Link, message_id: str) -> None:
-    """Store a message, and repeat failed requests. The stream recognizes a repeated message by its ID."""
+    """Store a message, and repeat failed requests. The stream detects a repeated message by its ID."""
     async with asyncio.timeout(WITHIN_S):
         while True:
             with contextlib.suppress(StreamUnavailable):

@@ -6,6 +6,7 @@ from typing import Final
 
 from uplift_server.config import Config
 from uplift_server.core.operations.findings import Finding
+from uplift_server.core.operations.fleet import counted
 from uplift_server.delivery.streams.link import NOT_FOUND, Link, NatsServer, StreamError, StreamUnavailable
 from uplift_server.delivery.streams.stream import StreamSettings, check_streams, read_stream
 from uplift_server.observe.snapshot import StreamReading
@@ -73,7 +74,8 @@ async def _read(
 
 
 def _of(reading: StreamReading, settings: StreamSettings) -> Iterator[Finding]:
-    text = f"{reading.messages:,} messages with events are not in the database yet"
+    waiting = f"the events of {counted(reading.messages, 'message')} are not in the database yet"
+    text = waiting if reading.messages else "the database contains all events"
     current, replicas = reading.current_replicas, reading.replicas
     if current < replicas:
         yield Finding(

@@ -46,10 +46,7 @@ class StreamedEvents:
 
     def unknown_account(self, account: str) -> Rejection:
         """Return the rejection for an event whose account does not exist."""
-        text = (
-            f"The account {account[:64]} does not exist. Publish to `uplift.events.` followed by the account's ID or"
-            " uid."
-        )
+        text = f"The account {account[:64]} does not exist. Use the ID or uid of an existing account."
         return Rejection(_document(Invalid([Problem("account", "account_unknown", text)])))
 
     def conflict(self, draft: Draft, conflict: hot_records.IdempotencyConflict) -> Rejection:
