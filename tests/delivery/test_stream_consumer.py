@@ -12,11 +12,12 @@ from tests.delivery.world import START, VirtualClock
 
 from uplift_server.core.ids import uuid_text
 from uplift_server.delivery.ingest import Draft
+from uplift_server.delivery.streams import rejections
 from uplift_server.delivery.streams.consumer import StreamConsumer
-from uplift_server.delivery.streams.link import StreamUnavailable
+from uplift_server.delivery.streams.link import StreamError, StreamUnavailable
 from uplift_server.delivery.streams.messages import encode_event, join_events
 from uplift_server.delivery.streams.ports import Rejection
-from uplift_server.delivery.streams.rejections import GIVE_UP_MS
+from uplift_server.delivery.streams.stream import StreamUnfit
 from uplift_server.observe.counters import EngineCounters
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import Appended
@@ -45,8 +46,15 @@ class Link:
         """Why the stream of rejected events cannot store messages."""
         self.attempts = 0
         """The number of attempts to store a message in the stream of rejected events."""
+        self.never_stored: bytes | None = None
+        """A rejected event that the stream of rejected events never stores."""
+        self.per_pull = 100
+        """The number of messages that each pull request returns."""
         self._receive: Callable[[Any], None] = lambda _: None
-        self._delivered = False
+        self._delivered = 0
+        self._rejected_ids: set[str] = set()
+        self._began_at = 0
+        """The number of messages before the first message of the consumer."""
 
     def new_inbox(self) -> str:
         return "_INBOX.a"
@@ -55,25 +63,39 @@ class Link:
         self._receive = receive
 
     async def publish(self, subject: str, payload: bytes, *, reply: str = "") -> None:
-        """Respond to the first request for messages."""
-        del payload, reply
-        if not subject.startswith("$JS.API.CONSUMER.MSG.NEXT") or self._delivered:
+        """Respond to a request for messages."""
+        del payload
+        if not subject.startswith("$JS.API.CONSUMER.MSG.NEXT"):
             return
-        self._delivered = True
-        for seq, (name, data) in enumerate(self.messages, start=1):
-            ack = f"$JS.ACK.UPLIFT_EVENTS.a.1.{seq}.{seq}.{START * 1_000_000}.0"
+        for name, data in self.messages[self._delivered :][: self.per_pull]:
+            self._delivered += 1
+            place = f"{self._delivered}.{self._delivered - self._began_at}"
+            ack = f"$JS.ACK.UPLIFT_EVENTS.a.1.{place}.{START * 1_000_000}.0"
             self._receive(SimpleNamespace(subject=name, reply=ack, data=data, headers=None))
+        if self._delivered < len(self.messages):
+            ended = {"Status": "408", "Description": "Request Timeout"}
+            self._receive(SimpleNamespace(subject=reply, reply="", data=b"", headers=ended))
+
+    def send_heartbeat(self) -> None:
+        self._receive(SimpleNamespace(subject="_INBOX.a", reply="", data=b"", headers={"Status": "100"}))
 
     async def call(self, operation: str, body: dict[str, Any] | None = None, **_: object) -> dict[str, Any]:
         if operation.startswith("STREAM.PURGE") and body is not None:
-            self.left = len(self.messages) - (body["seq"] - 1)
+            self.left = min(self.left, len(self.messages) - (body["seq"] - 1))
+        if operation.startswith("CONSUMER.CREATE"):
+            self._delivered = self._began_at = len(self.messages) - self.left
         return {"consumers": []}
 
-    async def store(self, subject: str, payload: bytes, _: str) -> None:
+    async def store(self, subject: str, payload: bytes, message_id: str) -> None:
         self.attempts += 1
         if self.rejected_failure is not None:
             raise self.rejected_failure
-        self.rejected.append((subject, json.loads(payload)))
+        message = json.loads(payload)
+        if self.never_stored is not None and message["event"] == json.loads(self.never_stored):
+            raise StreamError(400, "message size exceeds maximum allowed")
+        if message_id not in self._rejected_ids:
+            self._rejected_ids.add(message_id)
+            self.rejected.append((subject, message))
 
 
 class Consuming:
@@ -92,28 +114,25 @@ class Consuming:
             event_types={TYPE.name: TYPE},
             endpoints={},
         )
-        stream: Any = SimpleNamespace(link=link, trouble=lambda: None, create_missing=self._create_missing)
+        self.unfit: StreamUnfit | None = None
+        """Why the server cannot use the stream of rejected events."""
+        self.stream: Any = SimpleNamespace(link=link, trouble=lambda: None, check=self._check)
         freshness: Any = SimpleNamespace(synced_at=START + 1_000_000, wake=lambda: None)
         jobs: Any = SimpleNamespace(holds=lambda _: True, set_possible=lambda _, is_possible: None)
         published: Any = SimpleNamespace(
             unknown_account=lambda _: Rejection({"code": "validation_failed"}),
             defect=lambda _: Rejection({"code": "internal_error"}),
         )
-        self.consumer = StreamConsumer(
-            stream,
-            cache,
-            freshness,
-            self,
-            published,
-            self,
-            jobs,
-            self.clock,
-            self.counters,
-            None,  # type: ignore[arg-type]
-        )
+        # fmt: off
+        parts: list[Any] = [
+            self.stream, cache, freshness, self, published, self, jobs, self.clock, self.counters, None,
+        ]
+        # fmt: on
+        self.consumer = StreamConsumer(*parts)
 
-    async def _create_missing(self, *_: object) -> None:
-        pass
+    async def _check(self, *_: object) -> None:
+        if self.unfit is not None:
+            raise self.unfit
 
     def accept_for(self, drafts: list[tuple[int, Draft]], *, is_request: bool) -> "asyncio.Future[Any]":
         assert not is_request
@@ -123,7 +142,8 @@ class Consuming:
             result.set_exception(Unavailable("the database is down"))
         else:
             assert draft.id is not None
-            self.stored.append(draft.data)
+            if draft.data not in self.stored:
+                self.stored.append(draft.data)
             result.set_result([Appended(1, draft.id, START)])
         return result
 
@@ -139,6 +159,7 @@ class Consuming:
             if is_reached():
                 return
             self.clock.fire()
+            self.link.send_heartbeat()
         raise AssertionError("the condition was never true")
 
 
@@ -146,6 +167,11 @@ def event(number: int, account: str = ACCOUNT) -> bytes:
     """Return the content of an accepted event with this number in its data."""
     draft = Draft(TYPE, b"%d" % number, (), id=bytes([number]) * 16)
     return encode_event(account, draft, bytes([number]) * 16, START, None)
+
+
+def valid(number: int) -> tuple[str, bytes]:
+    """Return a message with one accepted event."""
+    return SERVER_SUBJECT, join_events([event(number)])
 
 
 @pytest.fixture
@@ -217,36 +243,69 @@ async def test_a_message_that_is_not_a_list_of_events_is_rejected(started: Calla
     assert [subject for subject, _ in consuming.link.rejected] == ["uplift.rejected.$accepted"] * 4
 
 
-async def test_events_are_stored_while_rejected_events_cannot_be_published(
-    started: Callable[..., Consuming],
-) -> None:
+async def test_events_are_stored_while_rejected_events_cannot_be_published(started: Callable[..., Consuming]) -> None:
     unknown = ("uplift.events.unknown", b"{}")
-    consuming = started(unknown, (SERVER_SUBJECT, join_events([event(1)])), unknown)
+    consuming = started(valid(1), unknown, valid(2), unknown, valid(3))
     consuming.link.rejected_failure = StreamUnavailable("the stream has no leader")
-    await consuming.run_until(lambda: consuming.link.left == 0)
-    assert consuming.stored == [b"1"]
-    assert consuming.rejected_rows > 0
+    await consuming.run_until(lambda: len(consuming.stored) == 3)
+    await consuming.run_until(lambda: consuming.link.attempts > 4)
+    assert consuming.clock.now - START <= 10_000
     assert consuming.counters.rejected_events == 2
-    assert consuming.clock.now - START <= 2 * GIVE_UP_MS
-    assert not consuming.link.rejected
+    assert consuming.link.left == 4
 
-
-async def test_rejected_events_are_published_after_a_short_failure(started: Callable[..., Consuming]) -> None:
-    consuming = started(("uplift.events.unknown", b"{}"))
-    consuming.link.rejected_failure = StreamUnavailable("the stream has no leader")
-    await consuming.run_until(lambda: consuming.link.attempts == 2)
     consuming.link.rejected_failure = None
     await consuming.run_until(lambda: consuming.link.left == 0)
-    [(subject, _)] = consuming.link.rejected
-    assert subject == "uplift.rejected.unknown"
+    assert [subject for subject, _ in consuming.link.rejected] == ["uplift.rejected.unknown"] * 2
 
 
-async def test_the_consumer_keeps_a_rejected_event_if_the_connection_ends(started: Callable[..., Consuming]) -> None:
-    """The next consumer publishes the rejected event."""
-    consuming = started(("uplift.events.unknown", b"{}"))
+async def test_a_rejected_event_that_nats_never_stores_does_not_delay_other_rejected_events(
+    started: Callable[..., Consuming],
+) -> None:
+    consuming = started(*[("uplift.events.unknown", each) for each in (b"1", b"2", b"3")])
+    consuming.link.never_stored = b"2"
+    await consuming.run_until(lambda: consuming.link.attempts > 20)
+    assert {message["event"] for _, message in consuming.link.rejected} == {1, 3}
+    assert consuming.link.left == 2
+
+
+async def test_an_unfit_stream_of_rejected_events_does_not_stop_events(started: Callable[..., Consuming]) -> None:
+    consuming = started(("uplift.events.unknown", b"1"), valid(1))
+    consuming.unfit = StreamUnfit("the setting storage is memory", "correct the setting")
+    await consuming.run_until(lambda: consuming.clock.now > START + 10_000)
+    assert consuming.stored == [b"1"]
+    assert not consuming.link.attempts
+
+    consuming.unfit = None
+    await consuming.run_until(lambda: consuming.link.left == 0)
+    assert len(consuming.link.rejected) == 1
+
+
+async def test_too_many_rejected_events_that_cannot_be_published_stop_the_consumer(
+    started: Callable[..., Consuming], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rejections, "WAITING_EVENTS_MAX", 2)
+    unknown = ("uplift.events.unknown", b"{}")
+    consuming = started(unknown, unknown, valid(1), unknown, unknown, valid(2))
+    consuming.link.per_pull = 1
+    consuming.link.rejected_failure = StreamUnavailable("the stream has no leader")
+    await consuming.run_until(lambda: consuming.clock.now > START + 60_000)
+    assert consuming.counters.rejected_events == 2
+    assert consuming.stored == [b"1"]
+
+    consuming.link.rejected_failure = None
+    await consuming.run_until(lambda: consuming.link.left == 0)
+    assert consuming.stored == [b"1", b"2"]
+    assert consuming.counters.rejected_events == 4
+
+
+async def test_the_next_connection_publishes_the_rejected_events(started: Callable[..., Consuming]) -> None:
+    consuming = started(("uplift.events.unknown", b"{}"), valid(1))
     consuming.link.rejected_failure = StreamUnavailable("the connection is lost")
-    await consuming.run_until(lambda: consuming.link.attempts == 1)
-    consuming.link.closed.set()
-    await consuming.run_until(lambda: consuming.clock.now > START + 2 * GIVE_UP_MS)
-    assert consuming.link.left == 1
-    assert consuming.counters.rejected_events == 0
+    await consuming.run_until(lambda: consuming.link.attempts > 0 and len(consuming.stored) == 1)
+
+    old, consuming.link = consuming.link, Link(*consuming.link.messages)
+    consuming.stream.link = consuming.link
+    old.closed.set()
+    await consuming.run_until(lambda: consuming.link.left == 0)
+    assert len(consuming.link.rejected) == 1
+    assert not old.rejected

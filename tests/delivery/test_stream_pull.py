@@ -14,7 +14,7 @@ from uplift_server.core.events.stream_subjects import EVENTS_STREAM
 from uplift_server.delivery.clock import SystemClock
 from uplift_server.delivery.streams.link import Link, NatsServer, StreamError, StreamUnavailable
 from uplift_server.delivery.streams.pull import Pull, StreamMessage
-from uplift_server.delivery.streams.stream import EVENTS_CONFIG, EventStream, StreamSettings, check_streams
+from uplift_server.delivery.streams.stream import CONFIGS, EVENTS_CONFIG, EventStream, StreamSettings, check_streams
 
 WITHIN_S = 20
 DATABASE_ID = "0123456789abcdef"
@@ -37,7 +37,9 @@ async def link(nats_server: NatsCluster) -> AsyncIterator[Link]:
 
 async def create_streams(link: Link) -> None:
     database: Any = SimpleNamespace(read=_read_id)
-    await EventStream(StreamSettings([], 1, None), SystemClock(), database).create_missing(link)
+    stream = EventStream(StreamSettings([], 1, None), SystemClock(), database)
+    for config in CONFIGS:
+        await stream.check(link, config)
 
 
 async def _read_id(_: object) -> str:

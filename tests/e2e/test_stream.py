@@ -475,6 +475,7 @@ def test_wrong_settings_prevent_the_start(
         ("max_msgs_per_subject", 10),
         ("allow_rollup_hdrs", True),
         ("deny_purge", True),
+        ("max_msg_size", 1024),
     ],
 )
 def test_a_stream_that_would_lose_events_prevents_the_start(

@@ -213,7 +213,7 @@ def _stream(state: FleetState) -> Iterator[FleetProblem]:
             Severity.CRITICAL,
             f"The events of {counted(state.stream_messages, 'message')} are not in the database yet",
             f"The oldest event has waited in the event stream for {span(state.now - state.stream_oldest_at)}.",
-            "Check the database. Make sure that a worker with UPLIFT_NATS_URL is running.",
+            "Check the database and the log of the workers. Make sure that a worker with UPLIFT_NATS_URL is running.",
             state.stream_oldest_at,
         )
 

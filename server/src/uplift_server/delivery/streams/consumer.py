@@ -1,14 +1,15 @@
 """The consumer of the event stream: stores valid events in stream order, and rejects invalid events.
 
-The consumer removes a message from the stream after it has committed its events and rejections. If NATS delivers a
-message again, its events have the same IDs, so the database detects the repeats.
+The consumer removes a message from the stream after it has committed its events and rejections, and after it has
+published its rejected events. If NATS delivers a message again, its events have the same IDs, so the database detects
+the repeats.
 """
 
 import asyncio
 import contextlib
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import structlog
@@ -24,6 +25,7 @@ from uplift_server.delivery.ports import CacheFreshness, Clock
 from uplift_server.delivery.streams.link import Link, StreamError, StreamUnavailable, log_fields
 from uplift_server.delivery.streams.messages import AcceptedEvent
 from uplift_server.delivery.streams.ports import PublishedEvents, Rejection, StreamJobs, TraceSink
+from uplift_server.delivery.streams.progress import Progress
 from uplift_server.delivery.streams.pull import Pull, StreamMessage
 from uplift_server.delivery.streams.rejections import RejectionPublisher, rejected_row
 from uplift_server.delivery.streams.stream import EventStream
@@ -62,6 +64,15 @@ class Ingest(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """The messages that this process reads over one connection, and what it has done with them."""
+
+    pull: Pull
+    progress: Progress
+    rejections: RejectionPublisher
+
+
 class StreamConsumer:
     """Stores the events of the stream while this process holds the singleton job."""
 
@@ -88,8 +99,7 @@ class StreamConsumer:
         self._clock = clock
         self._counters = counters
         self._traces = traces
-        self._rejections = RejectionPublisher(stream, clock)
-        self._pull: Pull | None = None
+        self._reading: _Reading | None = None
         self._removal: asyncio.Task[None] | None = None
         """The latest task that removes stored messages, which may still be running."""
         self._logged_at = 0
@@ -102,34 +112,49 @@ class StreamConsumer:
             link = self._stream.link
             self._jobs.set_possible(SingletonJob.EVENT_STREAM, is_possible=self._stream.trouble() is None)
             if link is None or not self._has_job:
-                await self._end_pull()
+                await self._end_reading()
                 await self._clock.wait(stopping, IDLE_WAIT_MS)
                 continue
             try:
-                if self._pull is None or self._pull.link is not link:
-                    self._pull = await Pull.begin(link, self._clock)
+                if self._reading is None or self._reading.pull.link is not link:
+                    self._drop_reading()
+                    self._reading = await self._begin(link)
                     _log.info("event stream consumer started")
-                self._remove_stored(self._pull)
-                await self._pull.renew()
-                await self._store(self._pull, await self._pull.next(NEXT_WITHIN_MS), stopping)
+                pull = self._reading.pull
+                self._remove_stored(pull)
+                await pull.renew()
+                await self._store(self._reading, await pull.next(NEXT_WITHIN_MS), stopping)
             except (StreamUnavailable, StreamError) as error:
                 self._note_interrupted(error)
-                self._pull = None
+                self._drop_reading()
                 is_short = isinstance(error, StreamUnavailable)
                 await self._clock.wait(stopping, RETRY_MS_MIN if is_short else RETRY_MS_MAX)
             except Exception:
                 # A defect must not stop deliveries. NATS delivers the messages again.
                 _log.exception("event stream consumer failed")
-                self._pull = None
+                self._drop_reading()
                 await self._clock.wait(stopping, DEFECT_WAIT_MS)
-        await self._end_pull()
+        await self._end_reading()
 
-    async def _end_pull(self) -> None:
+    async def _begin(self, link: Link) -> _Reading:
+        """Begin to read messages over a connection. Raises StreamUnavailable or StreamError."""
+        pull = await Pull.begin(link, self._clock)
+        progress = Progress(pull)
+        return _Reading(pull, progress, RejectionPublisher(progress, link, self._stream, self._clock))
+
+    def _drop_reading(self) -> None:
+        """Forget the messages that are not done. NATS delivers them again."""
+        if self._reading is not None:
+            self._reading.rejections.close()
+        self._reading = None
+
+    async def _end_reading(self) -> None:
         """Stop reading messages, and try to remove the stored messages from the stream.
 
         If the removal succeeds, NATS does not deliver these messages to another process that takes over the job.
         """
-        pull, self._pull = self._pull, None
+        pull = None if self._reading is None else self._reading.pull
+        self._drop_reading()
         removal, self._removal = self._removal, None
         if removal is not None:
             await removal
@@ -155,13 +180,14 @@ class StreamConsumer:
     def _has_job(self) -> bool:
         return self._jobs.holds(SingletonJob.EVENT_STREAM)
 
-    async def _store(self, pull: Pull, messages: Sequence[StreamMessage], stopping: asyncio.Event) -> None:
+    async def _store(self, reading: _Reading, messages: Sequence[StreamMessage], stopping: asyncio.Event) -> None:
         """Store messages in stream order.
 
         If this process loses the job, NATS delivers the remaining messages again.
         """
+        pull, progress = reading.pull, reading.progress
         todo, wait_ms = await self._sources(messages), RETRY_MS_MIN
-        unstored = Counter(each.message.seq for each in todo)
+        progress.begin(todo)
         while todo and not stopping.is_set() and self._has_job:
             await pull.renew()
             events = await self._next_events(todo)
@@ -172,15 +198,14 @@ class StreamConsumer:
                 continue
             if await self._note_late(events):
                 await self._commit(events)
-                await self._reject(pull.link, [each for each in events if each.rejection is not None], stopping)
-            done = [each.source.message for each in events if each.is_done]
-            for message in done:
-                unstored[message.seq] -= 1
-                if not unstored[message.seq]:
-                    pull.note_stored(message)
+                for event in events:
+                    if event.is_done:
+                        progress.note_done(event.source)
+                await self._reject(reading.rejections, [each for each in events if each.rejection is not None])
             self._remove_stored(pull)
-            todo = [each.source for each in events if not each.is_done] + todo[len(events) :]
-            if len(done) == len(events):
+            undone = [each.source for each in events if not each.is_done]
+            todo = undone + todo[len(events) :]
+            if not undone:
                 wait_ms = RETRY_MS_MIN
             else:
                 await self._clock.wait(stopping, wait_ms)
@@ -239,7 +264,9 @@ class StreamConsumer:
             elif source.account is not None:
                 is_current = self._check_published(event, source.account)
             else:
-                raise ValueError("the server's message contains an event that is not valid")
+                raise ValueError(
+                    "the server's message is not a list of events, or this event in the message is not valid"
+                )
         except Exception as error:
             self._set_aside(event, error)
             return event
@@ -384,9 +411,9 @@ class StreamConsumer:
         )
         event.rejection = self._published.defect(None if event.draft is None else _as_sent(event.draft))
 
-    async def _reject(self, link: Link, events: Sequence[StreamEvent], stopping: asyncio.Event) -> None:
-        """Store rejections, and publish the rejected events with their problems. Raises StreamUnavailable."""
-        if not events:
+    async def _reject(self, rejections: RejectionPublisher, events: Sequence[StreamEvent]) -> None:
+        """Store rejections, and start publishing the rejected events with their problems."""
+        if not events or rejections.is_full:
             return
         now = self._clock.now_ms()
         rows = [rejected_row(each, now) for each in events]
@@ -394,8 +421,7 @@ class StreamConsumer:
             await self._database.write(lambda c: rejected_events.add(c, *rows))
         except Unavailable:
             return
-        if not await self._rejections.publish(link, events, stopping):
-            return
+        rejections.add(events)
         for event in events:
             event.is_done = True
             self._counters.rejected_events += 1

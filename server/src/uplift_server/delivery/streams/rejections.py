@@ -1,6 +1,8 @@
 """Rejected events: the row that the database stores, and the message in the stream of rejected events."""
 
 import asyncio
+import itertools
+from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -10,19 +12,19 @@ import structlog
 from uplift_server.core.events.stream_subjects import ACCEPTED, rejected_subject
 from uplift_server.core.timestamps import format_timestamp
 from uplift_server.delivery.ports import Clock
-from uplift_server.delivery.streams.link import HEADER_BYTES_MAX, Link, StreamError, StreamUnavailable
+from uplift_server.delivery.streams.link import HEADER_BYTES_MAX, Link, StreamUnavailable, log_fields
+from uplift_server.delivery.streams.progress import Progress
 from uplift_server.delivery.streams.stream import REJECTED_CONFIG, EventStream, StreamUnfit
 from uplift_server.delivery.streams.stream_events import StreamEvent
 from uplift_server.store.rejected_events import RejectedEvent, rejected_id
 
-RETRY_MS: Final = 500
-GIVE_UP_MS: Final = 10_000
-"""How long the consumer waits until NATS stores rejected events, in ms.
-
-NATS usually elects a new leader in less time.
-"""
-PAUSE_MS: Final = 10_000
-"""The time until the next attempt after the consumer has given up, in ms."""
+RETRY_MS_MIN: Final = 500
+RETRY_MS_MAX: Final = 2_000
+LOG_EVERY_MS: Final = 10_000
+AT_ONCE_MAX: Final = 100
+"""The maximum number of rejected events that the publisher sends before it waits for their acknowledgments."""
+WAITING_EVENTS_MAX: Final = 10_000
+WAITING_BYTES_MAX: Final = 64 * 1024 * 1024
 _log = structlog.get_logger()
 
 
@@ -47,55 +49,88 @@ def rejected_row(event: StreamEvent, now: int) -> RejectedEvent:
 
 
 class RejectionPublisher:
-    """Publishes rejected events to the stream of rejected events.
+    """Publishes rejected events while the consumer stores the next events.
 
-    That stream can be unavailable while the event stream is available. It must not stop the events of all accounts, so
-    the publisher then gives up. The database still lists the rejected events.
+    The stream of rejected events can be unavailable while the event stream is available. The messages of rejected
+    events stay in the event stream until the rejected events are published, because the database has no copy of their
+    data.
     """
 
-    def __init__(self, stream: EventStream, clock: Clock) -> None:
+    def __init__(self, progress: Progress, link: Link, stream: EventStream, clock: Clock) -> None:
+        self._progress = progress
+        self._link = link
         self._stream = stream
         self._clock = clock
-        self._paused_until = 0
-        """The time before which the publisher makes no attempt (Unix ms). 0 unless the last attempt failed."""
-        self._unpublished = 0
-        """The number of rejected events that were not published since the last log entry."""
+        self._waiting: deque[StreamEvent] = deque()
+        self._bytes = 0
+        """The size of the waiting events, in bytes."""
+        self._task: asyncio.Task[None] | None = None
+        """The task that publishes the waiting events."""
+        self._has_checked = False
+        """Whether the stream of rejected events exists and has the required settings."""
+        self._failed_at: int | None = None
+        """The time of the latest log entry about a failure (Unix ms). None if the latest attempt succeeded."""
 
-    async def publish(self, link: Link, events: Sequence[StreamEvent], stopping: asyncio.Event) -> bool:
-        """Publish rejected events, or give up. Return False if the process stops first.
+    @property
+    def is_full(self) -> bool:
+        """Whether so many rejected events are waiting that no more can be added."""
+        return len(self._waiting) >= WAITING_EVENTS_MAX or self._bytes >= WAITING_BYTES_MAX
 
-        Raises StreamUnavailable if the connection is lost.
-        """
-        now = self._clock.now_ms()
-        if now < self._paused_until:
-            self._unpublished += len(events)
-            return True
-        give_up_at = now if self._paused_until else now + GIVE_UP_MS
-        while (failure := await self._attempt(link, events)) is not None:
-            if link.closed.is_set():
-                raise StreamUnavailable(link.cause)
-            if self._clock.now_ms() >= give_up_at:
-                self._unpublished += len(events)
-                _log.error("rejected events not published", events=self._unpublished, cause=str(failure))
-                self._paused_until, self._unpublished = self._clock.now_ms() + PAUSE_MS, 0
-                return True
-            await self._clock.wait(stopping, RETRY_MS)
-            if stopping.is_set():
-                return False
-        if self._paused_until:
-            _log.warning("rejected events are published again", unpublished_events=self._unpublished)
-            self._paused_until = self._unpublished = 0
-        return True
+    def add(self, events: Sequence[StreamEvent]) -> None:
+        """Publish rejected events in the background. Repeat failed attempts until the connection ends."""
+        self._waiting.extend(events)
+        self._bytes += sum(map(_size, events))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._publish_all(), name="publication of rejected events")
 
-    async def _attempt(self, link: Link, events: Sequence[StreamEvent]) -> Exception | None:
-        """Publish rejected events. Return the failure, if any."""
-        try:
-            # An operator can delete the stream of rejected events.
-            await self._stream.create_missing(link, (REJECTED_CONFIG,))
-            await asyncio.gather(*(_publish(event, link) for event in events))
-        except (StreamUnavailable, StreamError, StreamUnfit) as error:
-            return error
-        return None
+    def close(self) -> None:
+        """Stop publishing. The next consumer receives the messages of the waiting events again."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _publish_all(self) -> None:
+        wait_ms = RETRY_MS_MIN
+        while self._waiting and not self._link.closed.is_set():
+            failure = await self._attempt()
+            if failure is None:
+                wait_ms = RETRY_MS_MIN
+                if self._failed_at is not None:
+                    _log.warning("publication of rejected events recovered")
+                self._failed_at = None
+                continue
+            now = self._clock.now_ms()
+            if self._failed_at is None or now - self._failed_at >= LOG_EVERY_MS:
+                _log.error("rejected events not published", events=len(self._waiting), **log_fields(failure))
+                self._failed_at = now
+            await self._clock.wait(self._link.closed, wait_ms)
+            wait_ms = min(2 * wait_ms, RETRY_MS_MAX)
+
+    async def _attempt(self) -> Exception | None:
+        """Publish the first waiting events. Events that fail wait behind the others. Return a failure, if any."""
+        if not self._has_checked:
+            try:
+                await self._stream.check(self._link, REJECTED_CONFIG)
+            except (StreamUnavailable, StreamUnfit) as error:
+                return error
+            self._has_checked = True
+        events = list(itertools.islice(self._waiting, AT_ONCE_MAX))
+        results = await asyncio.gather(*(_publish(event, self._link) for event in events), return_exceptions=True)
+        failure: Exception | None = None
+        for event, result in zip(events, results, strict=True):
+            self._waiting.popleft()
+            if isinstance(result, Exception):
+                failure = result
+                self._waiting.append(event)
+                # An operator can delete the stream of rejected events. The next attempt then creates the stream again.
+                self._has_checked = False
+            else:
+                self._bytes -= _size(event)
+                self._progress.note_done(event.source)
+        return failure
+
+
+def _size(event: StreamEvent) -> int:
+    return len(event.source.message.data)
 
 
 async def _publish(event: StreamEvent, link: Link) -> None:

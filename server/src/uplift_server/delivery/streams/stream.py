@@ -80,6 +80,7 @@ REJECTED_CONFIG: Final[Mapping[str, object]] = {
     "retention": "limits",
     "storage": "file",
     "discard": "old",
+    "max_msg_size": -1,
     "max_bytes": REJECTED_STREAM_BYTES_MAX,
     "max_age": REJECTED_STREAM_SECONDS * _NS,
     "duplicate_window": STREAM_DUPLICATES_SECONDS * _NS,
@@ -90,11 +91,11 @@ _MUST_FIT: Final[Mapping[str, Sequence[str]]] = {
         "subjects", "retention", "storage", "discard", "max_age", "max_msg_size", "max_msgs_per_subject",
         "allow_rollup_hdrs", "deny_purge", "sealed",
     ),
-    REJECTED_STREAM: ("subjects", "retention", "storage", "discard"),
+    REJECTED_STREAM: ("subjects", "retention", "storage", "discard", "max_msg_size"),
 }  # fmt: skip
 """For each stream, the settings that must have their configured values if the stream already exists.
 
-With other values, NATS would lose events, or keep messages that the server has removed.
+With other values, NATS would lose or reject events, or keep messages that the server has removed.
 """
 
 
@@ -155,7 +156,7 @@ class EventStream:
         self._is_failing = False
         self._has_warned = False
         self._has_checked_rejected = False
-        """Whether this process has checked the stream of rejected events."""
+        """Whether this process has checked the stream of rejected events, unless that stream was unavailable."""
 
     def add_listener(self, listener: LinkListener) -> None:
         """Register a listener for new connections. The listener does not receive the current connection."""
@@ -235,11 +236,6 @@ class EventStream:
         if not stopping.is_set():
             raise StreamUnavailable(link.cause)
 
-    async def create_missing(self, link: Link, configs: Sequence[Mapping[str, object]] = CONFIGS) -> None:
-        """Create the streams that do not exist. Raises StreamUnavailable or StreamUnfit."""
-        for config in configs:
-            await _create_missing(link, config, self._settings.replicas, await self._id_of_database())
-
     async def _id_of_database(self) -> str:
         """Return the ID of the database. Raises StreamUnavailable."""
         if self._database_id is None:
@@ -252,17 +248,17 @@ class EventStream:
     async def _prepare(self, link: Link) -> None:
         """Create missing streams, and check the existing streams. Raises StreamUnavailable or StreamUnfit.
 
-        A process also accepts events while the stream of rejected events has no leader.
+        A process also accepts events while the stream of rejected events has no leader. The consumer checks that stream
+        again before it publishes a rejected event.
         """
-        await self._check(link, EVENTS_CONFIG)
+        await self.check(link, EVENTS_CONFIG)
         if not self._has_checked_rejected:
             try:
-                await self._check(link, REJECTED_CONFIG)
-                self._has_checked_rejected = True
+                await self.check(link, REJECTED_CONFIG)
             except StreamUnavailable as error:
                 if error.how_to_fix:
                     raise
-                _log.warning("stream of rejected events unavailable", **log_fields(error))
+            self._has_checked_rejected = True
         try:
             reading = await read_stream(link, self._clock.now_ms())
         except StreamError as error:
@@ -278,9 +274,9 @@ class EventStream:
                 " UPLIFT_NATS_REPLICAS",
             )
 
-    async def _check(self, link: Link, config: Mapping[str, object]) -> None:
+    async def check(self, link: Link, config: Mapping[str, object]) -> None:
         """Create a stream, or check it if it exists. Raises StreamUnavailable or StreamUnfit."""
-        await self.create_missing(link, (config,))
+        await _create_missing(link, config, self._settings.replicas, await self._id_of_database())
         try:
             misfit = await check_streams(link, await self._id_of_database(), (config,))
         except StreamError as error:

@@ -17,7 +17,7 @@ class Source(NamedTuple):
 
     message: StreamMessage
     account: str | None
-    """The ID or uid of the event's account. None if an event in the server's message is not valid."""
+    """The ID or uid of the event's account. None if the event is from the server and is not valid."""
     content: bytes | msgspec.Raw
     """The event as its emitter published it. For an accepted event, only its data."""
     position: int = 0
