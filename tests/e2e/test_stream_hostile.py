@@ -51,8 +51,8 @@ def fleet(tmp_path: Path, nats_server: NatsCluster) -> Iterator[Fleet]:
     postgres_server.close()
 
 
-def accepted(account: str) -> dict[str, object]:
-    """Return an event in a message of the server.
+def accepted(account: str, number: int = 1) -> dict[str, object]:
+    """Return an event with this number in a message of the server.
 
     Its database number of the event type is wrong, as if a backup had replaced the database.
     """
@@ -60,7 +60,7 @@ def accepted(account: str) -> dict[str, object]:
         "id": str(uuid.uuid4()),
         "account": account,
         "type": TYPE,
-        "data": {"number": 1},
+        "data": {"number": number},
         "created_at": 1_700_000_000_000,
         "type_number": 99,
     }
@@ -174,7 +174,6 @@ def test_invalid_events_of_the_server_are_rejected(fleet: Fleet, nats_server: Na
     fleet.add_all("all")
     (server,) = fleet.servers
     account, api = server.account()
-    valid = accepted(account)
     wrong: list[dict[str, object]] = [
         {"account": "a b"},
         {"account": ".."},
@@ -184,15 +183,16 @@ def test_invalid_events_of_the_server_are_rejected(fleet: Fleet, nats_server: Na
         {"created_at": -(2**62)},
         {"expires_at": 2**70},
     ]
-    messages = [json.dumps([valid, valid | each]).encode() for each in wrong]
-    publish(nats_server, SERVER_SUBJECT, b"not JSON", b"[]", *messages)
-    publish(nats_server, SERVER_SUBJECT, json.dumps([valid, valid | {"id": "no UUID"}]).encode())
+    wrong.append({"id": "no UUID"})
+    invalid = [accepted(account) | each for each in wrong]
+    messages = [[accepted(account, 2 * at), each, accepted(account, 2 * at + 1)] for at, each in enumerate(invalid)]
+    publish(nats_server, SERVER_SUBJECT, b"not JSON", b"[]", *[json.dumps(each).encode() for each in messages])
     wait_for(lambda: nats_server.messages(EVENTS) == 0, "the stream is empty")
-    assert numbers(stored(api)) == [1]
-    found = rejected_messages(nats_server, len(wrong) + 3)
-    invalid, (of_event, _) = found[:-1], found[-1]
-    assert {subject for subject, _ in invalid} == {"uplift.rejected.$accepted"}
-    assert of_event == f"uplift.rejected.{account}"
+    assert numbers(stored(api)) == list(range(2 * len(wrong)))
+    found = rejected_messages(nats_server, len(wrong) + 2)
+    assert [subject for subject, _ in found[:-1]] == ["uplift.rejected.$accepted"] * (len(wrong) + 1)
+    assert found[-1][0] == f"uplift.rejected.{account}"
+    assert [message["event"] for _, message in found[2:-1]] == invalid[:-1]
     rejected = server.api().list_all("/v1/rejected-events")
     assert [each["problem"]["code"] for each in rejected] == ["internal_error"] * len(found)
     assert api.send(2).status == 202

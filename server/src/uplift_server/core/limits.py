@@ -228,9 +228,9 @@ STREAM_BATCH_MESSAGES_MAX = 500
 STREAM_BATCH_BYTES_MAX = 8 * 1024 * 1024
 # The message size that every NATS server must allow: one event and the sequence numbers of 1,000 endpoints.
 STREAM_MESSAGE_BYTES_MAX = 384 * 1024
-# The maximum size of the events that share one NATS message, in bytes: of their data, and of the whole message with the
-# sequence numbers of the endpoints. The second limit is higher, so that a repeated batch usually has the same messages.
+# The size of the events that share one NATS message, without the parts that can differ when a batch is repeated.
 STREAM_SHARED_DATA_BYTES_MAX = 128 * 1024
+# The size of a message with several events. It is higher, because the sequence numbers of the endpoints can differ.
 STREAM_SHARED_MESSAGE_BYTES_MAX = 256 * 1024
 LEASE_BATCH_MAX = 500
 LEASE_BATCH_BODY_BYTES_MAX = 8 * 1024 * 1024
