@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import nats.errors
 import pytest
 from nats.aio.client import Client
 from tests.nats import NatsCluster
@@ -175,12 +176,17 @@ def test_events_arrive_while_only_the_stream_of_rejected_events_has_no_leader(
     fleet: Fleet, cluster: NatsCluster, receiver: Receiver
 ) -> None:
     def set_replicas(replicas: int) -> None:
-        async def update(client: Client) -> None:
-            config = (await client.jetstream().stream_info(REJECTED)).config
-            config.num_replicas = replicas
-            await client.jetstream().update_stream(config)
+        async def update(client: Client) -> bool:
+            jetstream = client.jetstream(timeout=ARRIVE_WITHIN_S / 4)
+            try:
+                config = (await jetstream.stream_info(REJECTED)).config
+                config.num_replicas = replicas
+                await jetstream.update_stream(config)
+            except nats.errors.Error:  # NATS does not respond while it elects a leader
+                return False
+            return True
 
-        through_nats(cluster, update)
+        wait_for(lambda: through_nats(cluster, update), "the number of replicas changes", within=ARRIVE_WITHIN_S)
 
     set_replicas(1)
     only = cluster.leader(REJECTED)
