@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 from tests.delivery.test_stream_groups import Publisher, RecordingLink, draft, turns
+from tests.delivery.world import START
 
 from uplift_server.core.events.stream_subjects import ACCEPTED_SUBJECT
 from uplift_server.core.limits import STREAM_SHARED_DATA_BYTES_MAX
@@ -56,6 +57,29 @@ async def test_a_repeat_gets_the_id_of_the_message_in_the_stream(publisher: Publ
     [event] = (await repeated(publisher, link)).result()
     assert (event.id, event.created_at, event.duplicate) == (FIRST_ID, 5, True)
     assert link.messages == [[1]]
+
+
+async def test_a_concurrent_repeat_with_the_same_id_and_timestamp_is_a_duplicate(publisher: Publisher) -> None:
+    link, chosen = LinkWithMessage(), replace(DRAFT, id=FIRST_ID)
+    link.events = (encode_event(ACCOUNT_ID, chosen, FIRST_ID, START, None),)
+    await publisher.connect(link)
+    result = await publisher.send_batch(chosen)
+    link.respond(b'{"stream":"a","seq":1,"duplicate":true}', 1)
+    await turns()
+    [event] = result.result()
+    assert (event.id, event.created_at, event.duplicate) == (FIRST_ID, START, True)
+
+
+async def test_a_resent_message_is_not_a_duplicate(publisher: Publisher) -> None:
+    link, chosen = LinkWithMessage(), replace(DRAFT, id=FIRST_ID)
+    link.events = (encode_event(ACCOUNT_ID, chosen, FIRST_ID, START, None),)
+    await publisher.connect(link)
+    result = await publisher.send_batch(chosen)
+    await publisher.connect(link)
+    link.respond(b'{"stream":"a","seq":1,"duplicate":true}', 1)
+    await turns()
+    [event] = result.result()
+    assert (event.id, event.duplicate) == (FIRST_ID, False)
 
 
 async def test_a_repeated_batch_gets_the_ids_of_the_message_in_the_stream(publisher: Publisher) -> None:

@@ -247,6 +247,7 @@ class StreamIngest:
                         self._group.add(publication.token)
                         self._group_ended.clear()
                         publication.sent_at = self._clock.now_ms()
+                        publication.sends += 1
                         await link.publish(
                             ACCEPTED_SUBJECT,
                             publication.payload,
@@ -390,7 +391,7 @@ class StreamIngest:
         originals = await self._originals_of(publication, publication.duplicate_of)
         if originals:
             for event, (event_id, created_at) in zip(publication.events, originals, strict=True):
-                event.note_found(event_id, created_at)
+                event.note_found(event_id, created_at, is_repeat=publication.sends == 1)
             return
         stored = await asyncio.gather(*(self._known.find(each.account_seq, each.draft) for each in waiting))
         for event, known in zip(waiting, stored, strict=True):

@@ -11,7 +11,7 @@ from uplift_server.store.hot_records import Appended, IdempotencyConflict
 from uplift_server.store.repeated_events import StoredEvent
 
 EVENT_OVERHEAD_BYTES: Final = 256
-"""The assumed size of an event's fields besides its data, in bytes."""
+"""The assumed size of an event's other fields, in bytes."""
 
 
 class AccountBacklog(Backlog):
@@ -56,15 +56,20 @@ class WaitingEvent:
         self.found: Appended | None = None
         """The result for this event: the new event, or the earlier event that it repeats."""
 
-    def note_found(self, event_id: bytes, created_at: int) -> None:
-        """Set the ID and timestamp of the stored event: this event, or an earlier event that it repeats."""
-        is_new = (event_id, created_at) == (self.event_id, self.request.accepted_at)
+    def note_found(self, event_id: bytes, created_at: int, *, is_repeat: bool = False) -> None:
+        """Set the ID and timestamp of the stored event: this event, or an earlier event that it repeats.
+
+        If `is_repeat` is false, the event is a repeat only if the ID or the timestamp differs.
+        """
+        is_new = not is_repeat and (event_id, created_at) == (self.event_id, self.request.accepted_at)
         self.found = Appended(0, event_id, created_at, duplicate=not is_new)
 
 
 def _data_bytes(event: WaitingEvent) -> int:
     """Return the size of an event in a message, in bytes, without the parts that can differ between repeats."""
-    return EVENT_OVERHEAD_BYTES + len(event.draft.data)
+    draft = event.draft
+    keys = len(draft.idempotency_key or "") + len(draft.ordering_key or "")
+    return EVENT_OVERHEAD_BYTES + len(draft.data) + keys
 
 
 class Publication:
@@ -79,6 +84,7 @@ class Publication:
         "events",
         "message_id",
         "payload",
+        "sends",
         "sent_at",
         "token",
     )
@@ -96,6 +102,8 @@ class Publication:
         """The content of the message. Empty until the publisher sends the message for the first time."""
         self.sent_at: int | None = None
         """The time when the message was sent (Unix ms), or None while it waits for the connection."""
+        self.sends = 0
+        """How many times the message was sent. NATS also detects a resent message as a repeat."""
         self.duplicate_of: int | None = None
         """The sequence number of the earlier message, if NATS detected this message as a repeat."""
 
