@@ -199,6 +199,15 @@ class NatsCluster:
 
         return self._wait(only_leader, f"{stream} has a leader")[0]
 
+    def only_node(self, stream: str) -> int:
+        """Return the node that has a stream, once no other live node has it."""
+
+        def nodes() -> list[int]:
+            found = [node for node in self.live_nodes if self._stream(node, stream) is not None]
+            return found if len(found) == 1 else []
+
+        return self._wait(nodes, f"one node has {stream}")[0]
+
     def wait_until_leaderless(self, stream: str) -> None:
         """Wait until no live node knows a leader of a stream, because too few nodes are left."""
 

@@ -189,7 +189,7 @@ def test_events_arrive_while_only_the_stream_of_rejected_events_has_no_leader(
         wait_for(lambda: through_nats(cluster, update), "the number of replicas changes", within=ARRIVE_WITHIN_S)
 
     set_replicas(1)
-    only = cluster.leader(REJECTED)
+    only = cluster.only_node(REJECTED)
     try:
         apis = ready(fleet, receiver)
         with Load(apis) as load:
