@@ -3,24 +3,27 @@
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tests.delivery.test_stream_messages import ACCOUNT, TYPE
 from tests.delivery.world import START, VirtualClock
+from tests.rejected_events import PROBLEM, rejected_event
 
 from uplift_server.core.ids import uuid_text
 from uplift_server.delivery.ingest import Draft
 from uplift_server.delivery.streams import rejections
 from uplift_server.delivery.streams.consumer import StreamConsumer
 from uplift_server.delivery.streams.link import StreamError, StreamUnavailable
-from uplift_server.delivery.streams.messages import encode_event, join_events
+from uplift_server.delivery.streams.messages import EVENTS_MAX, encode_event, join_events
 from uplift_server.delivery.streams.ports import Rejection
 from uplift_server.delivery.streams.stream import StreamUnfit
 from uplift_server.observe.counters import EngineCounters
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import Appended
+from uplift_server.store.rejected_events import RejectedEvent, rejected_id
 
 ACCOUNT_SEQ = 1
 SERVER_SUBJECT = "uplift.events.$accepted.events"
@@ -48,6 +51,8 @@ class Link:
         """The number of attempts to store a message in the stream of rejected events."""
         self.never_stored: bytes | None = None
         """A rejected event that the stream of rejected events never stores."""
+        self.last_seq = 0
+        """The number of the last message in the stream when the consumer begins."""
         self.per_pull = 100
         """The number of messages that each pull request returns."""
         self._receive: Callable[[Any], None] = lambda _: None
@@ -82,6 +87,9 @@ class Link:
     async def call(self, operation: str, body: dict[str, Any] | None = None, **_: object) -> dict[str, Any]:
         if operation.startswith("STREAM.PURGE") and body is not None:
             self.left = min(self.left, len(self.messages) - (body["seq"] - 1))
+        if operation.startswith("STREAM.INFO"):
+            state = {"messages": 0, "first_seq": 1, "last_seq": self.last_seq, "bytes": 0}
+            return {"state": state, "config": {}, "cluster": {"leader": "a"}}
         if operation.startswith("CONSUMER.CREATE"):
             self._delivered = self._began_at = len(self.messages) - self.left
         return {"consumers": []}
@@ -104,7 +112,8 @@ class Consuming:
     def __init__(self, link: Link) -> None:
         self.link, self.clock, self.counters = link, VirtualClock(), EngineCounters()
         self.stored: list[bytes] = []
-        self.rejected_rows = 0
+        self.rejected: list[RejectedEvent] = []
+        """The rejected events that the database contained before the start."""
         self.is_unavailable: Callable[[Draft], bool] = lambda _: False
         """Whether the database is unavailable for an event."""
         account = SimpleNamespace(seq=ACCOUNT_SEQ)
@@ -147,9 +156,12 @@ class Consuming:
             result.set_result([Appended(1, draft.id, START)])
         return result
 
+    async def read(self, _: object) -> list[RejectedEvent]:
+        """Find rejected events."""
+        return self.rejected
+
     async def write(self, _: object) -> None:
         """Store rejected events."""
-        self.rejected_rows += 1
 
     async def run_until(self, is_reached: Callable[[], bool]) -> None:
         """Run timers until a condition is true."""
@@ -241,6 +253,23 @@ async def test_a_message_that_is_not_a_list_of_events_is_rejected(started: Calla
     consuming = started(*[(SERVER_SUBJECT, each) for each in (b"no JSON", b"[]", b"{}", b'[{"id":1},')])
     await consuming.run_until(lambda: consuming.link.left == 0)
     assert [subject for subject, _ in consuming.link.rejected] == ["uplift.rejected.$accepted"] * 4
+
+
+async def test_a_message_with_too_many_elements_is_rejected_as_a_whole(started: Callable[..., Consuming]) -> None:
+    consuming = started((SERVER_SUBJECT, b"[" + b"0," * EVENTS_MAX + b"0]"))
+    await consuming.run_until(lambda: consuming.link.left == 0)
+    assert consuming.counters.rejected_events == 1
+
+
+async def test_a_redelivered_event_stays_rejected_although_it_is_valid_now(started: Callable[..., Consuming]) -> None:
+    consuming = started(valid(1), valid(2), valid(3))
+    consuming.link.last_seq = 2
+    row = rejected_event(ACCOUNT_SEQ, problem={**PROBLEM, "code": "earlier"})
+    consuming.rejected = [replace(row, id=rejected_id(2, START))]
+    await consuming.run_until(lambda: consuming.link.left == 0)
+    assert consuming.stored == [b"1", b"3"]
+    assert [message["problem"]["code"] for _, message in consuming.link.rejected] == ["earlier"]
+    assert consuming.counters.rejected_events == 0
 
 
 async def test_events_are_stored_while_rejected_events_cannot_be_published(started: Callable[..., Consuming]) -> None:

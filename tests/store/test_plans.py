@@ -184,6 +184,7 @@ LIST_VERBS: dict[str, Verb] = {
         c, None, rejected_events.RejectedEventFilter(["x"], 5, 90_000_000), PageRequest(50, (9,))
     ),
     "rejected event": lambda c: rejected_events.get(c, 1, b"e"),
+    "rejected events with these IDs": lambda c: rejected_events.find(c, [b"e", b"f"]),
     "rejected events, counted": lambda c: rejected_events.count_since(c, 9),
     "rejected events of an account, any": lambda c: rejected_events.has_any(c, 1),
     "rejected events, any": lambda c: rejected_events.has_any(c, None),

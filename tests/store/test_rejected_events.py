@@ -40,6 +40,7 @@ def test_a_stored_event_is_returned_with_its_account(connection: sa.Connection) 
     assert [getattr(found, name) for name in names] == [getattr(rejected, name) for name in names]
     assert rejected_events.page(connection, account.seq, ALL, PageRequest(10)).items == [found]
     assert rejected_events.get(connection, None, rejected.id) == found
+    assert rejected_events.find(connection, [rejected.id, b"x"]) == [found]
     assert rejected_events.get(connection, account.seq + 1, rejected.id) is None
 
 

@@ -117,6 +117,12 @@ def get(connection: Connection, account_seq: int | None, rejected_id: bytes) -> 
     return None if row is None else _rejected(row)
 
 
+def find(connection: Connection, rejected_ids: Sequence[bytes]) -> list[RejectedEvent]:
+    """Return the rejected events with these IDs, in any account."""
+    query = _details().where(rejected_events.c.id.in_(rejected_ids))
+    return [_rejected(row) for row in connection.execute(query)]
+
+
 def count_since(connection: Connection, since: int) -> int:
     """Count the events that were rejected at `since` (Unix ms) or later, up to REJECTED_EVENTS_COUNTED_MAX."""
     # `order_by` makes PostgreSQL use the index.

@@ -27,8 +27,8 @@ from uplift_server.delivery.streams.messages import AcceptedEvent
 from uplift_server.delivery.streams.ports import PublishedEvents, Rejection, StreamJobs, TraceSink
 from uplift_server.delivery.streams.progress import Progress
 from uplift_server.delivery.streams.pull import Pull, StreamMessage
-from uplift_server.delivery.streams.rejections import RejectionPublisher, rejected_row
-from uplift_server.delivery.streams.stream import EventStream
+from uplift_server.delivery.streams.rejections import RejectionPublisher, rejected_row, row_id
+from uplift_server.delivery.streams.stream import EventStream, read_stream
 from uplift_server.delivery.streams.stream_events import Source, StreamEvent, sources
 from uplift_server.observe.counters import EngineCounters, SetAside
 from uplift_server.store import event_times, rejected_events
@@ -71,6 +71,8 @@ class _Reading:
     pull: Pull
     progress: Progress
     rejections: RejectionPublisher
+    redelivered_to: int
+    """The number of the last message that an earlier consumer may have received."""
 
 
 class StreamConsumer:
@@ -139,8 +141,9 @@ class StreamConsumer:
     async def _begin(self, link: Link) -> _Reading:
         """Begin to read messages over a connection. Raises StreamUnavailable or StreamError."""
         pull = await Pull.begin(link, self._clock)
+        last_seq = (await read_stream(link, self._clock.now_ms())).last_seq
         progress = Progress(pull)
-        return _Reading(pull, progress, RejectionPublisher(progress, link, self._stream, self._clock))
+        return _Reading(pull, progress, RejectionPublisher(progress, link, self._stream, self._clock), last_seq)
 
     def _drop_reading(self) -> None:
         """Forget the messages that are not done. NATS delivers them again."""
@@ -196,7 +199,7 @@ class StreamConsumer:
                 self._freshness.wake()
                 await self._clock.wait(stopping, SYNC_WAIT_MS)
                 continue
-            if await self._note_late(events):
+            if await self._restore_rejections(reading, events) and await self._note_late(events):
                 await self._commit(events)
                 for event in events:
                     if event.is_done:
@@ -341,6 +344,25 @@ class StreamConsumer:
 
     # ---- commits
 
+    async def _restore_rejections(self, reading: _Reading, events: Sequence[StreamEvent]) -> bool:
+        """Restore the rejections of redelivered events. Return False if the database is unavailable.
+
+        An event that was rejected can be valid now, for example if its type has been created since. It must not be
+        delivered, because the rejection was published.
+        """
+        redelivered = {row_id(each): each for each in events if each.source.message.seq <= reading.redelivered_to}
+        if not redelivered:
+            return True
+        try:
+            rows = await self._database.read(lambda c: rejected_events.find(c, list(redelivered)))
+        except Unavailable:
+            return False
+        for row in rows:
+            event = redelivered[row.id]
+            event.draft, event.was_rejected = None, True
+            event.rejection = Rejection(row.problem, row.event_type, row.event_id, row.idempotency_key)
+        return True
+
     async def _note_late(self, events: Sequence[StreamEvent]) -> bool:
         """If events are late, record their time range and delay. Return False if the database is unavailable.
 
@@ -424,7 +446,7 @@ class StreamConsumer:
         rejections.add(events)
         for event in events:
             event.is_done = True
-            self._counters.rejected_events += 1
+            self._counters.rejected_events += not event.was_rejected
 
 
 async def _removed(pull: Pull) -> None:

@@ -11,6 +11,8 @@ from uplift_server.core.timestamps import TIMESTAMP_MAX
 from uplift_server.delivery.ingest import Draft
 
 MESSAGE_ID: Final = "Nats-Msg-Id"
+EVENTS_MAX: Final = 1_000
+"""More than the number of events in any message of a server."""
 _AccountId = Annotated[str, msgspec.Meta(pattern=r"^acc_[0-9a-f]{32}\Z")]
 _Timestamp = Annotated[int, msgspec.Meta(ge=0, le=TIMESTAMP_MAX)]
 
@@ -83,16 +85,18 @@ def join_events(events: Sequence[bytes]) -> bytes:
 def parse_accepted(payload: bytes) -> Sequence[AcceptedEvent | msgspec.Raw] | None:
     """Return the accepted events in a message, in order. Return an event that is not valid as its JSON.
 
-    Return None if the message is not a JSON array with at least one event.
+    Return None if the message is not a JSON array with at least one event. Also return None if it has events that are
+    not valid and more than EVENTS_MAX elements, so that a hostile message does not become many rejected events.
     """
     try:
         return _decoder.decode(payload) or None
     except _INVALID:
         pass
     try:
-        return [_parse_event(each) for each in _array_decoder.decode(payload)] or None
+        contents = _array_decoder.decode(payload)
     except _INVALID:
         return None
+    return [_parse_event(each) for each in contents] if 0 < len(contents) <= EVENTS_MAX else None
 
 
 def _parse_event(content: msgspec.Raw) -> AcceptedEvent | msgspec.Raw:

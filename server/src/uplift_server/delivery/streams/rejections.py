@@ -4,7 +4,7 @@ import asyncio
 import itertools
 from collections import deque
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import structlog
@@ -15,7 +15,7 @@ from uplift_server.delivery.ports import Clock
 from uplift_server.delivery.streams.link import HEADER_BYTES_MAX, Link, StreamUnavailable, log_fields
 from uplift_server.delivery.streams.progress import Progress
 from uplift_server.delivery.streams.stream import REJECTED_CONFIG, EventStream, StreamUnfit
-from uplift_server.delivery.streams.stream_events import StreamEvent
+from uplift_server.delivery.streams.stream_events import Source, StreamEvent
 from uplift_server.store.rejected_events import RejectedEvent, rejected_id
 
 RETRY_MS_MIN: Final = 500
@@ -28,13 +28,30 @@ WAITING_BYTES_MAX: Final = 64 * 1024 * 1024
 _log = structlog.get_logger()
 
 
+class _Message(NamedTuple):
+    """A message for the stream of rejected events."""
+
+    subject: str
+    payload: bytes
+    message_id: str
+    """The ID by which NATS detects repeats. It depends only on the event's place in the event stream."""
+    source: Source
+    """The position of the event in the event stream, without its content."""
+
+
+def row_id(event: StreamEvent) -> bytes:
+    """Return the ID of the row for an event, if the event is rejected. The ID is the same in each delivery."""
+    message = event.source.message
+    return rejected_id(message.seq, message.published_at, event.source.position)
+
+
 def rejected_row(event: StreamEvent, now: int) -> RejectedEvent:
     """Return the row for an event that is rejected at the time `now` (Unix ms)."""
     source, rejection = event.source, event.rejection
     assert rejection is not None
     message = source.message
     return RejectedEvent(
-        id=rejected_id(message.seq, message.published_at, source.position),
+        id=row_id(event),
         account_seq=event.account_seq,
         subject=message.subject,
         event_type=rejection.event_type,
@@ -61,9 +78,9 @@ class RejectionPublisher:
         self._link = link
         self._stream = stream
         self._clock = clock
-        self._waiting: deque[StreamEvent] = deque()
+        self._waiting: deque[_Message] = deque()
         self._bytes = 0
-        """The size of the waiting events, in bytes."""
+        """The size of the waiting messages, in bytes."""
         self._task: asyncio.Task[None] | None = None
         """The task that publishes the waiting events."""
         self._has_checked = False
@@ -78,8 +95,9 @@ class RejectionPublisher:
 
     def add(self, events: Sequence[StreamEvent]) -> None:
         """Publish rejected events in the background. Repeat failed attempts until the connection ends."""
-        self._waiting.extend(events)
-        self._bytes += sum(map(_size, events))
+        messages = [_message(each, self._link.message_bytes_max) for each in events]
+        self._waiting.extend(messages)
+        self._bytes += sum(len(each.payload) for each in messages)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._publish_all(), name="publication of rejected events")
 
@@ -106,50 +124,41 @@ class RejectionPublisher:
             wait_ms = min(2 * wait_ms, RETRY_MS_MAX)
 
     async def _attempt(self) -> Exception | None:
-        """Publish the first waiting events. Events that fail wait behind the others. Return a failure, if any."""
+        """Publish the first waiting messages. Messages that fail wait behind the others. Return a failure, if any."""
         if not self._has_checked:
             try:
                 await self._stream.check(self._link, REJECTED_CONFIG)
             except (StreamUnavailable, StreamUnfit) as error:
                 return error
             self._has_checked = True
-        events = list(itertools.islice(self._waiting, AT_ONCE_MAX))
-        results = await asyncio.gather(*(_publish(event, self._link) for event in events), return_exceptions=True)
+        messages = list(itertools.islice(self._waiting, AT_ONCE_MAX))
+        stored = (self._link.store(each.subject, each.payload, each.message_id) for each in messages)
+        results = await asyncio.gather(*stored, return_exceptions=True)
         failure: Exception | None = None
-        for event, result in zip(events, results, strict=True):
+        for message, result in zip(messages, results, strict=True):
             self._waiting.popleft()
             if isinstance(result, Exception):
                 failure = result
-                self._waiting.append(event)
+                self._waiting.append(message)
                 # An operator can delete the stream of rejected events. The next attempt then creates the stream again.
                 self._has_checked = False
             else:
-                self._bytes -= _size(event)
-                self._progress.note_done(event.source)
+                self._bytes -= len(message.payload)
+                self._progress.note_done(message.source)
         return failure
 
 
-def _size(event: StreamEvent) -> int:
-    return len(event.source.message.data)
-
-
-async def _publish(event: StreamEvent, link: Link) -> None:
-    """Publish a rejected event to the stream of rejected events. Raises StreamUnavailable or StreamError.
-
-    The message ID depends only on the event's place in the event stream, so NATS detects a repeat.
-    """
-    message, position = event.source.message, event.source.position
-    message_id = f"{message.seq}-{message.published_ns}" + (f"-{position}" if position else "")
-    await link.store(rejected_subject(event.source.account or ACCEPTED), _message(event, link), message_id)
-
-
-def _message(event: StreamEvent, link: Link) -> bytes:
+def _message(event: StreamEvent, message_bytes_max: int) -> _Message:
     """Return the message for a rejected event: the problem, and the event unless it is too large."""
     assert event.rejection is not None
-    problem = event.rejection.problem
+    source, problem = event.source, event.rejection.problem
     payload = msgspec.json.encode({"event": _content(event), "problem": problem})
-    is_small = len(payload) + HEADER_BYTES_MAX <= link.message_bytes_max
-    return payload if is_small else msgspec.json.encode({"event": None, "problem": problem})
+    if len(payload) + HEADER_BYTES_MAX > message_bytes_max:
+        payload = msgspec.json.encode({"event": None, "problem": problem})
+    message, position = source.message, source.position
+    message_id = f"{message.seq}-{message.published_ns}" + (f"-{position}" if position else "")
+    without_content = source._replace(message=message._replace(data=b""), content=b"", accepted=None)
+    return _Message(rejected_subject(source.account or ACCEPTED), payload, message_id, without_content)
 
 
 def _content(event: StreamEvent) -> object:

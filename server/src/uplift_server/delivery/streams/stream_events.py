@@ -36,6 +36,8 @@ class StreamEvent:
     rejection: Rejection | None = None
     is_done: bool = False
     """Whether the event or its rejection is stored."""
+    was_rejected: bool = False
+    """Whether the database contained the rejection before NATS delivered the message again."""
 
 
 def sources(message: StreamMessage) -> list[Source]:
