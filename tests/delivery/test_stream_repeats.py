@@ -12,6 +12,7 @@ from tests.delivery.world import START
 
 from uplift_server.core.events.stream_subjects import ACCEPTED_SUBJECT
 from uplift_server.core.limits import STREAM_SHARED_DATA_BYTES_MAX
+from uplift_server.delivery.streams.ingest import RESEND_AFTER_MS
 from uplift_server.delivery.streams.link import NOT_FOUND, StreamError
 from uplift_server.delivery.streams.messages import encode_event, join_events
 
@@ -64,10 +65,19 @@ async def test_a_concurrent_repeat_with_the_same_id_and_timestamp_is_a_duplicate
     link.events = (encode_event(ACCOUNT_ID, chosen, FIRST_ID, START, None),)
     await publisher.connect(link)
     result = await publisher.send_batch(chosen)
+    # NATS responds with this error while it stores the message of another request.
+    link.respond(b'{"error":{"code":409,"description":"duplicate message id is in process"}}', 1)
+    publisher.clock.now += RESEND_AFTER_MS
+    watching = asyncio.create_task(publisher.ingest.watch(asyncio.Event()))
+    await turns()
+    publisher.clock.fire()
+    await turns()
+    assert link.messages == [[1], [1]]
     link.respond(b'{"stream":"a","seq":1,"duplicate":true}', 1)
     await turns()
     [event] = result.result()
     assert (event.id, event.created_at, event.duplicate) == (FIRST_ID, START, True)
+    watching.cancel()
 
 
 async def test_a_resent_message_is_not_a_duplicate(publisher: Publisher) -> None:

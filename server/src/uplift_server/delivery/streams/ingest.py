@@ -294,6 +294,7 @@ class StreamIngest:
         except msgspec.MsgspecError:
             return  # no stream received the message, and `watch` resends it
         if ack.error is not None:
+            publication.sends -= 1
             if str(ack.error.get("description", "")).startswith(_FULL):
                 for request in publication.waiting_requests:
                     self._fail(request, Rejection.STREAM, "the event stream is full")
@@ -388,15 +389,16 @@ class StreamIngest:
                 else:
                     event.note_found(known.id, known.created_at)
             return
+        is_repeat = publication.sends == 1
         originals = await self._originals_of(publication, publication.duplicate_of)
         if originals:
             for event, (event_id, created_at) in zip(publication.events, originals, strict=True):
-                event.note_found(event_id, created_at, is_repeat=publication.sends == 1)
+                event.note_found(event_id, created_at, is_repeat=is_repeat)
             return
         stored = await asyncio.gather(*(self._known.find(each.account_seq, each.draft) for each in waiting))
         for event, known in zip(waiting, stored, strict=True):
             if known is not None:
-                event.note_found(known.id, known.created_at)
+                event.note_found(known.id, known.created_at, is_repeat=is_repeat)
 
     def _publish_again(self, request: Request, events: Sequence[tuple[WaitingEvent, Publication]]) -> None:
         """Publish events again, with message IDs that NATS does not know. Each event comes with its earlier message.

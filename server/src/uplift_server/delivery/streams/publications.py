@@ -103,7 +103,7 @@ class Publication:
         self.sent_at: int | None = None
         """The time when the message was sent (Unix ms), or None while it waits for the connection."""
         self.sends = 0
-        """How many times the message was sent. NATS also detects a resent message as a repeat."""
+        """How many times the message was sent and may have been stored. NATS detects a resent message as a repeat."""
         self.duplicate_of: int | None = None
         """The sequence number of the earlier message, if NATS detected this message as a repeat."""
 
