@@ -129,7 +129,7 @@ class Consuming:
         freshness: Any = SimpleNamespace(synced_at=START + 1_000_000, wake=lambda: None)
         jobs: Any = SimpleNamespace(holds=lambda _: True, set_possible=lambda _, is_possible: None)
         published: Any = SimpleNamespace(
-            unknown_account=lambda _: Rejection({"code": "validation_failed"}),
+            unknown_account=lambda *_: Rejection({"code": "validation_failed"}),
             defect=lambda _: Rejection({"code": "internal_error"}),
         )
         # fmt: off

@@ -293,6 +293,7 @@ def test_emitters_publish_events_themselves(receiver: Receiver, fleet: Fleet, na
         "validation_failed", "internal_error",
     ]  # fmt: skip
     assert [each["account"] for each in rejected] == [account] * 5 + [None, None]
+    assert rejected[5]["type"] == TYPE
     assert len(api.list_all("/v1/rejected-events")) == 5
     messages = rejected_messages(nats_server, 7)
     assert messages[0] == (f"uplift.rejected.{account}", {"event": "{", "problem": rejected[0]["problem"]})

@@ -44,10 +44,15 @@ class StreamedEvents:
             problem = _document(error)
             return Rejection(problem) if event is None else _rejection(problem, event)
 
-    def unknown_account(self, account: str) -> Rejection:
-        """Return the rejection for an event whose account does not exist."""
+    def unknown_account(self, account: str, body: bytes = b"") -> Rejection:
+        """Return the rejection for an event whose account does not exist. `body` is the event as JSON, if known."""
         text = f"The account {account[:64]} does not exist. Use the ID or uid of an existing account."
-        return Rejection(_document(Invalid([Problem("account", "account_unknown", text)])))
+        problem = _document(Invalid([Problem("account", "account_unknown", text)]))
+        try:
+            event, _ = decode_event(body[:EVENT_BODY_BYTES_MAX], _ACCOUNT_TEXTS)
+        except ServiceError:
+            return Rejection(problem)
+        return _rejection(problem, event)
 
     def conflict(self, draft: Draft, conflict: hot_records.IdempotencyConflict) -> Rejection:
         """Return the rejection for an event whose idempotency key or ID already belongs to another event."""

@@ -283,7 +283,7 @@ class StreamConsumer:
         message = event.source.message
         account = self._cache.find_account(account_name)
         if account is None:
-            event.rejection = self._published.unknown_account(account_name)
+            event.rejection = self._published.unknown_account(account_name, message.data)
             return False
         event.account_seq = account.seq
         checked = self._published.check(account.seq, message.data, sent_at=message.published_at)

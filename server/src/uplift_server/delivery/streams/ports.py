@@ -29,8 +29,8 @@ class PublishedEvents(Protocol):
         `body` is the event as JSON. `sent_at` is the time when the stream stored the event (Unix ms).
         """
 
-    def unknown_account(self, account: str) -> Rejection:
-        """Return the rejection of an event whose account does not exist."""
+    def unknown_account(self, account: str, body: bytes = b"") -> Rejection:
+        """Return the rejection of an event whose account does not exist. `body` is the event as JSON, if known."""
 
     def conflict(self, draft: Draft, conflict: IdempotencyConflict) -> Rejection:
         """Return the rejection of an event whose idempotency key or ID already belongs to another event."""
