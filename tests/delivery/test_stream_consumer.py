@@ -41,8 +41,8 @@ class Link:
         """Each message is its subject and its content."""
         self.closed = asyncio.Event()
         self.messages = messages
-        self.left = len(messages)
-        """The number of messages in the stream."""
+        self._removed: set[int] = set()
+        """The sequence numbers of the messages that were removed from the stream."""
         self.rejected: list[tuple[str, Any]] = []
         """The subject and the content of each message in the stream of rejected events."""
         self.rejected_failure: Exception | None = None
@@ -58,8 +58,13 @@ class Link:
         self._receive: Callable[[Any], None] = lambda _: None
         self._delivered = 0
         self._rejected_ids: set[str] = set()
-        self._began_at = 0
-        """The number of messages before the first message of the consumer."""
+        self._undelivered: list[int] = []
+        """The sequence numbers of the messages that the consumer can still deliver."""
+
+    @property
+    def left(self) -> int:
+        """The number of messages in the stream."""
+        return len(self.messages) - len(self._removed)
 
     def new_inbox(self) -> str:
         return "_INBOX.a"
@@ -68,16 +73,18 @@ class Link:
         self._receive = receive
 
     async def publish(self, subject: str, payload: bytes, *, reply: str = "") -> None:
-        """Respond to a request for messages."""
-        del payload
+        """Respond to a request for messages, or remove an acknowledged message."""
+        if payload == b"+ACK":
+            self._removed.add(int(subject.split(".")[5]))
         if not subject.startswith("$JS.API.CONSUMER.MSG.NEXT"):
             return
-        for name, data in self.messages[self._delivered :][: self.per_pull]:
+        for seq in self._undelivered[: self.per_pull]:
             self._delivered += 1
-            place = f"{self._delivered}.{self._delivered - self._began_at}"
-            ack = f"$JS.ACK.UPLIFT_EVENTS.a.1.{place}.{START * 1_000_000}.0"
+            name, data = self.messages[seq - 1]
+            ack = f"$JS.ACK.UPLIFT_EVENTS.a.1.{seq}.{self._delivered}.{START * 1_000_000}.0"
             self._receive(SimpleNamespace(subject=name, reply=ack, data=data, headers=None))
-        if self._delivered < len(self.messages):
+        del self._undelivered[: self.per_pull]
+        if self._undelivered:
             ended = {"Status": "408", "Description": "Request Timeout"}
             self._receive(SimpleNamespace(subject=reply, reply="", data=b"", headers=ended))
 
@@ -86,12 +93,13 @@ class Link:
 
     async def call(self, operation: str, body: dict[str, Any] | None = None, **_: object) -> dict[str, Any]:
         if operation.startswith("STREAM.PURGE") and body is not None:
-            self.left = min(self.left, len(self.messages) - (body["seq"] - 1))
+            self._removed.update(range(1, body["seq"]))
         if operation.startswith("STREAM.INFO"):
             state = {"messages": 0, "first_seq": 1, "last_seq": self.last_seq, "bytes": 0}
             return {"state": state, "config": {}, "cluster": {"leader": "a"}}
         if operation.startswith("CONSUMER.CREATE"):
-            self._delivered = self._began_at = len(self.messages) - self.left
+            self._delivered = 0
+            self._undelivered = [seq for seq in range(1, len(self.messages) + 1) if seq not in self._removed]
         return {"consumers": []}
 
     async def store(self, subject: str, payload: bytes, message_id: str) -> None:
@@ -280,7 +288,7 @@ async def test_events_are_stored_while_rejected_events_cannot_be_published(start
     await consuming.run_until(lambda: consuming.link.attempts > 4)
     assert consuming.clock.now - START <= 10_000
     assert consuming.counters.rejected_events == 2
-    assert consuming.link.left == 4
+    await consuming.run_until(lambda: consuming.link.left == 2)
 
     consuming.link.rejected_failure = None
     await consuming.run_until(lambda: consuming.link.left == 0)
@@ -294,7 +302,7 @@ async def test_a_rejected_event_that_nats_never_stores_does_not_delay_other_reje
     consuming.link.never_stored = b"2"
     await consuming.run_until(lambda: consuming.link.attempts > 20)
     assert {message["event"] for _, message in consuming.link.rejected} == {1, 3}
-    assert consuming.link.left == 2
+    await consuming.run_until(lambda: consuming.link.left == 1)
 
 
 async def test_an_unfit_stream_of_rejected_events_does_not_stop_events(started: Callable[..., Consuming]) -> None:
@@ -312,13 +320,13 @@ async def test_an_unfit_stream_of_rejected_events_does_not_stop_events(started: 
 async def test_too_many_rejected_events_that_cannot_be_published_stop_the_consumer(
     started: Callable[..., Consuming], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rejections, "WAITING_EVENTS_MAX", 2)
+    monkeypatch.setattr(rejections, "WAITING_EVENTS_MAX", 3)
     unknown = ("uplift.events.unknown", b"{}")
     consuming = started(unknown, unknown, valid(1), unknown, unknown, valid(2))
     consuming.link.per_pull = 1
     consuming.link.rejected_failure = StreamUnavailable("the stream has no leader")
     await consuming.run_until(lambda: consuming.clock.now > START + 60_000)
-    assert consuming.counters.rejected_events == 2
+    assert consuming.counters.rejected_events == 3
     assert consuming.stored == [b"1"]
 
     consuming.link.rejected_failure = None
@@ -335,6 +343,7 @@ async def test_the_next_connection_publishes_the_rejected_events(started: Callab
     old, consuming.link = consuming.link, Link(*consuming.link.messages)
     consuming.stream.link = consuming.link
     old.closed.set()
+    old.rejected_failure = None
     await consuming.run_until(lambda: consuming.link.left == 0)
     assert len(consuming.link.rejected) == 1
     assert not old.rejected

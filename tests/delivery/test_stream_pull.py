@@ -13,7 +13,7 @@ from tests.nats import NatsCluster
 from uplift_server.core.events.stream_subjects import EVENTS_STREAM
 from uplift_server.delivery.clock import SystemClock
 from uplift_server.delivery.streams.link import Link, NatsServer, StreamError, StreamUnavailable
-from uplift_server.delivery.streams.pull import Pull, StreamMessage
+from uplift_server.delivery.streams.pull import ACKNOWLEDGE_AFTER_MS, Pull, StreamMessage
 from uplift_server.delivery.streams.stream import CONFIGS, EVENTS_CONFIG, EventStream, StreamSettings, check_streams
 
 WITHIN_S = 20
@@ -33,6 +33,15 @@ async def link(nats_server: NatsCluster) -> AsyncIterator[Link]:
     await create_streams(link)
     yield link
     await link.close()
+
+
+class ClockAhead(SystemClock):
+    """The system's clock, which the test can set ahead."""
+
+    ahead_ms = 0
+
+    def now_ms(self) -> int:
+        return super().now_ms() + self.ahead_ms
 
 
 async def create_streams(link: Link) -> None:
@@ -90,6 +99,24 @@ async def test_messages_behind_an_unstored_one_stay(link: Link) -> None:
 
     pull.note_stored(d)
     assert await left_in_stream(link, pull) == 0
+
+
+async def test_a_message_behind_an_unstored_one_is_removed_later(link: Link) -> None:
+    """Otherwise, NATS would redeliver the message, and the stream could fill up."""
+    clock = ClockAhead()
+    await publish(link, "a", "b", "c")
+    pull = await Pull.begin(link, clock)
+    a, b, _ = await take(pull, 3)
+    pull.note_stored(b)
+    clock.ahead_ms = ACKNOWLEDGE_AFTER_MS - 1_000
+    assert await left_in_stream(link, pull) == 3
+
+    clock.ahead_ms = ACKNOWLEDGE_AFTER_MS
+    async with asyncio.timeout(WITHIN_S):
+        while await left_in_stream(link, pull) > 2:  # NATS removes the message after it has received the acknowledgment
+            await asyncio.sleep(0.05)
+    pull.note_stored(a)
+    assert await left_in_stream(link, pull) == 1
 
 
 async def test_messages_that_were_not_taken_yet_stay(link: Link) -> None:

@@ -193,6 +193,11 @@ class StreamConsumer:
         progress.begin(todo)
         while todo and not stopping.is_set() and self._has_job:
             await pull.renew()
+            if reading.rejections.is_full:
+                if pull.link.closed.is_set():
+                    raise StreamUnavailable(pull.link.cause)
+                await self._clock.wait(stopping, RETRY_MS_MIN)
+                continue
             events = await self._next_events(todo)
             if not events:
                 # Another process may have just created an object that the first event refers to.
@@ -435,7 +440,7 @@ class StreamConsumer:
 
     async def _reject(self, rejections: RejectionPublisher, events: Sequence[StreamEvent]) -> None:
         """Store rejections, and start publishing the rejected events with their problems."""
-        if not events or rejections.is_full:
+        if not events:
             return
         now = self._clock.now_ms()
         rows = [rejected_row(each, now) for each in events]

@@ -31,6 +31,11 @@ SILENT_MS_MAX: Final = 5_000
 A longer silence means that NATS has lost the pull request, or that the consumer has no leader. A new consumer is then
 usually faster than the election of a new leader.
 """
+ACKNOWLEDGE_AFTER_MS: Final = 2_000
+"""The time after which a stored message is removed by itself, if an earlier message is not stored yet, in ms.
+
+Otherwise, NATS would redeliver the message, and the stream could fill up.
+"""
 REMOVE_SECONDS: Final = 5.0
 """The timeout for the removal of messages, in seconds. On a slow disk, a removal takes longer than other requests."""
 DELETE_SECONDS: Final = 2.0
@@ -103,6 +108,8 @@ class Pull:
         self._waiting: deque[StreamMessage] = deque()
         self._unstored: dict[int, str] = {}
         """The acknowledgment subjects of messages that are not stored yet, by sequence number."""
+        self._stored: dict[int, tuple[str, int]] = {}
+        """The acknowledgment subject of each stored message in the stream, and when it was stored (Unix ms)."""
         self._delivered = 0
         """The number of messages that NATS has delivered to the consumer."""
         self._last_seq = 0
@@ -149,23 +156,35 @@ class Pull:
     def note_stored(self, message: StreamMessage) -> None:
         """Mark a message as stored, so that `remove_stored` can remove it from the stream."""
         self._unstored.pop(message.seq, None)
+        self._stored[message.seq] = (message.reply, self._clock.now_ms())
 
     async def remove_stored(self, *, at_once: bool = False) -> None:
         """Remove stored messages from the stream. Raises StreamUnavailable or StreamError.
 
-        Unless `at_once` is set, remove messages at most once every REMOVE_EVERY_MS. A stored message stays in the
-        stream until all earlier messages are stored.
+        Unless `at_once` is set, remove messages at most once every REMOVE_EVERY_MS. If an earlier message is not stored
+        yet, remove a stored message only after ACKNOWLEDGE_AFTER_MS.
         """
         now = self._clock.now_ms()
-        if not self._has_stored or (now - self._removed_at < REMOVE_EVERY_MS and not at_once):
+        if not self._stored or (now - self._removed_at < REMOVE_EVERY_MS and not at_once):
             return
         self._require_intact()
+        self._removed_at = now
+        if self._has_stored:
+            await self._remove_before_first_unstored()
+        for seq, (reply, stored_at) in list(self._stored.items()):
+            if now - stored_at >= ACKNOWLEDGE_AFTER_MS:
+                await self.link.publish(reply, b"+ACK")
+                del self._stored[seq]
+
+    async def _remove_before_first_unstored(self) -> None:
         # If the stream was deleted and created again, the sequence numbers belong to other messages.
         # This call then fails, because the consumer is missing.
         await self.link.call(f"CONSUMER.INFO.{EVENTS_STREAM}.{self._name}")
         before = self._first_unstored
         await self.link.call(_REMOVE, {"seq": before}, seconds=REMOVE_SECONDS)
-        self._removed_before, self._removed_at = before, now
+        self._removed_before = before
+        for seq in [each for each in self._stored if each < before]:
+            del self._stored[seq]
 
     def fail(self, cause: str) -> None:
         """Make the current call of `next` (if any) and all later calls raise StreamUnavailable with this cause."""
@@ -183,7 +202,7 @@ class Pull:
 
     @property
     def _has_stored(self) -> bool:
-        """Whether the stream contains stored messages that `remove_stored` can remove."""
+        """Whether the stream contains stored messages before the first message that is not stored."""
         return self._first_unstored > self._removed_before
 
     async def renew(self) -> None:

@@ -12,9 +12,9 @@ import structlog
 from uplift_server.core.events.stream_subjects import ACCEPTED, rejected_subject
 from uplift_server.core.timestamps import format_timestamp
 from uplift_server.delivery.ports import Clock
-from uplift_server.delivery.streams.link import HEADER_BYTES_MAX, Link, StreamUnavailable, log_fields
+from uplift_server.delivery.streams.link import HEADER_BYTES_MAX, Link, log_fields
 from uplift_server.delivery.streams.progress import Progress
-from uplift_server.delivery.streams.stream import REJECTED_CONFIG, EventStream, StreamUnfit
+from uplift_server.delivery.streams.stream import REJECTED_CONFIG, EventStream
 from uplift_server.delivery.streams.stream_events import Source, StreamEvent
 from uplift_server.store.rejected_events import RejectedEvent, rejected_id
 
@@ -90,7 +90,7 @@ class RejectionPublisher:
 
     @property
     def is_full(self) -> bool:
-        """Whether so many rejected events are waiting that no more can be added."""
+        """Whether so many rejected events are waiting that the consumer must wait."""
         return len(self._waiting) >= WAITING_EVENTS_MAX or self._bytes >= WAITING_BYTES_MAX
 
     def add(self, events: Sequence[StreamEvent]) -> None:
@@ -128,7 +128,7 @@ class RejectionPublisher:
         if not self._has_checked:
             try:
                 await self._stream.check(self._link, REJECTED_CONFIG)
-            except (StreamUnavailable, StreamUnfit) as error:
+            except Exception as error:  # A defect must not end the publication.
                 return error
             self._has_checked = True
         messages = list(itertools.islice(self._waiting, AT_ONCE_MAX))

@@ -155,8 +155,8 @@ class EventStream:
         """Why the server cannot use NATS or its streams, according to the last check. None if it found no reason."""
         self._is_failing = False
         self._has_warned = False
-        self._has_checked_rejected = False
-        """Whether this process has checked the stream of rejected events, unless that stream was unavailable."""
+        self._has_tried_rejected = False
+        """Whether this process has tried to check the stream of rejected events."""
 
     def add_listener(self, listener: LinkListener) -> None:
         """Register a listener for new connections. The listener does not receive the current connection."""
@@ -252,13 +252,13 @@ class EventStream:
         again before it publishes a rejected event.
         """
         await self.check(link, EVENTS_CONFIG)
-        if not self._has_checked_rejected:
+        if not self._has_tried_rejected:
             try:
                 await self.check(link, REJECTED_CONFIG)
             except StreamUnavailable as error:
                 if error.how_to_fix:
                     raise
-            self._has_checked_rejected = True
+            self._has_tried_rejected = True
         try:
             reading = await read_stream(link, self._clock.now_ms())
         except StreamError as error:
