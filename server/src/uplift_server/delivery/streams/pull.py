@@ -32,9 +32,9 @@ A longer silence means that NATS has lost the pull request, or that the consumer
 usually faster than the election of a new leader.
 """
 ACKNOWLEDGE_AFTER_MS: Final = 2_000
-"""The time after which a stored message is removed by itself, if an earlier message is not stored yet, in ms.
+"""The time after which a stored message is removed individually if an earlier message is not stored yet, in ms.
 
-Otherwise, NATS would redeliver the message, and the stream could fill up.
+Otherwise, NATS would redeliver the stored message, and the stream could fill up.
 """
 REMOVE_SECONDS: Final = 5.0
 """The timeout for the removal of messages, in seconds. On a slow disk, a removal takes longer than other requests."""
