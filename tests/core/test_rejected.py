@@ -20,7 +20,9 @@ def error(field: str, code: str, message: str = "secret") -> dict[str, Any]:
 def test_a_text_is_bounded_and_storable() -> None:
     assert stored_text("athlete-7") == "athlete-7"
     assert stored_text("a\0b\ud800c\n") == "a?b?c?"
-    assert stored_text("x" * 1000) == "x" * REJECTED_EVENT_TEXT_CHARACTERS_MAX
+    whole = "x" * REJECTED_EVENT_TEXT_CHARACTERS_MAX
+    assert stored_text(whole) == whole
+    assert stored_text(whole + "x") == whole[1:] + "…"
 
 
 def test_problems_in_the_data_keep_their_path_and_code_but_no_values() -> None:
@@ -39,7 +41,7 @@ def test_problems_in_the_data_keep_their_path_and_code_but_no_values() -> None:
 def test_a_problem_is_bounded() -> None:
     long = "x" * 10_000
     stored = stored_problem({**PROBLEM, "detail": long, "errors": [error(long, long, long)] * 1000, "more": long}, None)
-    short = "x" * REJECTED_EVENT_MESSAGE_CHARACTERS_MAX
+    short = "x" * (REJECTED_EVENT_MESSAGE_CHARACTERS_MAX - 1) + "…"
     assert stored == {
         **PROBLEM,
         "detail": short,

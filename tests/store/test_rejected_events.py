@@ -4,6 +4,7 @@ import pytest
 import sqlalchemy as sa
 from tests.rejected_events import PROBLEM, rejected_event
 
+from uplift_server.core.events.rejected import stored_text
 from uplift_server.store import accounts, rejected_events
 from uplift_server.store.event_times import DISORDER_MS
 from uplift_server.store.pages import PageRequest
@@ -66,8 +67,8 @@ def test_texts_are_bounded_and_have_no_data(connection: sa.Connection) -> None:
     [row] = connection.execute(sa.select(table)).all()
     assert "caleb" not in str(row)
     assert "data.object.email" in row.problem
-    assert row.subject == "?" + "x" * 255
-    assert {row.event_type, row.event_id, row.idempotency_key} == {"?" + "x" * 127}
+    assert row.subject == "?" + "x" * 254 + "…"
+    assert {row.event_type, row.event_id, row.idempotency_key} == {"?" + "x" * 126 + "…"}
 
 
 def test_an_account_sees_only_its_own_rejected_events(connection: sa.Connection) -> None:
@@ -141,6 +142,6 @@ def test_an_erasure_removes_keys_and_object_ids(connection: sa.Connection) -> No
         return list(connection.scalars(query))
 
     assert stored(1) == [None, "two", None, None, "athlete77"]
-    assert stored(2) == [key[:128] for key in keys]
+    assert stored(2) == [stored_text(key) for key in keys]
     rejected_events.erase_object_id(connection, 1, "7")
     assert set(connection.scalars(sa.select(table.c.event_id).where(table.c.account_seq == 1))) == {None}

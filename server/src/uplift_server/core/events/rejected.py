@@ -20,8 +20,8 @@ _CODES_WITHOUT_VALUE: Final = frozenset({"required", "type_object"})
 
 
 def stored_text(text: str, *, characters_max: int = REJECTED_EVENT_TEXT_CHARACTERS_MAX) -> str:
-    """Return the beginning of an untrusted string, with printable characters only."""
-    return printable(text[:characters_max])
+    """Return the beginning of an untrusted string, with printable characters only. A cut text ends with an ellipsis."""
+    return printable(text if len(text) <= characters_max else text[: characters_max - 1] + "…")
 
 
 def stored_problem(problem: Mapping[str, Any], idempotency_key: str | None) -> dict[str, Any]:
