@@ -72,6 +72,16 @@ def test_the_sign_in_page_offers_single_sign_on_only_if_it_is_configured(sso: Se
         assert Guest(server.url).get(path).status == 404
 
 
+def test_an_invitation_offers_single_sign_on(sso: Server, server: Server) -> None:
+    for each, is_offered in ((sso, True), (server, False)):
+        account, _ = each.account()
+        invited = each.api().ok(
+            "POST", f"/v1/accounts/{account}/members", {"email": "bo@example.com", "role": "member"}
+        )
+        page = Guest(each.url).get(urlsplit(invited["url"]).path)
+        assert ('href="/sign-in/oidc"' in page.html) == is_offered
+
+
 def test_a_person_signs_in_and_gets_a_new_session(sso: Server, provider: Provider) -> None:
     account = invite(sso, "ann@example.com")
     guest = member(sso, account, email="guest@example.com")

@@ -22,14 +22,14 @@ async def form(visit: Visit) -> Response:
         if visit.visitor is None:
             raise
         return visit.leave("/", problem=error.detail)
-    return visit.render(_FORM, **_words(found))
+    return visit.render(_FORM, **_words(visit, found))
 
 
 async def accept(visit: Visit) -> Response:
     """Accept an invitation."""
     found = await _invitation(visit)
     sent = await visit.form()
-    words = _words(found, sent.text("name"))
+    words = _words(visit, found, sent.text("name"))
     try:
         cookie = await visit.services.sessions.accept_invitation(
             visit.parameter("token"), sent.text("name"), sent.raw("password"), address=visit.address
@@ -49,7 +49,7 @@ async def _invitation(visit: Visit) -> OpenInvitation:
     return found
 
 
-def _words(found: OpenInvitation, name: str = "") -> dict[str, Any]:
+def _words(visit: Visit, found: OpenInvitation, name: str = "") -> dict[str, Any]:
     text = f"{found.invited_by} invited you ({found.email}) to this account with the role {found.role.text}."
     if found.has_password:
         text += " Enter your password."
@@ -64,6 +64,7 @@ def _words(found: OpenInvitation, name: str = "") -> dict[str, Any]:
         "sets": not found.has_password,
         "autocomplete": "new-password" if found.has_password is False else "current-password",
         "name": name,
+        "offers_single_sign_on": visit.services.single_sign_on is not None,
     }
 
 

@@ -10,6 +10,7 @@ from uplift_server.dashboard.visit import Visit
 from uplift_server.service.errors import Invalid, RateLimited
 
 _FORM: Final = "sign_in/password.html"
+_SENT: Final = "If a member with this address has a password, the server emails a password reset link."
 _ASK: Final = "sign_in/forgotten.html"
 _PATH: Final = "/passwords/{token}"
 _WORDS: Final[dict[str, Any]] = {
@@ -21,6 +22,7 @@ _WORDS: Final[dict[str, Any]] = {
     "sets": True,
     "autocomplete": "new-password",
     "name": "",
+    "offers_single_sign_on": False,
 }
 
 
@@ -36,7 +38,7 @@ async def ask(visit: Visit) -> Response:
         await visit.services.sessions.request_reset(sent.text("email"), address=visit.address)
     except RateLimited as error:
         return visit.render(_ASK, 429, refusal=error.detail)
-    return visit.leave("/sign-in", "If a member with this address exists, the server emails a password reset link.")
+    return visit.leave("/sign-in", _SENT)
 
 
 async def form(visit: Visit) -> Response:
