@@ -249,6 +249,7 @@ def test_a_conflict_is_accepted_and_rejected_later(fleet: Fleet, nats_server: Na
     (rejected,) = fleet.servers[0].api().ok("GET", "/v1/rejected-events")["data"]
     assert rejected["problem"]["code"] == "idempotency_conflict"
     assert first["id"] in rejected["problem"]["detail"]
+    assert rejected["event_id"] == conflicting.json["id"]
     assert (rejected["idempotency_key"], rejected["type"], rejected["account"]) == ("k1", TYPE, account)
     assert numbers(stored(api)) == [1]
     ((subject, message),) = rejected_messages(nats_server, 1)

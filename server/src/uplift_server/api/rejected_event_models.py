@@ -31,19 +31,22 @@ class RejectedEventView(BaseModel):
     id: str = Field(description="ID of the rejected event (`rej_…`).")
     account: str | None = Field(
         default=None,
-        description="Account ID. Present only in lists that span accounts. Null if the account is unknown.",
+        description="Account ID. Present only if the caller can read all accounts. Null if the account is unknown.",
     )
     subject: str = Field(
         description="Subject of the NATS message. For an event from an API request: `uplift.events.$accepted.events`."
     )
     type: str | None = Field(description="Event type in the message. Null if the message has none.")
-    event_id: str | None = Field(description="Event ID in the message. Null if the message has none.")
+    event_id: str | None = Field(
+        description="Event ID in the message. For an event from an API request: the ID in the response. Null if the"
+        " message has none."
+    )
     idempotency_key: str | None = Field(
         description="Idempotency key in the message. Null if the message has none, or if the event's object was erased."
     )
     problem: dict[str, Any] = Field(
-        description="The cause: the error that `POST /v1/events` would return for this event. The error contains no"
-        " values of `data`."
+        description="The cause: the error that `POST /v1/events` would return for this event, but without messages that"
+        " could contain values of `data`."
     )
     size_bytes: int = Field(
         description="Size of the NATS message in bytes. For an event from an API request: size of its `data`."

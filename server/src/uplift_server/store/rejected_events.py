@@ -41,8 +41,9 @@ class RejectedEvent:
     """The account number. None if the server could not find the account."""
     subject: str
     event_type: str | None
-    """The event type from the message. The event ID and the idempotency key are also from the message."""
+    """The event type from the message. The idempotency key is also from the message."""
     event_id: str | None
+    """The event ID from the message, or from the response to the request that sent the event."""
     idempotency_key: str | None
     problem: Mapping[str, Any]
     """The problem details (RFC 9457) that `POST /v1/events` would have returned for the event."""

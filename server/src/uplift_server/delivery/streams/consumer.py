@@ -416,9 +416,9 @@ class StreamConsumer:
                 # Only this event has this ID, so it is already stored, but was changed later (for example, erased).
                 event.is_done = True
             else:
-                event.rejection = self._published.conflict(_as_sent(draft), result)
+                event.rejection = self._published.conflict(_as_known(event, draft), result)
         elif isinstance(result, Unstorable):  # `EventIngest` has logged and counted the defect.
-            event.rejection = self._published.defect(_as_sent(draft))
+            event.rejection = self._published.defect(_as_known(event, draft))
         elif not isinstance(result, Unavailable):
             self._set_aside(event, result)
 
@@ -436,7 +436,7 @@ class StreamConsumer:
             cause=str(error),
             exc_info=None if isinstance(error, BacklogFull | ValueError) else error,
         )
-        event.rejection = self._published.defect(None if event.draft is None else _as_sent(event.draft))
+        event.rejection = self._published.defect(None if event.draft is None else _as_known(event, event.draft))
 
     async def _reject(self, rejections: RejectionPublisher, events: Sequence[StreamEvent]) -> None:
         """Store rejections, and start publishing the rejected events with their problems."""
@@ -461,9 +461,13 @@ async def _removed(pull: Pull) -> None:
         pull.fail(str(error))
 
 
-def _as_sent(draft: Draft) -> Draft:
-    """Return a draft as its caller sent it, without an ID that the server created."""
-    return structs.replace(draft, id=None) if draft.has_server_id else draft
+def _as_known(event: StreamEvent, draft: Draft) -> Draft:
+    """Return the draft of an event as its emitter knows it.
+
+    If the event came from NATS, its emitter does not know an ID that the server created. If it came from a request, the
+    response contained this ID.
+    """
+    return structs.replace(draft, id=None) if draft.has_server_id and event.source.accepted is None else draft
 
 
 def _derived_id(message: StreamMessage) -> bytes:
