@@ -39,6 +39,15 @@ def test_members_see_the_rejected_events_of_their_account(server: Server) -> Non
     assert guest.get(PATH).status == 404
 
 
+def test_a_problem_of_the_whole_event_has_no_field(server: Server) -> None:
+    account, _ = server.account("Fieldless")
+    errors = [{"field": "", "code": "type_object", "message": "The event must be a JSON object."}]
+    reject(server.place, account, problem={**PROBLEM, "errors": errors})
+    text = shown(member(server, account), f"/accounts/{account}/rejected-events")
+    assert "The event must be a JSON object." in text
+    assert ": The event must" not in text
+
+
 def test_filters(server: Server) -> None:
     account, _ = server.account("Filtered")
     guest, path = member(server, account), f"/accounts/{account}/rejected-events"

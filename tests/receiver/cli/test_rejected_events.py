@@ -39,7 +39,13 @@ def test_the_list_has_the_first_cause(api: FakeApi) -> None:
     result = run("rejected-events", "--type", "athlete.updatet", "--type", "x", "--since", "2026-01-31T00:00:00Z")
     assert [line.split("\t") for line in result.stdout.splitlines()] == [
         ["REJECTED EVENT", "TYPE", "IDEMPOTENCY KEY", "CAUSE", "REJECTED"],
-        [INVALID["id"], "athlete.updatet", "athlete-7", "type: The event type is unknown.", INVALID["rejected_at"]],
+        [
+            INVALID["id"],
+            "athlete.updatet",
+            "athlete-7",
+            "type: The event type is unknown. (1 more)",
+            INVALID["rejected_at"],
+        ],
         [CONFLICT["id"], "-", "athlete-7", "The key was used before.", CONFLICT["rejected_at"]],
     ]
     query = api.requests[-1].query
@@ -54,6 +60,13 @@ def test_a_rejected_event_shows_every_cause(api: FakeApi) -> None:
         assert text in shown
     assert json.loads(run("rejected-events", "show", "rej_0197f0c2", "--json").stdout) == INVALID
     assert "The key was used before." in run("rejected-events", "show", "0197f0c1").stdout
+
+
+def test_a_cause_without_a_field(api: FakeApi) -> None:
+    errors = [{"field": "", "code": "type_object", "message": "The event must be a JSON object."}]
+    shown = {**INVALID, "problem": {**PROBLEM, "errors": errors}}
+    api.responses["GET /v1/rejected-events"] = {"data": [shown], "next_cursor": None}
+    assert "\tThe event must be a JSON object.\t" in run("rejected-events").stdout
 
 
 def test_no_rejected_events(api: FakeApi) -> None:

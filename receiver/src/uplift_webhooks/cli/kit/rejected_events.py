@@ -30,8 +30,11 @@ def rejected_event_row(rejected: dict[str, Any]) -> dict[str, Any]:
     """Return a rejected event as a table row. The column `cause` contains the event's first error."""
     problem = rejected["problem"]
     errors = problem.get("errors")
-    cause = f"{errors[0]['field']}: {errors[0]['message']}" if errors else problem["detail"]
-    return {**rejected, "cause": cause}
+    if not errors:
+        return {**rejected, "cause": problem["detail"]}
+    field, message, more = errors[0]["field"], errors[0]["message"], len(errors) - 1
+    cause = f"{field}: {message}" if field else message
+    return {**rejected, "cause": f"{cause} ({more} more)" if more else cause}
 
 
 def show_rejected_event(output: Output, rejected: dict[str, Any]) -> None:
