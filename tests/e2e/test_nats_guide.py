@@ -7,6 +7,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import nats
 import pytest
 from tests.nats import NatsCluster
 from tests.postgres import PostgresServer
+from tests.unreliable_network import UnreliableProxy
 
 from .fleet import Fleet
 from .harness import Server, wait_for
@@ -107,14 +109,13 @@ def test_each_node_is_healthy(set_up: SetUp, tmp_path: Path) -> None:
         assert printed == '{"status":"ok"}'
 
 
-def test_the_example_emits_an_event(set_up: SetUp, server: Server, receiver: Receiver) -> None:
-    account, api = server.account()
-    api.endpoint(receiver.url("/nats"), event_types=["athlete.created"])
+def emit(set_up: SetUp, account: str, program: str, url: str) -> str:
+    """Run an emitter that connects to `url`, and return its output."""
     done = subprocess.run(
-        [sys.executable, "-c", python_example()],
+        [sys.executable, "-c", program],
         env={
             **os.environ,
-            "NATS_URL": set_up.url(),
+            "NATS_URL": url,
             "NATS_CAPTURE_PASSWORD": set_up.passwords["NATS_CAPTURE_PASSWORD"],
             "ACCOUNT": account,
             "SSL_CERT_FILE": str(set_up.ca),
@@ -125,9 +126,40 @@ def test_the_example_emits_an_event(set_up: SetUp, server: Server, receiver: Rec
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "of UPLIFT_EVENTS" in done.stdout
+    return done.stdout
+
+
+def test_the_example_emits_an_event(set_up: SetUp, server: Server, receiver: Receiver) -> None:
+    account, api = server.account()
+    api.endpoint(receiver.url("/nats"), event_types=["athlete.created"])
+    assert "of UPLIFT_EVENTS" in emit(set_up, account, python_example(), set_up.url())
     [received] = receiver.wait("/nats", 1)
     assert received.json["data"]["object"]["id"] == "a9"
+
+
+def test_the_example_connects_again_after_a_late_start_of_tls(
+    set_up: SetUp, server: Server, receiver: Receiver
+) -> None:
+    account, api = server.account()
+    api.endpoint(receiver.url("/late"), event_types=["athlete.created"])
+    program = python_example()
+    assert "timeout=10" in program
+    connections: list[socket.socket] = []
+
+    def connected() -> socket.socket:
+        connections.append(socket.create_connection(("127.0.0.1", set_up.cluster.ports(0).client)))
+        if len(connections) == 1:
+            # Longer than `handshake_first` in nats.conf.
+            threading.Timer(0.6, proxy.restore).start()
+        return connections[-1]
+
+    proxy = UnreliableProxy(connected)
+    proxy.hold()
+    printed = emit(set_up, account, program.replace("timeout=10", "timeout=2"), f"tls://localhost:{proxy.port}")
+    proxy.close()
+    assert "Not stored yet: TimeoutError()" in printed
+    assert len(connections) > 1
+    receiver.wait("/late", 1)
 
 
 def test_an_invalid_event_is_listed(set_up: SetUp, server: Server) -> None:
