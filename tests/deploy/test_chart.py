@@ -229,6 +229,15 @@ def test_secret_settings_are_only_in_secrets() -> None:
         (["secrets.UPLIFT_SECRET_KEY=null"], "UPLIFT_SECRET_KEY"),
         (["serviceMonitor.enabled=true"], "secrets.UPLIFT_METRICS_TOKEN is required"),
         (["worker.autoscaling.enabled=true"], "worker.autoscaling.prometheusURL is required"),
+        (
+            ["api.autoscaling.enabled=true", "api.autoscaling.minReplicas=8"],
+            "api.autoscaling.minReplicas (8) is more than api.autoscaling.maxReplicas (6)",
+        ),
+        (
+            ["worker.autoscaling.enabled=true", "worker.autoscaling.minReplicas=7"],
+            "worker.autoscaling.minReplicas (7) is more than worker.autoscaling.maxReplicas (6)",
+        ),
+        (["extraEnv[0].name=UPLIFT_HOST", "extraEnv[0].value=::"], "extraEnv cannot contain UPLIFT_HOST"),
     ],
 )
 def test_wrong_values_are_rejected(arguments: list[str], message: str) -> None:

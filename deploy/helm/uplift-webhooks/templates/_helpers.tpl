@@ -44,6 +44,25 @@ UPLIFT_DATABASE_URL UPLIFT_DATABASE_DIRECT_URL UPLIFT_NATS_URL UPLIFT_OPERATOR_K
 {{- end }}
 {{- end }}
 
+{{/* Additional environment variables. Settings of the server belong in `settings` or `secrets`. */}}
+{{- define "uplift.extraEnv" -}}
+{{- range .Values.extraEnv }}
+{{- if hasPrefix "UPLIFT_" .name }}
+{{- fail (printf "extraEnv cannot contain %s. Put it into settings.%s, or name a Secret in secrets.%s." .name .name .name) }}
+{{- end }}
+{{- end }}
+{{- with .Values.extraEnv }}
+{{- toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* Check the limits of an autoscaler before the Job `migrate` runs. Parameters: name, autoscaling. */}}
+{{- define "uplift.checkReplicas" -}}
+{{- if gt (int .autoscaling.minReplicas) (int .autoscaling.maxReplicas) }}
+{{- fail (printf "%s.minReplicas (%v) is more than %s.maxReplicas (%v). Increase maxReplicas." .name .autoscaling.minReplicas .name .autoscaling.maxReplicas) }}
+{{- end }}
+{{- end }}
+
 {{/* The annotations of objects that the Job `migrate` needs. Helm deletes them after the Job. */}}
 {{- define "uplift.beforeMigrate" -}}
 helm.sh/hook: pre-install,pre-upgrade

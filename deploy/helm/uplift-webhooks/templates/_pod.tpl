@@ -75,8 +75,8 @@ env:
     value: /etc/uplift/secrets/{{ $file }}
   {{- end }}
   {{- end }}
-  {{- with .root.Values.extraEnv }}
-  {{- toYaml . | nindent 2 }}
+  {{- with include "uplift.extraEnv" .root }}
+  {{- . | nindent 2 }}
   {{- end }}
 volumeMounts:
   - name: tmp
