@@ -42,7 +42,7 @@ TITLES: Final = {
     "method_not_allowed": "Method not allowed",
     "request_timeout": "Request timeout",
     "conflict": "Conflict with the current state",
-    "idempotency_conflict": "Idempotency key already used",
+    "idempotency_conflict": "Idempotency key or ID already used",
     "precondition_failed": "Object changed",
     "payload_too_large": "Request body too large",
     "unsupported_media_type": "Unsupported content type",
