@@ -255,6 +255,7 @@ def test_a_conflict_is_accepted_and_rejected_later(fleet: Fleet, nats_server: Na
     ((subject, message),) = rejected_messages(nats_server, 1)
     assert subject == f"uplift.rejected.{account}"
     assert message["event"]["data"] == {"number": 2}
+    assert message["event_id"] == rejected["event_id"]
     # The detail in the database omits the idempotency key, which is in its own column, where an erasure deletes it.
     detail = message["problem"]["detail"]
     assert (" k1 " in detail, " k1 " in rejected["problem"]["detail"]) == (True, False)
@@ -297,7 +298,8 @@ def test_emitters_publish_events_themselves(receiver: Receiver, fleet: Fleet, na
     assert rejected[5]["type"] == TYPE
     assert len(api.list_all("/v1/rejected-events")) == 5
     messages = rejected_messages(nats_server, 7)
-    assert messages[0] == (f"uplift.rejected.{account}", {"event": "{", "problem": rejected[0]["problem"]})
+    expected = {"event": "{", "event_id": None, "problem": rejected[0]["problem"]}
+    assert messages[0] == (f"uplift.rejected.{account}", expected)
     assert messages[5][0] == "uplift.rejected.nobody"
     assert messages[5][1]["event"] == json.loads(body(5))
     assert 'uplift_rows_set_aside_total{kind="event"} 1' in worker.api()("GET", "/metrics").body.decode()

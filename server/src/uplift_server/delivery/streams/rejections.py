@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import msgspec
 import structlog
 
+from uplift_server.core.events.rejected import stored_text
 from uplift_server.core.events.stream_subjects import ACCEPTED, rejected_subject
 from uplift_server.core.timestamps import format_timestamp
 from uplift_server.delivery.ports import Clock
@@ -149,12 +150,14 @@ class RejectionPublisher:
 
 
 def _message(event: StreamEvent, message_bytes_max: int) -> _Message:
-    """Return the message for a rejected event: the problem, and the event unless it is too large."""
+    """Return the message for a rejected event: the event ID, the problem, and the event unless it is too large."""
     assert event.rejection is not None
-    source, problem = event.source, event.rejection.problem
-    payload = msgspec.json.encode({"event": _content(event), "problem": problem})
+    source, rejection = event.source, event.rejection
+    event_id = None if rejection.event_id is None else stored_text(rejection.event_id)
+    fields = {"event": _content(event), "event_id": event_id, "problem": rejection.problem}
+    payload = msgspec.json.encode(fields)
     if len(payload) + HEADER_BYTES_MAX > message_bytes_max:
-        payload = msgspec.json.encode({"event": None, "problem": problem})
+        payload = msgspec.json.encode({**fields, "event": None})
     message, position = source.message, source.position
     message_id = f"{message.seq}-{message.published_ns}" + (f"-{position}" if position else "")
     without_content = source._replace(message=message._replace(data=b""), content=b"", accepted=None)
