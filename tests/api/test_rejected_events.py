@@ -65,6 +65,12 @@ def test_filters_and_order(server: Any) -> None:
     assert found_ids(owner, "&event_type=a.b") == [ids[2], ids[0]]
     assert found_ids(owner, "&event_type=a.b&event_type=a.d") == [ids[3], ids[2], ids[0]]
     assert found_ids(owner, "&event_type=no.such") == []
+    known = server.reject(account, event_id="0197f0c2", idempotency_key="k" * 200)
+    assert found_ids(owner, "&event_id=0197f0c2") == [known]
+    assert found_ids(owner, "&event_id=0197f0c2%00") == []
+    assert found_ids(owner, f"&idempotency_key={'k' * 200}") == [known]
+    assert found_ids(owner, "&event_id=0197f0c2&idempotency_key=athlete-7") == []
+    assert found_ids(server.owner(server.account()), "&event_id=0197f0c2") == []
     since, until = format_timestamp(at + 1), format_timestamp(at + 3)
     assert found_ids(owner, f"&since={since}&until={until}") == [ids[2], ids[1]]
 

@@ -18,13 +18,20 @@ REJECTED = {
 
 def test_rejected_events(api: FakeApi) -> None:
     api.responses["GET /v1/rejected-events"] = page(REJECTED)
-    result = run("rejected-events", "--account", "Rapids", "--type", "a.b", "--until", "2025-11-25T00:00:00Z")
+    result = run("rejected-events", "--account", "Rapids", "--type", "a.b", "--event-id", "e1",
+                 "--idempotency-key", "k", "--until", "2025-11-25T00:00:00Z")  # fmt: skip
     assert [line.split("\t") for line in result.stdout.splitlines()] == [
         ["REJECTED EVENT", "SUBJECT", "TYPE", "IDEMPOTENCY KEY", "CAUSE", "REJECTED"],
         ["rej_0b11", REJECTED["subject"], "-", "k", "type: The event type?[2J is unknown.", REJECTED["rejected_at"]],
     ]
     request = api.requests[-1]
-    assert request.query == {"limit": "50", "event_type": "a.b", "until": "2025-11-25T00:00:00Z"}
+    assert request.query == {
+        "limit": "50",
+        "event_type": "a.b",
+        "event_id": "e1",
+        "idempotency_key": "k",
+        "until": "2025-11-25T00:00:00Z",
+    }
     assert request.headers["uplift-account"] == "acc_0a11"
     assert json.loads(run("rejected-events", "--json").stdout) == REJECTED
 

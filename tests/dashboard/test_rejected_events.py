@@ -2,6 +2,7 @@
 
 import time
 from typing import Any
+from urllib.parse import quote, urlencode
 from uuid import uuid4
 
 from tests.dashboard.visitors import Guest, member, operator
@@ -61,7 +62,39 @@ def test_filters(server: Server) -> None:
         text = shown(guest, f"{path}?{name}={moment}")
         assert ("late.type" in text, "early.type" in text) == expected
     assert "No matching rejected events" in shown(guest, f"{path}?event_type=no.such")
+    reject(server.place, account, event_type="known.id", event_id="0197f0c2", idempotency_key="<b>")
+    for query in ("event_id=0197f0c2", "idempotency_key=%3Cb%3E"):
+        text = shown(guest, f"{path}?{query}")
+        assert ("known.id" in text, "late.type" in text) == (True, False)
+    assert "--event-id 0197f0c2 --idempotency-key '<b>'" in shown(
+        guest, f"{path}?event_id=0197f0c2&idempotency_key=%3Cb%3E"
+    )
     assert guest.get(f"{path}?since=yesterday").status == 422
+
+
+def test_a_search_leads_to_rejected_events(server: Server) -> None:
+    account, _ = server.account("Searched")
+    other, _ = server.account("Unrelated")
+    event, key = str(uuid4()), f"key {uuid4()}"
+    reject(server.place, account, event_id=event, idempotency_key=key)
+    own, everyone = member(server, account), operator(server)
+    for name, text in (("event_id", event), ("idempotency_key", key)):
+        query = urlencode({name: text})
+        path = f"/accounts/{account}/rejected-events?{query}"
+        assert path in own.get(f"/accounts/{account}/search?{urlencode({'q': text})}").html
+        assert (
+            "/rejected-events?"
+            not in member(server, other).get(f"/accounts/{other}/search?{urlencode({'q': text})}").html
+        )
+        assert text in shown(own, path)
+        for search in ("search?q", "trace?id"):
+            found = everyone.get(f"/operator/{search}={quote(text)}")
+            assert f"{PATH}?{query}" in found.html
+    assert (
+        f"/accounts/{account}/rejected-events?event_id={event}"
+        in own.get(f"/accounts/{account}/events?id={event}").html
+    )
+    assert "/rejected-events?" not in everyone.get(f"/operator/trace?id={uuid4()}").html
 
 
 def test_operators_see_all_accounts_and_unknown_ones(server: Server) -> None:

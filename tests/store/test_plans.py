@@ -181,7 +181,7 @@ LIST_VERBS: dict[str, Verb] = {
         c, 1, rejected_events.RejectedEventFilter(), PageRequest(50, (9,))
     ),
     "rejected events of all accounts": lambda c: rejected_events.page(
-        c, None, rejected_events.RejectedEventFilter(["x"], 5, 90_000_000), PageRequest(50, (9,))
+        c, None, rejected_events.RejectedEventFilter(["x"], "e", "k", 5, 90_000_000), PageRequest(50, (9,))
     ),
     "rejected event": lambda c: rejected_events.get(c, 1, b"e"),
     "rejected events with these IDs": lambda c: rejected_events.find(c, [b"e", b"f"]),

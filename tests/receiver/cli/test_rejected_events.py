@@ -54,6 +54,12 @@ def test_the_list_has_the_first_cause(api: FakeApi) -> None:
     assert [json.loads(line) for line in lines] == [INVALID, CONFLICT]
 
 
+def test_filters_by_event_id_and_idempotency_key(api: FakeApi) -> None:
+    run("rejected-events", "--event-id", "0197f0c2", "--idempotency-key", "athlete-7")
+    query = api.requests[-1].query
+    assert (query["event_id"], query["idempotency_key"]) == ("0197f0c2", "athlete-7")
+
+
 def test_a_rejected_event_shows_every_cause(api: FakeApi) -> None:
     shown = run("rejected-events", "rej_0197f0c2").stdout
     for text in ("uplift.events.club-17", "2 fields are not valid.", "event_type_unknown", "data.object.height"):

@@ -17,6 +17,8 @@ class RejectedEvents(Noun[Way]):
         self,
         *,
         event_type: str | Iterable[str] | None = None,
+        event_id: str | None = None,
+        idempotency_key: str | None = None,
         since: Instant | None = None,
         until: Instant | None = None,
         limit: int | None = None,
@@ -25,7 +27,15 @@ class RejectedEvents(Noun[Way]):
     ) -> Call[Page]:
         """Return one page of the events that were rejected between `since` and `until`, newest first."""
         return get_page(
-            _PATH, event_type=several(event_type), since=since, until=until, limit=limit, cursor=cursor, order=order
+            _PATH,
+            event_type=several(event_type),
+            event_id=event_id,
+            idempotency_key=idempotency_key,
+            since=since,
+            until=until,
+            limit=limit,
+            cursor=cursor,
+            order=order,
         )
 
     iterate = every(list)

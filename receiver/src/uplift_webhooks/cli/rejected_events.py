@@ -12,6 +12,8 @@ from uplift_webhooks.cli.kit.rejected_events import (
     REJECTED_EVENT_OPTIONS,
     REJECTED_EVENTS_PATH,
     RejectedEventId,
+    RejectedIds,
+    RejectedKeys,
     RejectedTypes,
     Since,
     Until,
@@ -49,6 +51,8 @@ def register(app: typer.Typer) -> None:
 def list_rejected_events(
     session: Session,
     event_type: RejectedTypes = None,
+    event_id: RejectedIds = None,
+    idempotency_key: RejectedKeys = None,
     since: Since = None,
     until: Until = None,
     limit: Limit = 50,
@@ -60,7 +64,15 @@ def list_rejected_events(
     """
     calls = session.calls()
     with options(**REJECTED_EVENT_OPTIONS):
-        found = calls.items(REJECTED_EVENTS_PATH, limit=limit, event_type=event_type, since=since, until=until)
+        found = calls.items(
+            REJECTED_EVENTS_PATH,
+            limit=limit,
+            event_type=event_type,
+            event_id=event_id,
+            idempotency_key=idempotency_key,
+            since=since,
+            until=until,
+        )
         shown = found if session.output.as_json else map(rejected_event_row, found)
         session.output.rows(shown, _COLUMNS, empty=NO_REJECTED_EVENTS)
 

@@ -21,6 +21,8 @@ class RejectedEventsQuery(Paging):
         max_length=FILTER_VALUES_MAX,
         description="Only rejected events with this event type. You can repeat the parameter.",
     )
+    event_id: str | None = Field(default=None, description="Only rejected events with this event ID.")
+    idempotency_key: str | None = Field(default=None, description="Only rejected events with this idempotency key.")
     since: TimestampParameter | None = Field(default=None, description="Only events rejected at this time or later.")
     until: TimestampParameter | None = Field(default=None, description="Only events rejected before this time.")
 

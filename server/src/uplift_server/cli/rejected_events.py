@@ -15,6 +15,8 @@ from uplift_webhooks.cli.kit.rejected_events import (
     REJECTED_EVENT_OPTIONS,
     REJECTED_EVENTS_PATH,
     RejectedEventId,
+    RejectedIds,
+    RejectedKeys,
     RejectedTypes,
     Since,
     Until,
@@ -43,6 +45,8 @@ def register(app: typer.Typer) -> None:
 def list_rejected_events(
     session: Session,
     event_type: RejectedTypes = None,
+    event_id: RejectedIds = None,
+    idempotency_key: RejectedKeys = None,
     since: Since = None,
     until: Until = None,
     account: AnyAccount = None,
@@ -57,7 +61,14 @@ def list_rejected_events(
     with reach(session.config()) as client, options(**REJECTED_EVENT_OPTIONS):
         owner = lookup.owner(client, account)
         found = client.items(
-            REJECTED_EVENTS_PATH, limit=limit, account=owner, event_type=event_type, since=since, until=until
+            REJECTED_EVENTS_PATH,
+            limit=limit,
+            account=owner,
+            event_type=event_type,
+            event_id=event_id,
+            idempotency_key=idempotency_key,
+            since=since,
+            until=until,
         )
         session.output.rows(
             found if session.output.as_json else map(rejected_event_row, found),

@@ -60,6 +60,8 @@ class RejectedEventFilter:
     """Filter for rejected events. Timestamps are Unix ms."""
 
     event_types: Sequence[str] = ()
+    event_id: str | None = None
+    idempotency_key: str | None = None
     since: int | None = None
     """The earliest time of rejection (inclusive)."""
     until: int | None = None
@@ -100,7 +102,7 @@ def page(
     low, high = request.narrowed(*bounds)
     own = [] if account_seq is None else [rejected_events.c.account_seq == account_seq]
     seq, up = rejected_events.c.seq, request.reads_up
-    # Search a window of rows, because no index contains the event type.
+    # Search a window of rows, because no index contains the values of the filters.
     end = window_end(connection, seq, rejected_events, own, low=low, high=high, rows=WINDOW_ROWS, up=up)
     if end is not None:
         low, high = (low, end) if up else (end, high)
@@ -165,6 +167,10 @@ def _conditions(wanted: RejectedEventFilter) -> list[sa.ColumnElement[bool]]:
     conditions: list[sa.ColumnElement[bool]] = []
     if wanted.event_types:
         conditions.append(rejected_events.c.event_type.in_(wanted.event_types))
+    if wanted.event_id is not None:
+        conditions.append(rejected_events.c.event_id == stored_text(wanted.event_id))
+    if wanted.idempotency_key is not None:
+        conditions.append(rejected_events.c.idempotency_key == stored_text(wanted.idempotency_key))
     if wanted.since is not None:
         conditions.append(rejected_events.c.rejected_at >= wanted.since)
     if wanted.until is not None:

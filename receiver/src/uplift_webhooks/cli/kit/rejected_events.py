@@ -8,10 +8,22 @@ from uplift_webhooks.cli.kit.output import Output
 from uplift_webhooks.cli.kit.tables import Column
 
 REJECTED_EVENTS_PATH: Final = "/v1/rejected-events"
-REJECTED_EVENT_OPTIONS: Final = {"event_type": "--type", "since": "--since", "until": "--until"}
+REJECTED_EVENT_OPTIONS: Final = {
+    "event_type": "--type",
+    "event_id": "--event-id",
+    "idempotency_key": "--idempotency-key",
+    "since": "--since",
+    "until": "--until",
+}
 """The options that filter rejected events. The keys are API parameters."""
 RejectedTypes = Annotated[
     list[str] | None, typer.Option("--type", metavar="TYPE", help="Only rejected events with this event type.")
+]
+RejectedIds = Annotated[
+    str | None, typer.Option("--event-id", metavar="ID", help="Only rejected events with this event ID.")
+]
+RejectedKeys = Annotated[
+    str | None, typer.Option("--idempotency-key", metavar="KEY", help="Only rejected events with this idempotency key.")
 ]
 Since = Annotated[
     str | None, typer.Option("--since", metavar="TIME", help="Only events rejected at this time or later (ISO 8601).")

@@ -19,7 +19,9 @@ async def list_rejected_events(
 ) -> Listed[RejectedEventView]:
     """Requires the scope `events:read`. Returns rejected events, newest first."""
     values: RejectedEventsQuery = parsed.values
-    filters = RejectedEventFilter(values.event_type, values.since, values.until)
+    filters = RejectedEventFilter(
+        values.event_type, values.event_id, values.idempotency_key, values.since, values.until
+    )
     page = await services.rejected_events.page(caller, filters, values.listing(), problems=parsed.problems)
     return listed(page, lambda each: rejected_event_view(each, spans=caller.spans_accounts), services.context)
 

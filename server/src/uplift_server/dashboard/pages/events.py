@@ -9,6 +9,7 @@ from uplift_server.core import ids
 from uplift_server.core.problems import Problem
 from uplift_server.core.timestamps import format_optional_timestamp
 from uplift_server.dashboard import words
+from uplift_server.dashboard.pages import rejected_events
 from uplift_server.dashboard.routes import account_page
 from uplift_server.dashboard.visit import PAGE_ITEMS, PART, Visit, link
 from uplift_server.service.errors import Invalid
@@ -67,13 +68,15 @@ async def _list(visit: Visit, wanted: EventQuery, page: Page[Event], *, problems
     types = [each.name for each in visit.services.event_types.all()]
     # Add the filter's event types, because they may have been deleted.
     types += [name for name in wanted.type if name not in types]
+    beginning = visit.query.text("id")
     context: dict[str, Any] = {
         "events": page.items,
         "next": visit.cursor(page.next_key),
         "wanted": wanted,
-        "beginning": visit.query.text("id"),
+        "beginning": beginning,
+        "rejected": None if page.items else await rejected_events.list_path(visit, beginning),
         "types": types,
-        "narrowed": any(wanted) or wanted.test is not None or bool(visit.query.text("id")),
+        "narrowed": any(wanted) or wanted.test is not None or bool(beginning),
         "query": link(
             "",
             type="".join(wanted.type) or None,

@@ -7,11 +7,14 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
+from uplift_server.core import ids
 from uplift_server.core.problems import Problem
+from uplift_server.core.security.scopes import Scope
 from uplift_server.core.timestamps import format_optional_timestamp
 from uplift_server.dashboard.account_filter import filtered_caller
 from uplift_server.dashboard.routes import account_page, operator_page
 from uplift_server.dashboard.visit import Visit, link
+from uplift_server.service.context import Listing
 from uplift_server.service.errors import Invalid
 from uplift_server.store.rejected_events import RejectedEventFilter
 
@@ -24,7 +27,11 @@ async def listed(visit: Visit) -> Response:
     caller, asked = filtered_caller(visit, problems), visit.query
     event_type = asked.optional("event_type")
     wanted = RejectedEventFilter(
-        () if event_type is None else (event_type,), asked.instant("since", problems), asked.instant("until", problems)
+        () if event_type is None else (event_type,),
+        asked.optional("event_id"),
+        asked.optional("idempotency_key"),
+        asked.instant("since", problems),
+        asked.instant("until", problems),
     )
     context: dict[str, Any] = {
         "wanted": wanted,
@@ -36,6 +43,8 @@ async def listed(visit: Visit) -> Response:
         "query": link(
             "",
             event_type=event_type,
+            event_id=wanted.event_id,
+            idempotency_key=wanted.idempotency_key,
             since=format_optional_timestamp(wanted.since),
             until=format_optional_timestamp(wanted.until),
         ),
@@ -45,6 +54,23 @@ async def listed(visit: Visit) -> Response:
     except Invalid as error:
         return visit.refuse(_LIST, error.problems, rejected_events=[], next=None, **context)
     return visit.render(_LIST, rejected_events=page.items, next=visit.cursor(page.next_key), **context)
+
+
+async def list_path(visit: Visit, text: str) -> str | None:
+    """Return the URL of the list of rejected events with this event ID or idempotency key.
+
+    Return None if the person can see no such rejected event.
+    """
+    if not text or not visit.caller.principal.allows(Scope.EVENTS_READ):
+        return None
+    is_id = ids.parse_uuid(text) is not None
+    wanted = RejectedEventFilter(event_id=text) if is_id else RejectedEventFilter(idempotency_key=text)
+    page = await visit.services.rejected_events.page(visit.caller, wanted, Listing(1))
+    # Without a match, a page that is not the last page means that older rejected events were not searched.
+    if not page.items and page.next_key is None:
+        return None
+    path = "/operator/rejected-events" if visit.account is None else visit.path("rejected-events")
+    return link(path, event_id=wanted.event_id, idempotency_key=wanted.idempotency_key)
 
 
 PAGES: Final = (account_page("/rejected-events", listed), operator_page("/rejected-events", listed))

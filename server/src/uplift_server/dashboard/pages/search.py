@@ -4,6 +4,7 @@ from typing import Final
 
 from starlette.responses import Response
 
+from uplift_server.dashboard.pages import rejected_events
 from uplift_server.dashboard.routes import account_page, operator_page
 from uplift_server.dashboard.visit import Visit, link
 from uplift_server.service.search import HITS_MAX, TEXT_CHARACTERS_MAX, Hit, HitKind
@@ -25,6 +26,7 @@ async def found(visit: Visit) -> Response:
     return visit.render(
         "search.html",
         text=text,
+        rejected=None if hits else await rejected_events.list_path(visit, text.strip()),
         hits=[(hit, _path(visit, hit)) for hit in hits],
         is_cut=len(hits) == HITS_MAX,
     )

@@ -6,6 +6,7 @@ from typing import Final
 from starlette.responses import Response
 
 from uplift_server.core import ids
+from uplift_server.dashboard.pages import rejected_events
 from uplift_server.dashboard.routes import operator_page
 from uplift_server.dashboard.visit import Visit
 from uplift_server.dashboard.words import OUTCOMES, REASONS, REPLAY_WAITS, TRIGGERS
@@ -25,6 +26,7 @@ async def trace(visit: Visit) -> Response:
         200 if found.found or not text else 404,
         text=text,
         trace=found,
+        rejected=None if found.found else await rejected_events.list_path(visit, text.strip()),
         events=[(ids.prefixed(ids.ACCOUNT, each.event.account_id), each, _why_not(each)) for each in found.events],
         others_shown=OTHERS_SHOWN,
         attempts_max=ATTEMPTS_MAX,
