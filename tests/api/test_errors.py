@@ -28,6 +28,21 @@ def test_invalid_json_is_malformed(server: Any, raw: bytes) -> None:
     assert (response.status, response.code) == (400, "malformed_json")
 
 
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (b'{"name":', "The JSON is not valid: it is empty or incomplete. Correct the JSON."),
+        (b'{"name" 1}', "The JSON is not valid: expected ':' (byte 8). Correct the JSON."),
+        (b'{"name": "\xff"}', "The body is not valid UTF-8. Send JSON in UTF-8."),
+        (b"[" * 10_000, "The JSON has too many levels of nested objects or lists. Remove some levels."),
+    ],
+    ids=["truncated", "no colon", "no UTF-8", "deep"],
+)
+@pytest.mark.parametrize("path", ["/v1/accounts", "/v1/events"])
+def test_a_malformed_body_has_a_reason(server: Any, path: str, raw: bytes, reason: str) -> None:
+    assert server.operator.call("POST", path, raw=raw).json["detail"] == reason
+
+
 @pytest.mark.parametrize("raw", [b"[]", b'"x"', b"1", b"null", b"true"])
 def test_a_body_must_be_an_object(server: Any, raw: bytes) -> None:
     """The status is 422, and the problem has no field."""

@@ -30,6 +30,7 @@ from uplift_server.core.suggestions import FIELD_CHARACTERS_MAX, unknown_fields
 from uplift_server.service.errors import Invalid, Malformed, PayloadTooLarge, UnsupportedMediaType
 from uplift_server.service.idempotency import IdempotencyKey
 from uplift_server.service.principals import Caller
+from uplift_server.service.rejections import malformed_json
 from uplift_server.service.services import Services
 
 _JSON: Final = "application/json"
@@ -244,7 +245,7 @@ def _decoded(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise Malformed(f"The JSON is not valid, or not in UTF-8: {error}. Correct the JSON.") from error
+        raise malformed_json(error) from error
 
 
 _TEXTS: Final[dict[str, tuple[str, str]]] = {

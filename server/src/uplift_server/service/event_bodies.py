@@ -9,8 +9,9 @@ from uplift_server.core.ids import uuid_text
 from uplift_server.core.limits import BATCH_EVENTS_MAX, PROBLEMS_LISTED_MAX
 from uplift_server.core.problems import Problem
 from uplift_server.core.suggestions import unknown_fields
-from uplift_server.service.errors import Invalid, Malformed
+from uplift_server.service.errors import Invalid
 from uplift_server.service.ingest import Incoming
+from uplift_server.service.rejections import malformed_json
 from uplift_server.store.hot_records import IdempotencyConflict
 
 T = TypeVar("T")
@@ -62,7 +63,7 @@ def _decode(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T | None:
     except msgspec.ValidationError:
         return None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _malformed(error) from error
+        raise malformed_json(error) from error
 
 
 def decode_event(body: bytes, account_texts: Mapping[str, str]) -> tuple[Event | Incoming, list[Problem]]:
@@ -95,11 +96,7 @@ def _fields_of(body: bytes) -> dict[str, msgspec.Raw] | None:
     except msgspec.ValidationError:
         return None
     except (msgspec.DecodeError, RecursionError) as error:
-        raise _malformed(error) from error
-
-
-def _malformed(error: Exception) -> Malformed:
-    return Malformed(f"The JSON is not valid, or not in UTF-8: {error}. Correct the JSON.")
+        raise malformed_json(error) from error
 
 
 def _readable_one(body: bytes, account_texts: Mapping[str, str]) -> tuple[Incoming, list[Problem]]:

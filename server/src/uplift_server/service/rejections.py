@@ -15,11 +15,23 @@ from uplift_server.store.errors import Conflict
 
 ENDPOINT_UNKNOWN: Final = Problem("endpoint", "endpoint_unknown", "The endpoint does not exist. Check the ID or uid.")
 
+_JSON_REASONS: Final = {"Input data was truncated": "it is empty or incomplete"}
+
 
 def as_conflict(error: Conflict) -> errors.Conflict:
     """Convert a store conflict to a service error."""
     kind = errors.IdempotencyConflict if isinstance(error, idempotency.KeyReused) else errors.Conflict
     return kind(str(error))
+
+
+def malformed_json(error: Exception) -> errors.Malformed:
+    """Return the error for a body that is not JSON. `error` is the decoder's error."""
+    if isinstance(error, UnicodeDecodeError):
+        return errors.Malformed("The body is not valid UTF-8. Send JSON in UTF-8.")
+    if isinstance(error, RecursionError):
+        return errors.Malformed("The JSON has too many levels of nested objects or lists. Remove some levels.")
+    reason = str(error).removeprefix("JSON is malformed: ")
+    return errors.Malformed(f"The JSON is not valid: {_JSON_REASONS.get(reason, reason)}. Correct the JSON.")
 
 
 def require_valid(problems: Iterable[Problem | None]) -> None:
