@@ -86,7 +86,8 @@ def test_every_operation_has_a_method_with_its_parameters(described: dict[str, A
             accepted[each["in"]].add(each["name"])
         for method in methods:
             assert set(method.call.query) == accepted["query"], operation
-            assert ("idempotency_key" in method.parameters) == ("Idempotency-Key" in accepted["header"]), operation
+            if "idempotency_key" not in method.call.query:
+                assert ("idempotency_key" in method.parameters) == ("Idempotency-Key" in accepted["header"]), operation
             assert ("if_match" in method.parameters) == ("If-Match" in accepted["header"]), operation
             if not method.takes_any_field:
                 # The client sends `idempotency_key` as a header or as a field.

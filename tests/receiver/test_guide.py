@@ -132,6 +132,7 @@ class Account:
             "op_…": OPERATOR_KEY,
             "svc_…": self.service_key,
             "acc_…": self.id,
+            "019b7c2e-…": "019b7c2e-91a0-7000-8000-000000000000",
             **placeholders,
         }
         lines = ["trap 'kill $(jobs -p) 2>/dev/null || true' EXIT"]
