@@ -17,6 +17,8 @@ from uplift_server.app import Application
 from uplift_server.config import load
 from uplift_server.core.events.operational import OPERATIONAL_TYPES
 
+from .malformed import MALFORMED
+
 OPERATOR = "op_" + "k" * 40
 PROCESS_KEY = bytes(range(32))
 TYPE = "movement.analytics.created"
@@ -194,6 +196,11 @@ def test_numbers_that_are_too_large_to_check_are_rejected(operator: Client) -> N
 def test_unreadable_bodies_are_rejected(operator: Client, body: bytes, status: int, code: str) -> None:
     rejected = operator.post("/v1/events", body)
     assert (rejected.status, rejected.json()["code"]) == (status, code)
+
+
+@pytest.mark.parametrize(("raw", "reason"), MALFORMED)
+def test_a_malformed_body_has_a_reason(operator: Client, raw: bytes, reason: str) -> None:
+    assert operator.post("/v1/events", raw).json()["detail"] == reason
 
 
 def test_all_problems_are_reported_together(operator: Client) -> None:
