@@ -7,6 +7,8 @@ MALFORMED = [
     pytest.param(b'{"name" 1}', "The JSON is not valid: expected ':' (byte 8). Correct the JSON.", id="no colon"),
     pytest.param(b'{"name": "\xff"}', "The body is not valid UTF-8. Send JSON in UTF-8.", id="no UTF-8"),
     pytest.param(
-        b"[" * 10_000, "The JSON has too many levels of nested objects or lists. Remove some levels.", id="deep"
+        b'{"data":' + b"[" * 10_000,
+        "The JSON has too many levels of nested objects or lists. Remove some levels.",
+        id="deep",
     ),
 ]
